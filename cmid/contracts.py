@@ -1,0 +1,193 @@
+"""The four contracts between the rooms: Views, Pyramid, Backbone, Learner. START HERE.
+
+Data makes Views. A Backbone turns images (and a mask) into a Pyramid. A method or a task is a Learner: it
+turns Views into named loss terms. The trainer sees only a Learner, a method is given a Backbone, and data
+never knows a stride.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class View:
+    """One crop of each image of a batch, and where it was cut.
+
+    Attributes:
+        images: `(B, C, H, W)`; uint8 in [0, 255] as the workers cut it, float32 and normalised once it has been
+            augmented on the device.
+        boxes: `(B, 4)` float32, the crop as x0, y0, x1, y1 in pixels of the source image.
+        flipped: `(B,)` bool, True where the crop was mirrored left to right after it was cut.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    flipped: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "View":
+        """The same view on `device`."""
+        return View(
+            self.images.to(device, non_blocking=non_blocking),
+            self.boxes.to(device, non_blocking=non_blocking),
+            self.flipped.to(device, non_blocking=non_blocking),
+        )
+
+    def with_images(self, images: Tensor) -> "View":
+        """The same crops with other pixel values, `images` of shape `(B, C, H, W)`."""
+        return replace(self, images=images)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The crops cut from a batch of images. Carries no masks: a method draws them on the backbone's own grid.
+
+    Attributes:
+        crops: one `View` per crop of each image; for CMID the first is weak, the second strong.
+        indices: `(B,)` int64, the position of each image in its source, so that a batch can name its files.
+        epoch: the epoch the crops were drawn for; with (seed, index) it fixes every random draw.
+    """
+
+    crops: tuple[View, ...]
+    indices: Tensor
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, i: int) -> View:
+        return self.crops[i]
+
+    def __iter__(self) -> Iterator[View]:
+        return iter(self.crops)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of source images B."""
+        return self.indices.shape[0]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Views":
+        """The same views on `device`."""
+        moved = tuple(v.to(device, non_blocking=non_blocking) for v in self.crops)
+        return replace(self, crops=moved, indices=self.indices.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Views":
+        """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
+        pinned = tuple(
+            View(v.images.pin_memory(), v.boxes.pin_memory(), v.flipped.pin_memory()) for v in self
+        )
+        return replace(self, crops=pinned, indices=self.indices.pin_memory())
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Feature maps of one batch, finest first.
+
+    Attributes:
+        maps: each `(B, C_i, H_i, W_i)`, NCHW in meaning whatever its memory format.
+        strides: pixels of the input per position of each map, ascending or equal (a plain ViT repeats 16).
+    """
+
+    maps: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.maps[i]
+
+    @property
+    def last(self) -> Tensor:
+        """The coarsest map, `(B, C, H, W)`."""
+        return self.maps[-1]
+
+
+class Backbone(nn.Module, ABC):
+    """Images (and a mask) to a Pyramid.
+
+    Attributes:
+        name: what `create_backbone` was asked for.
+        in_chans: number of bands of the images.
+        channels: C_i of each map, known before the first forward.
+        strides: stride_px of each map, known before the first forward.
+        norm: which normalisation the backbone is built with; heads on top follow it.
+    """
+
+    name: str
+    in_chans: int
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    norm: Literal["batch", "layer"]
+
+    @abstractmethod
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> Pyramid:
+        """Features of `images`.
+
+        Args:
+            images: `(B, in_chans, H, W)` float, normalised; H and W divisible by the coarsest stride.
+            mask: bool `(B, h, w)`, True = hidden; h and w divide the token grid of the stage that takes the
+                mask token. Hidden positions get the token (added, or put in place, as the backbone was built).
+
+        Raises:
+            ValueError: where the sizes do not fit, saying which would.
+        """
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """What is exported: the state under the names timm or torchvision use, without mask tokens."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: counts of what has been completed.
+
+    Attributes:
+        step: optimiser steps done.
+        total_steps: optimiser steps of the whole run.
+        epoch: epochs done, as a fraction: 2.5 is the middle of the third epoch.
+        total_epochs: epochs of the whole run.
+    """
+
+    step: int = 0
+    total_steps: int = 1
+    epoch: float = 0.0
+    total_epochs: int = 1
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run's steps that is done, 0 to 1."""
+        return min(1.0, self.step / max(1, self.total_steps))
+
+
+class Learner(nn.Module, ABC):
+    """A method or a task: views to named loss terms.
+
+    One step of the trainer is: `before_step(progress)`, `forward(batch)`, sum of the terms, backward, optimiser
+    step, `after_step(progress)`. All state that a later step reads is in parameters and buffers, or follows from
+    `progress`; so a checkpoint is `state_dict()` and nothing else.
+    """
+
+    backbone: Backbone
+
+    def before_step(self, progress: Progress) -> None:  # noqa: B027 - most learners have no schedule of their own
+        """Called before each forward with what has been completed so far; sets temperatures and the like."""
+
+    @abstractmethod
+    def forward(self, batch: Views) -> dict[str, Tensor]:
+        """The loss terms of the paper, by name, each a scalar already weighted; the trainer adds them up."""
+
+    def after_step(self, progress: Progress) -> None:  # noqa: B027 - only teachers and queues need it
+        """Called after each optimiser step, without gradient; updates teachers and queues."""
+
+    def extra_logs(self) -> dict[str, Tensor]:
+        """Detached scalars worth a curve beside the losses (matches per pair, momentum ...)."""
+        return {}
+
+    def exported_backbones(self) -> dict[str, Backbone]:
+        """The backbones that `extract` can write, by name; a method with a teacher adds it."""
+        return {"student": self.backbone}

@@ -1,0 +1,31 @@
+"""Errors meant for the person at the keyboard: what was expected, what was found, what to do.
+
+The command line prints such an error as one line and exits with its code; anything else is our own mistake and
+keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CmidError(Exception):
+    """A failure while running; exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(CmidError, ValueError):
+    """The request itself cannot be carried out: an unknown name, a path that is not there; exit code 2."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The `count` names of `known` most like `name`, best first; empty where none is near."""
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`' Did you mean a, b?'`, or the empty string where nothing is near."""
+    near = nearest(name, known)
+    return f" Did you mean {', '.join(near)}?" if near else ""
