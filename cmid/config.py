@@ -20,6 +20,8 @@ class ViewConfig:
     """Least and greatest width to height ratio of a crop."""
     flip: float = 0.5
     """Probability of a left-right mirror."""
+    squash: bool = False
+    """First squash the whole image to size x size whatever its aspect, as the published code does (bicubic)."""
     colour_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter on the strong view."""
     colour_jitter_p: float = 0.8

@@ -174,14 +174,14 @@ class Learner(nn.Module, ABC):
 
     backbone: Backbone
 
-    def before_step(self, progress: Progress) -> None:  # noqa: B027 - most learners have no schedule of their own
+    def before_step(self, progress: Progress) -> None:
         """Called before each forward with what has been completed so far; sets temperatures and the like."""
 
     @abstractmethod
     def forward(self, batch: Views) -> dict[str, Tensor]:
         """The loss terms of the paper, by name, each a scalar already weighted; the trainer adds them up."""
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027 - only teachers and queues need it
+    def after_step(self, progress: Progress) -> None:
         """Called after each optimiser step, without gradient; updates teachers and queues."""
 
     def extra_logs(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Errors meant for the person at the keyboard: what was expected, what was found, what to do.
 
-The command line prints such an error as one line and exits with its code; anything else is our own mistake and
-keeps its traceback.
+The command line prints such an error as one line and exits with its code; anything else is our own mistake
+and keeps its traceback.
 """
 
 import difflib
