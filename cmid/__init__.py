@@ -1,0 +1,1 @@
+"""From unlabelled overhead imagery to maps."""

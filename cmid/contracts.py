@@ -77,9 +77,7 @@ class Views:
 
     def pin_memory(self) -> "Views":
         """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
-        pinned = tuple(
-            View(v.images.pin_memory(), v.boxes.pin_memory(), v.flipped.pin_memory()) for v in self
-        )
+        pinned = tuple(View(v.images.pin_memory(), v.boxes.pin_memory(), v.flipped.pin_memory()) for v in self)
         return replace(self, crops=pinned, indices=self.indices.pin_memory())
 
 

@@ -36,9 +36,7 @@ def real_images():
 
 def formula(name, shape):
     """The formula tensor that the reference README defines: standard normal numbers seeded by the name's CRC."""
-    numbers = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(
-        int(np.prod(shape))
-    )
+    numbers = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(int(np.prod(shape)))
     return torch.from_numpy(numbers.astype(np.float32).reshape(shape))
 
 
