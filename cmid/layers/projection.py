@@ -1,0 +1,60 @@
+"""Heads that methods put on top of a backbone."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Projector(nn.Sequential):
+    """Linear, (batch-norm,) ReLU, Linear: `(B, in_dim)` to `(B, out_dim)`.
+
+    CMID's contrastive form has no normalisation; BYOL (arXiv 2006.07733, section 3.3) has it.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, batch_norm: bool = False) -> None:
+        norm = [nn.BatchNorm1d(hidden_dim)] if batch_norm else []
+        super().__init__(nn.Linear(in_dim, hidden_dim), *norm, nn.ReLU(inplace=True), nn.Linear(hidden_dim, out_dim))
+
+
+class PrototypeHead(nn.Module):
+    """Three linear layers with GELU, L2 normalisation, then cosine with learned prototypes; per position.
+
+    `(..., in_dim)` to `(..., prototypes)`. Batch-norm after the first two layers for convolutional backbones, none
+    for transformers.
+
+    Source: the DINO head (arXiv 2104.14294, appendix C) as the published code applies it to positions.
+    """
+
+    def __init__(
+        self, in_dim: int, hidden_dim: int, bottleneck: int, prototypes: int, *, norm: Literal["batch", "layer"]
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in (in_dim, hidden_dim):
+            layers.append(nn.Linear(width, hidden_dim))
+            if norm == "batch":
+                layers.append(nn.BatchNorm1d(hidden_dim))
+            layers.append(nn.GELU())
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden_dim, bottleneck))
+        self.prototypes = nn.Linear(bottleneck, prototypes, bias=False)
+
+    def initialise(self) -> None:
+        """Truncated normal of 0.02 for the weights, zero for the biases, as DINO has it."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines in [-1, 1] with each prototype."""
+        embedding = self.mlp(features.flatten(0, -2)).unflatten(0, features.shape[:-1])
+        return F.linear(F.normalize(embedding, dim=-1), F.normalize(self.prototypes.weight, dim=-1))
+
+
+class PixelHead(nn.Sequential):
+    """A 1 x 1 convolution and a pixel shuffle: `(B, C, h, w)` to images `(B, bands, h * stride, w * stride)`."""
+
+    def __init__(self, in_dim: int, bands: int, stride_px: int) -> None:
+        super().__init__(nn.Conv2d(in_dim, bands * stride_px**2, 1), nn.PixelShuffle(stride_px))

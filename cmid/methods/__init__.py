@@ -1,0 +1,1 @@
+"""One paper, one file. A method is given a backbone and turns views into named loss terms."""

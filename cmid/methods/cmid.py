@@ -1,0 +1,331 @@
+"""CMID: contrastive mask image distillation (Muhtar et al., arXiv 2304.09670; IEEE TGRS 2023).
+
+A student sees two masked crops of an image, a teacher that follows it sees them whole. The student paints the
+hidden pixels (reconstruction), tells its image from others (global), and agrees with the teacher, position by
+position, wherever both crops show the same ground (local).
+
+    symbol in the paper or its code          here
+    image, view (weak, strong crop)          batch[0], batch[1]
+    online encoder, branch encoder           backbone, teacher_backbone
+    mim2org, decoder_pred                    pixel_head
+    online, branch projector                 projector, teacher_projector
+    class, branch class projector            local_head, teacher_local_head
+    queue, T, tau, C (centre)                queue, temperature, momentum, centre
+
+Two modes: `exact` does what the paper's idea asks for; `parity` does what the published code (commit 6e1de74) does.
+Every place where they part is marked `Departure:`.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmid.config import CMIDConfig
+from cmid.contracts import Backbone, Learner, Progress, View, Views
+from cmid.layers.projection import PixelHead, Projector, PrototypeHead
+from cmid.ops import gather
+from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
+from cmid.ops.matching import Matches, cell_centres, nearest_positions, take_positions
+from cmid.ops.momentum import cosine_momentum, follow
+from cmid.ops.queue import enqueue, new_queue
+from cmid.ops.spectrum import focal_frequency, focal_l1
+
+
+class Look(NamedTuple):
+    """What the method sees in a batch, for pictures; a tuple has one entry a view.
+
+    Attributes:
+        masks: bool `(B, h, w)`, True = hidden.
+        masked: `(B, C, H, W)`, the images with hidden pixels at their mean.
+        predictions: `(B, C, H, W)`, the reconstructions; empty where that branch is off.
+        matches: positions of view 0 and their nearest in view 1, on `grid`.
+        grid: rows and columns of the map that feeds the local branch.
+    """
+
+    masks: tuple[Tensor, ...]
+    masked: tuple[Tensor, ...]
+    predictions: tuple[Tensor, ...]
+    matches: Matches
+    grid: tuple[int, int]
+
+
+class CMID(Learner):
+    """The method on any backbone.
+
+    Args:
+        backbone: the student; its mask token is built in, the teacher is a copy that is never masked.
+        config: the method's numbers.
+
+    Raises:
+        ValueError: where all three branches are off, or in parity mode a batch does not divide the queue.
+    """
+
+    queue: Tensor
+    queue_pointer: Tensor
+    centre: Tensor
+    progress: Progress
+
+    def __init__(self, backbone: Backbone, config: CMIDConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        if not (c.reconstruction_weight or c.global_weight or c.local_weight):
+            raise ValueError("all three branches have weight 0: give at least one of them a weight above 0")
+        self.exact = c.mode == "exact"
+        self.backbone = backbone
+        self.teacher_backbone = copy.deepcopy(backbone)
+        width = backbone.channels[-1]
+        if c.reconstruction_weight:
+            self.pixel_head = PixelHead(width, backbone.in_chans, backbone.strides[-1])
+        if c.global_weight:
+            byol = c.global_form == "byol"
+            self.projector = Projector(width, c.global_hidden, c.global_dim, batch_norm=byol)
+            self.teacher_projector = copy.deepcopy(self.projector)
+            if byol:
+                self.predictor = Projector(c.global_dim, c.predictor_hidden, c.global_dim, batch_norm=True)
+            else:
+                self.register_buffer("queue", new_queue(c.queue_size, c.global_dim))
+                self.register_buffer("queue_pointer", torch.zeros(1, dtype=torch.int64))
+        if c.local_weight:
+            sizes = (backbone.channels[c.local_stage], c.local_hidden, c.local_bottleneck, c.local_prototypes)
+            self.local_head = PrototypeHead(*sizes, norm=backbone.norm)
+            if self.exact:  # Departure: the published initialisation never reaches this head.
+                self.local_head.initialise()
+            self.teacher_local_head = copy.deepcopy(self.local_head)
+            self.register_buffer("centre", torch.zeros(c.local_prototypes))
+        if not self.exact:
+            self._initialise_as_published()
+        for part in self._followers():
+            part.requires_grad_(False)
+        self.before_step(Progress())
+
+    # ---------------------------------------------------------------- the paper, in its order
+
+    def forward(self, batch: Views) -> dict[str, Tensor]:
+        """Weighted terms `reconstruction`, `global` and `local` of two augmented views `(B, C, H, W)`."""
+        masks, masked = self._hide(batch)
+        return self.terms(batch, masks, masked)
+
+    def terms(self, batch: Views, masks: tuple[Tensor, ...], masked: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """The loss terms for given masks `(B, h, w)` and masked images `(B, C, H, W)`, one of each a view."""
+        c = self.config
+        student = [self.backbone(images, mask) for images, mask in zip(masked, masks, strict=True)]
+        with torch.no_grad():
+            teacher = [self.teacher_backbone(view.images) for view in batch]
+            if not self.exact:  # Departure: the published teacher moves before the optimiser steps, and not at first.
+                self._follow(self.progress.step - 1)
+
+        terms: dict[str, Tensor] = {}
+        if c.reconstruction_weight:
+            losses = [
+                self._reconstruction(features.last, view.images, mask)
+                for features, view, mask in zip(student, batch, masks, strict=True)
+            ]
+            terms["reconstruction"] = c.reconstruction_weight * torch.stack(losses).mean()
+        if c.global_weight:
+            terms["global"] = c.global_weight * self._global([s.last for s in student], [t.last for t in teacher])
+        if c.local_weight:
+            stage = c.local_stage
+            local = self._local([s[stage] for s in student], [t[stage] for t in teacher], batch)
+            terms["local"] = c.local_weight * self.local_gate * local
+        return terms
+
+    def _reconstruction(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """Focal L1 over hidden pixels plus focal frequency distance, of one view."""
+        prediction, images = self.pixel_head(features).float(), images.float()
+        hidden = to_pixels(mask, images.shape[-2:]).to(images.dtype)
+        spatial = (focal_l1(prediction, images) * hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
+        if not self.config.frequency_weight:
+            return spatial
+        # Visible pixels hardly count: there, half of the prediction is replaced by the truth, and it gets no gradient.
+        share = hidden + 0.001 * (1 - hidden)
+        mixed = prediction * share + (1 - share) * 0.5 * (prediction.detach() + images)
+        return spatial + self.config.frequency_weight * focal_frequency(mixed, images)
+
+    def _global(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        """The image told from others, mean of both directions: student of one view, teacher of the other."""
+        queries = [self.projector(pooled(features)) for features in student]
+        with torch.no_grad():
+            keys = [F.normalize(self.teacher_projector(pooled(features)).float(), dim=1) for features in teacher]
+        if self.config.global_form == "byol":
+            queries = [F.normalize(self.predictor(query).float(), dim=1) for query in queries]
+            return sum((2 - 2 * (q * k).sum(1)).mean() for q, k in zip(queries, keys[::-1], strict=True)) / 2
+        rows = F.normalize(torch.cat(queries).float(), dim=1)
+        loss = info_nce(rows, torch.cat(keys[::-1]), self.queue, self.config.temperature)
+        self._remember(keys)
+        return loss
+
+    def _local(self, student: list[Tensor], teacher: list[Tensor], batch: Views) -> Tensor:
+        """Agreement on the positions that show the same ground, mean of both directions."""
+        loss, shares = student[0].new_zeros((), dtype=torch.float32), []
+        for here, there in ((0, 1), (1, 0)):
+            found = self._match(batch[here], batch[there], student[here].shape[-2:])
+            scores = self.local_head(take_positions(student[here], found.first)).float()
+            with torch.no_grad():
+                targets = self.teacher_local_head(take_positions(teacher[there], found.second)).float()
+            loss = loss + self._distil(scores, targets, found.valid)
+            shares.append(found.valid.float().mean())
+        self._matched_share = torch.stack(shares).mean()
+        return loss / 2
+
+    def _distil(self, scores: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+        """Cross-entropy of sharpened, centred targets and scores, both `(B, n, D)`, over the valid positions."""
+        sharpened = ((targets - self.centre) / self.teacher_temperature).softmax(-1)
+        loss = -(sharpened * (scores / self.config.local_temperature).log_softmax(-1)).sum(-1)
+        weight = valid.to(loss.dtype)
+        # Divided by the mean count over the processes, so that DDP's average is one process' loss.
+        loss = (loss * weight).sum() / (gather.total(weight.sum()) / gather.processes()).clamp(min=1e-6)
+        self._move_centre(targets, weight)
+        return loss
+
+    # ---------------------------------------------------------------- state between steps
+
+    def before_step(self, progress: Progress) -> None:
+        """Set the teacher's temperature, and whether the local branch has begun, for the step to come."""
+        c, epoch = self.config, int(progress.epoch)
+        self.progress = progress
+        self.local_gate = float(epoch >= c.local_start_epoch)
+        if not self.exact and c.local_start_epoch == 0:
+            epoch += 1  # Departure: without a warm-up phase the published schedule is read one epoch ahead.
+        low, high = c.local_teacher_temperature
+        share = min(1.0, epoch / max(1, c.local_temperature_epochs - 1))
+        self.teacher_temperature = low + (high - low) * share
+
+    def after_step(self, progress: Progress) -> None:
+        """Let the teacher follow the student that the optimiser has just moved."""
+        if self.exact:
+            self._follow(progress.step - 1)
+
+    def _follow(self, step: int) -> None:
+        if step < 0:
+            return
+        c = self.config
+        self.momentum = cosine_momentum(step, self.progress.total_steps, c.momentum, c.momentum_end)
+        follow(self.teacher_backbone, self.backbone, self.momentum)
+        if c.global_weight:
+            follow(self.teacher_projector, self.projector, self.momentum)
+        if c.local_weight:
+            follow(self.teacher_local_head, self.local_head, self.momentum)
+
+    def _remember(self, keys: list[Tensor]) -> None:
+        """Put the teacher's keys of both views into the queue, the strong view's first."""
+        keys = [gather.rows(key) for key in keys[::-1]]
+        if not self.exact:
+            # Departure: under DDP the published code gathers what it has gathered, so that each key comes
+            # once a process; and its queue must be a multiple of what a step writes.
+            keys = [key.repeat(gather.processes(), 1) for key in keys]
+            if self.queue.shape[0] % keys[0].shape[0]:
+                raise ValueError(
+                    f"in parity mode the queue must be a multiple of the keys a step writes: "
+                    f"{self.queue.shape[0]} is not one of {keys[0].shape[0]}; change cmid.queue_size or batch_size"
+                )
+        for key in keys:
+            enqueue(self.queue, self.queue_pointer, key)
+
+    @torch.no_grad()
+    def _move_centre(self, targets: Tensor, weight: Tensor) -> None:
+        """Let the centre follow the mean of the teacher's raw scores `(B, n, D)` over valid positions."""
+        sums, count = gather.total((targets * weight[..., None]).sum((0, 1))), weight.sum()
+        # Departure: the published code divides the sum over all processes by the count of one.
+        count = gather.total(count) if self.exact else count
+        m = self.config.centre_momentum
+        moved = self.centre * m + sums / count.clamp(min=1e-6) * (1 - m)
+        self.centre.copy_(torch.where(count > 0, moved, self.centre))
+
+    # ---------------------------------------------------------------- masks, matches, pictures
+
+    def _draw_mask(self, view: View) -> Tensor:
+        height, width = view.images.shape[-2:]
+        cell = self.config.mask_cell_px
+        if height % cell or width % cell:
+            raise ValueError(
+                f"views of {height} x {width} px are no whole number of {cell} px mask cells: change views.size, or "
+                f"cmid.mask_cell_px to a divisor of it"
+            )
+        grid = (height // cell, width // cell)
+        return draw_masks(view.images.shape[0], grid, self.config.mask_ratio, device=view.images.device)
+
+    def _hide(self, batch: Views) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Masks `(B, h, w)` drawn for each view, and the views' images with hidden pixels at their mean."""
+        masks = tuple(self._draw_mask(view) for view in batch)
+        masked = tuple(
+            fill_with_mean(view.images, to_pixels(mask, view.images.shape[-2:]))
+            for view, mask in zip(batch, masks, strict=True)
+        )
+        return masks, masked
+
+    def _match(self, here: View, there: View, grid: tuple[int, ...]) -> Matches:
+        """Positions of `here` and their nearest in `there`."""
+        rows, columns = grid
+        first, second = (cell_centres(self._boxes(view), view.flipped, (rows, columns)) for view in (here, there))
+        # Departure: the published code matches positions that the other crop does not show at all.
+        inside = there.boxes if self.exact else None
+        return nearest_positions(first, second, self.config.local_matches, inside)
+
+    def _boxes(self, view: View) -> Tensor:
+        if self.exact:
+            return view.boxes
+        # Departure: the published code takes the crop's start, a share of the free range, for pixels.
+        x0, y0, x1, y1 = view.boxes.unbind(1)
+        height, width = view.images.shape[-2:]  # parity squashes the source image to the size of the view
+        w, h = x1 - x0, y1 - y0
+        x, y = x0 / (width - w).clamp(min=1), y0 / (height - h).clamp(min=1)
+        return torch.stack((x, y, x + w, y + h), 1)
+
+    @torch.no_grad()
+    def look(self, batch: Views) -> Look:
+        """What the method sees in two augmented views; masks are drawn from torch's default generator."""
+        masks, masked = self._hide(batch)
+        student = [self.backbone(images, mask) for images, mask in zip(masked, masks, strict=True)]
+        paint = self.config.reconstruction_weight > 0
+        predictions = tuple(self.pixel_head(s.last).float() for s in student) if paint else ()
+        grid = student[0][self.config.local_stage].shape[-2:]
+        return Look(masks, masked, predictions, self._match(batch[0], batch[1], grid), (grid[0], grid[1]))
+
+    def extra_logs(self) -> dict[str, Tensor]:
+        """Share of the local branch's positions that had a match, 0 to 1."""
+        return {"matched_share": self._matched_share} if self.config.local_weight else {}
+
+    def exported_backbones(self) -> dict[str, Backbone]:
+        """The student (what the published code exports) and the teacher."""
+        return {"student": self.backbone, "teacher": self.teacher_backbone}
+
+    def _followers(self) -> list[nn.Module]:
+        c = self.config
+        parts: list[nn.Module] = [self.teacher_backbone]
+        parts += [self.teacher_projector] if c.global_weight else []
+        return parts + ([self.teacher_local_head] if c.local_weight else [])
+
+    def _initialise_as_published(self) -> None:
+        """Departure: torch's default linear layers in a transformer, and a queue normalised across its keys."""
+        if self.backbone.norm == "layer":
+            for module in self.backbone.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
+            for name, parameter in self.backbone.named_parameters():
+                if name.endswith("relative_position_bias_table"):
+                    nn.init.zeros_(parameter)
+            self.teacher_backbone.load_state_dict(self.backbone.state_dict())
+        if self.config.global_weight and self.config.global_form == "moco":
+            self.queue.copy_(F.normalize(torch.randn_like(self.queue), dim=0))
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Mean over positions: `(B, C, H, W)` to `(B, C)`."""
+    return features.mean(dim=(2, 3))
+
+
+def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of picking each query's own key among the queue's rows (MoCo, arXiv 1911.05722, equation 1).
+
+    Args:
+        queries, keys: `(B, D)` unit rows; keys without gradient.
+        queue: `(K, D)`, the negatives.
+        temperature: divides the cosines.
+    """
+    positive = (queries * keys).sum(dim=1, keepdim=True)
+    # A copy, because the queue is written before the gradient is taken.
+    logits = torch.cat((positive, queries @ queue.clone().T), dim=1) / temperature
+    return F.cross_entropy(logits, logits.new_zeros(logits.shape[0], dtype=torch.long))

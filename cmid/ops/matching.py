@@ -1,0 +1,72 @@
+"""Which position of one crop shows the same ground as which position of another."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Matches(NamedTuple):
+    """Pairs of positions, n for each image, in ascending order of `first`.
+
+    Attributes:
+        first: `(B, n)` int64, positions of the first crop's grid, row by row.
+        second: `(B, n)` int64, the nearest position of the second crop's grid.
+        distance: `(B, n)` float, between their centres in source pixels; infinite where nothing matches.
+        valid: `(B, n)` bool, False where the first position lies outside the second crop.
+    """
+
+    first: Tensor
+    second: Tensor
+    distance: Tensor
+    valid: Tensor
+
+
+def cell_centres(boxes: Tensor, flipped: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Centres of a crop's grid of cells on the source image.
+
+    Args:
+        boxes: `(B, 4)` float, x0, y0, x1, y1 in source pixels.
+        flipped: `(B,)` bool; a mirrored crop counts its columns from the right.
+        grid: rows and columns of the feature map.
+
+    Returns:
+        `(B, rows * columns, 2)` float, x and y in source pixels, row by row.
+    """
+    rows, columns = grid
+    across = (torch.arange(columns, device=boxes.device, dtype=boxes.dtype) + 0.5) / columns
+    down = (torch.arange(rows, device=boxes.device, dtype=boxes.dtype) + 0.5) / rows
+    x0, y0, x1, y1 = boxes.unbind(1)
+    across = torch.where(flipped[:, None], 1 - across, across)
+    x = x0[:, None] + across * (x1 - x0)[:, None]
+    y = y0[:, None] + down * (y1 - y0)[:, None]
+    return torch.stack((x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)), -1).flatten(1, 2)
+
+
+def nearest_positions(first: Tensor, second: Tensor, count: int, inside: Tensor | None = None) -> Matches:
+    """For each position its nearest in the other crop; keeps the `count` positions whose nearest is nearest.
+
+    Args:
+        first: `(B, N, 2)` float, centres of the first crop's positions.
+        second: `(B, M, 2)` float, centres of the second crop's positions, in the same units.
+        count: pairs kept for each image; more than N keeps all N.
+        inside: `(B, 4)` float, the second crop's box: a position whose centre is outside it matches nothing.
+            Without it every position matches, however far.
+
+    Source: VICRegL-like location matching of `models/pretrain_model.py` in the published code.
+    """
+    between = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
+    distance, nearest = between.min(dim=2)
+    if inside is not None:
+        low, high = inside[:, None, :2], inside[:, None, 2:]
+        distance = distance.masked_fill(~((first >= low) & (first <= high)).all(-1), torch.inf)
+    count = min(count, first.shape[1])
+    chosen = distance.topk(count, dim=1, largest=False, sorted=False).indices.sort(dim=1).values
+    distance = distance.gather(1, chosen)
+    return Matches(chosen, nearest.gather(1, chosen), distance, distance.isfinite())
+
+
+def take_positions(features: Tensor, positions: Tensor) -> Tensor:
+    """The feature vectors `(B, n, C)` of a map `(B, C, H, W)` at `positions` `(B, n)`, counted row by row."""
+    flat = features.flatten(2).transpose(1, 2)
+    return flat.gather(1, positions[..., None].expand(-1, -1, flat.shape[-1]))

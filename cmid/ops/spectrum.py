@@ -1,0 +1,54 @@
+"""Reconstruction losses: focal L1 in space, focal distance in frequency."""
+
+import torch
+from torch import Tensor
+
+from cmid.ops import gather
+
+
+def focal_l1(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.2,
+    gamma: float = 1.0,
+    activation: str = "sigmoid",
+    residual: bool = False,
+) -> Tensor:
+    """Absolute error weighted by itself, elementwise: `|d| * w ** gamma`, `w = 2 sigmoid(alpha |d|) - 1` or a tanh.
+
+    Args:
+        prediction, target: same shape, any float dtype; the weight carries gradient too.
+        alpha, gamma: slope and power of the weight.
+        activation: `sigmoid` or `tanh`, the form of the weight.
+        residual: add the plain absolute error.
+
+    Source: the reconstruction loss of the published code.
+    """
+    distance = (prediction - target).abs()
+    weight = torch.tanh(alpha * distance) if activation == "tanh" else 2 * torch.sigmoid(alpha * distance) - 1
+    loss = distance * weight**gamma
+    return loss + distance if residual else loss
+
+
+def focal_frequency(prediction: Tensor, target: Tensor, *, average: bool = True, log: bool = True) -> Tensor:
+    """Squared distance of two spectra, weighted by their own distance; a scalar.
+
+    Args:
+        prediction, target: `(B, C, H, W)` float32.
+        average: average the spectra over the batch (and over all processes) before comparing them.
+        log: weight by `log(1 + |dF|)` instead of `|dF|`; either is scaled to a maximum of 1 and carries no gradient.
+
+    Source: focal frequency loss (arXiv 2012.12821), as the published code sets it.
+    """
+    difference = prediction - target
+    if average:
+        # The transform is linear: the mean of the spectra is the spectrum of the mean, at 1/B of the work.
+        difference = gather.mean(difference.mean(dim=0, keepdim=True))
+    spectrum = torch.fft.fft2(difference, norm="ortho")
+    squared = spectrum.real**2 + spectrum.imag**2
+    with torch.no_grad():
+        weight = squared.sqrt()
+        weight = torch.log1p(weight) if log else weight
+        weight = (weight / weight.max()).nan_to_num(0.0).clamp(0.0, 1.0)
+    return (weight * squared).mean()
