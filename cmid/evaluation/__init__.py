@@ -1,0 +1,1 @@
+"""Frozen features, and what can be read from them: kNN, linear probe, intervals, signs of collapse."""

@@ -1,0 +1,68 @@
+"""Percentile bootstrap over test images: what the accuracy would be on other images of the same kind.
+
+Drawing M outcomes with replacement from M outcomes of which a share p is right gives a number of right ones that
+is binomial (M, p): the resamples are drawn from that law directly, which is the same bootstrap without M x R
+indices. A difference of two classifiers on the same images is multinomial over (worse, same, better).
+The interval covers the draw of the test images, not that of the training images nor the seed of pre-training.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the interval that holds it in `level` of the resamples; unit as given."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+def accuracy_interval(right: ArrayLike, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Accuracy, 0 to 1, and its interval, from `right` `(M,)` bool: which test images were classified rightly."""
+    outcomes = _outcomes(right)
+    _check(resamples, level)
+    value = float(outcomes.mean())
+    draws = np.random.default_rng(seed).binomial(len(outcomes), value, size=resamples) / len(outcomes)
+    return _percentiles(value, draws, level)
+
+
+def paired_difference(
+    right: ArrayLike, other: ArrayLike, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Accuracy of the first classifier minus the second's, both `(M,)` bool on the same images in the same order.
+
+    An interval without 0 says that the difference is more than the choice of test images.
+
+    Raises:
+        ValueError: where the two do not have the same images.
+    """
+    first, second = _outcomes(right), _outcomes(other)
+    if first.shape != second.shape:
+        raise ValueError(f"A paired difference needs the same images: {len(first)} and {len(second)} were given.")
+    _check(resamples, level)
+    gain = first.astype(int) - second.astype(int)
+    shares = np.array([(gain == g).mean() for g in (-1, 0, 1)])
+    counts = np.random.default_rng(seed).multinomial(len(gain), shares / shares.sum(), size=resamples)
+    return _percentiles(float(gain.mean()), (counts[:, 2] - counts[:, 0]) / len(gain), level)
+
+
+def _outcomes(right: ArrayLike) -> np.ndarray:
+    outcomes = np.asarray(right)
+    if outcomes.ndim != 1 or not len(outcomes) or outcomes.dtype != np.bool_:
+        raise ValueError(f"One bool per test image was expected, not {outcomes.dtype} of shape {outcomes.shape}.")
+    return outcomes
+
+
+def _check(resamples: int, level: float) -> None:
+    if resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"At least 1 resample and a level inside 0 to 1 were expected, not {resamples} and {level}.")
+
+
+def _percentiles(value: float, draws: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), level)

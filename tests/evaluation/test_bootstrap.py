@@ -1,0 +1,71 @@
+"""Intervals against resampling by hand."""
+
+import numpy as np
+import pytest
+
+from cmid.evaluation.bootstrap import accuracy_interval, paired_difference
+
+
+def outcomes(count, share, seed=0):
+    return np.random.default_rng(seed).random(count) < share
+
+
+def by_hand(values, resamples=20000):
+    random = np.random.default_rng(5)
+    means = values[random.integers(0, len(values), (resamples, len(values)))].mean(1)
+    return np.quantile(means, [0.025, 0.975])
+
+
+def test_equals_resampling_image_by_image():
+    right = outcomes(200, 0.7)
+    interval = accuracy_interval(right, resamples=20000)
+    assert interval.value == right.mean()
+    np.testing.assert_allclose([interval.low, interval.high], by_hand(right), atol=0.0051)  # one image is 0.005
+
+
+def test_paired_equals_resampling_pairs():
+    first, second = outcomes(200, 0.7), outcomes(200, 0.7)
+    second[:20] = False
+    interval = paired_difference(first, second, resamples=20000)
+    gain = first.astype(float) - second
+    assert interval.value == pytest.approx(gain.mean())
+    np.testing.assert_allclose([interval.low, interval.high], by_hand(gain), atol=0.0051)
+    assert interval.low > 0
+
+
+def test_covers_the_truth_about_as_often_as_it_says():
+    hits = 0
+    for seed in range(400):
+        interval = accuracy_interval(outcomes(300, 0.8, seed), seed=seed)
+        hits += interval.low <= 0.8 <= interval.high
+    assert 0.91 < hits / 400 < 0.98
+
+
+def test_same_seed_same_interval():
+    right = outcomes(100, 0.5)
+    assert accuracy_interval(right, seed=1) == accuracy_interval(right, seed=1)
+    assert accuracy_interval(right, seed=1) != accuracy_interval(right, seed=2)
+
+
+def test_narrows_with_images_and_vanishes_at_the_ends():
+    few, many = accuracy_interval(outcomes(50, 0.7)), accuracy_interval(outcomes(5000, 0.7))
+    assert many.high - many.low < 0.3 * (few.high - few.low)
+    perfect = accuracy_interval(np.ones(10, dtype=bool))
+    assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
+
+
+def test_identical_classifiers_do_not_differ():
+    right = outcomes(100, 0.5)
+    interval = paired_difference(right, right)
+    assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
+
+
+def test_bad_requests():
+    with pytest.raises(ValueError, match="same images: 5 and 6"):
+        paired_difference(np.ones(5, bool), np.ones(6, bool))
+    with pytest.raises(ValueError, match="One bool per test image"):
+        accuracy_interval(np.array([0.5, 1.0]))
+    with pytest.raises(ValueError, match="One bool per test image"):
+        accuracy_interval(np.array([], dtype=bool))
+    with pytest.raises(ValueError, match="At least 1 resample"):
+        accuracy_interval(np.ones(5, bool), resamples=0)
