@@ -1,1 +1,182 @@
-"""From unlabelled overhead imagery to maps."""
+"""From unlabelled overhead imagery to maps.
+
+Every verb of the command line is a function here, with the same settings under the same names (see `cmid.config`):
+
+    import cmid
+    run = cmid.pretrain("images/", recipe="cmid-small", out="runs/a", epochs=3, cmid={"mode": "parity"})
+
+Importing `cmid` is cheap: torch and the rest are imported by the first call.
+"""
+
+import sys
+from collections.abc import Mapping
+from os import PathLike
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from cmid.commands import VERBS, carry_out
+
+if TYPE_CHECKING:
+    from cmid.commands.recipes import Recipe
+
+StrPath = str | PathLike[str]
+Settings = str | PathLike[str] | Mapping[str, Any]
+
+__all__ = ["demo", "evaluate", "extract", "generate", "pretrain", "recipes", "report"]
+
+
+def pretrain(
+    data: StrPath | None = None, *, recipe: str | None = None, config: Settings | None = None, **settings: Any
+) -> Any:
+    """Pre-train a backbone on unlabelled images.
+
+    Precedence: defaults < `recipe` < `config` < the keywords.
+
+    Args:
+        data: a folder of images (any depth), or a text file listing them.
+        recipe: name of a packaged recipe; `cmid.recipes()` lists them.
+        config: a YAML file, a dict or a `PretrainConfig`.
+        settings: fields of `cmid.config.PretrainConfig`: `out="runs/a"`, `epochs=10`, `views={"size": 96}`.
+
+    Returns:
+        What `cmid.commands.pretrain.pretrain` returns.
+
+    Raises:
+        UsageError: an unknown recipe or setting (with the nearest names), a wrong value, no images, a run that
+            exists.
+        CmidError: a failure while training, such as a loss that is not finite.
+    """
+    return carry_out("pretrain", _given(settings, data=data), recipe=recipe, config=config)
+
+
+def extract(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+    """Write a run's backbone to a file of its own, .safetensors or .pth.
+
+    Args:
+        run: a run directory, or one of its checkpoints.
+        config: a YAML file, a dict or an `ExtractConfig`.
+        settings: fields of `cmid.config.ExtractConfig`: `out="backbone.pth"`, `which="teacher"`.
+
+    Returns:
+        What `cmid.commands.extract.extract` returns.
+
+    Raises:
+        UsageError: no such run, a file that exists, an unknown setting.
+    """
+    return carry_out("extract", _given(settings, run=run), config=config)
+
+
+def evaluate(
+    kind: Literal["knn", "linear"],
+    weights: StrPath | None = None,
+    data: StrPath | None = None,
+    *,
+    config: Settings | None = None,
+    **settings: Any,
+) -> Any:
+    """Score a backbone's frozen features on a labelled folder.
+
+    Args:
+        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe.
+        weights: a backbone file, a run directory, or `"random"`.
+        data: a folder with one folder per class.
+        config: a YAML file, a dict or an `EvaluateConfig`.
+        settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`.
+
+    Returns:
+        What `cmid.commands.evaluate.evaluate` returns.
+
+    Raises:
+        UsageError: an unknown kind or setting, weights or data that cannot be read.
+    """
+    return carry_out("evaluate", _given(settings, weights=weights, data=data), kind=kind, config=config)
+
+
+def generate(out: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+    """Draw overhead scenes with labels for every task, the same for the same seed.
+
+    Args:
+        out: folder to write; must not hold files.
+        config: a YAML file, a dict or a `GenerateConfig`.
+        settings: fields of `cmid.config.GenerateConfig`: `count=200`, `size=256`, `seed=0`.
+
+    Returns:
+        What `cmid.commands.generate.generate` returns.
+
+    Raises:
+        UsageError: a folder with files in it, an unknown setting.
+    """
+    return carry_out("generate", _given(settings, out=out), config=config)
+
+
+def report(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+    """Draw a run's report again, on other images or with another map if asked.
+
+    Args:
+        run: a run directory.
+        config: a YAML file, a dict or a `ReportConfig`.
+        settings: fields of `cmid.config.ReportConfig`: `projection="pca"`, `labelled="UCMerced/"`.
+
+    Returns:
+        What `cmid.commands.report.report` returns.
+
+    Raises:
+        UsageError: no such run, an unknown setting.
+    """
+    return carry_out("report", _given(settings, run=run), config=config)
+
+
+def recipes() -> "dict[str, Recipe]":
+    """The packaged recipes by name: what each trains, its command, time, results, and its file's `text`."""
+    from cmid.commands.recipes import all_recipes
+
+    return all_recipes()
+
+
+def demo(out: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+    """Generate scenes, pre-train on them, look at what was learned: minutes on two cores.
+
+    Args:
+        out: where everything goes.
+        config: a YAML file, a dict or a `DemoConfig`.
+        settings: fields of `cmid.config.DemoConfig`: `minutes=4.0`, `count=600`.
+
+    Returns:
+        What `cmid.commands.demo.demo` returns.
+
+    Raises:
+        UsageError: a folder with files in it, an unknown setting.
+    """
+    return carry_out("demo", _given(settings, out=out), config=config)
+
+
+def _given(settings: dict[str, Any], **positional: Any) -> dict[str, Any]:
+    return {name: value for name, value in positional.items() if value is not None} | settings
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cmid")
+    raise AttributeError(f"module 'cmid' has no attribute {name!r}")
+
+
+class _CallableRoom(ModuleType):
+    """A room that shares its name with a verb (`cmid.report`): a module that can be called as the verb."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return _VERBS[self.__name__.rpartition(".")[2]](*args, **settings)
+
+
+class _Package(ModuleType):
+    """Importing a room binds it over the verb of the same name; this keeps the verb callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _VERBS and isinstance(value, ModuleType):
+            value.__class__ = _CallableRoom
+        super().__setattr__(name, value)
+
+
+_VERBS = {name: globals()[name] for name in VERBS}
+sys.modules[__name__].__class__ = _Package

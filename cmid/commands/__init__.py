@@ -1,0 +1,93 @@
+"""The verbs, one file each: where the neighbours of floor 2 meet. The table below is all that the outside knows.
+
+Imports nothing heavy: the command line and the Python API read the table, and a verb's file is imported when the
+verb is carried out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from os import PathLike
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """How a verb is called.
+
+    Attributes:
+        target: `module:function`; the function takes the resolved settings, after the kind where there are kinds.
+        settings: name of its dataclass in `cmid.config`, whose docstring is the verb's help.
+        positional: fields that may be given without their name, in order, with the word that help shows for each.
+            Where the field's default is the empty string it must be given.
+        kinds: choices of a first word after the verb; empty where there is none.
+        recipes: whether packaged recipes hold settings for it.
+    """
+
+    target: str
+    settings: str
+    positional: Mapping[str, str] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    recipes: bool = False
+
+
+VERBS: dict[str, Verb] = {
+    "pretrain": Verb("cmid.commands.pretrain:pretrain", "PretrainConfig", {"data": "IMAGES"}, recipes=True),
+    "extract": Verb("cmid.commands.extract:extract", "ExtractConfig", {"run": "RUN"}),
+    "evaluate": Verb(
+        "cmid.commands.evaluate:evaluate",
+        "EvaluateConfig",
+        {"weights": "WEIGHTS", "data": "DATA"},
+        kinds=("knn", "linear"),
+    ),
+    "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
+    "report": Verb("cmid.commands.report:report", "ReportConfig", {"run": "RUN"}),
+    "recipes": Verb("cmid.commands.recipes:recipes", "RecipesConfig", {"name": "NAME"}),
+    "demo": Verb("cmid.commands.demo:demo", "DemoConfig", {"out": "FOLDER"}),
+}
+
+
+def settings_class(verb: str) -> type[Any]:
+    """The dataclass of `cmid.config` that holds the settings of `verb`."""
+    return getattr(import_module("cmid.config"), VERBS[verb].settings)
+
+
+def carry_out(
+    verb: str,
+    given: Mapping[str, Any],
+    *,
+    kind: str | None = None,
+    recipe: str | None = None,
+    config: str | PathLike[str] | Mapping[str, Any] | None = None,
+    source: str = "the call",
+) -> Any:
+    """Resolve the settings of `verb` and call it; returns what its function returns.
+
+    Args:
+        verb: a key of `VERBS`.
+        given: settings that win over everything, nested or with dotted names.
+        kind: one of the verb's kinds, where it has any.
+        recipe: name of a packaged recipe, for verbs that have some.
+        config: YAML file, or settings; wins over the recipe.
+        source: where `given` comes from, for error messages.
+
+    Raises:
+        UsageError: for an unknown kind, recipe or field, a value of another type, or a needed field left out.
+    """
+    from cmid.commands.settings import one_of, resolve
+    from cmid.errors import UsageError
+
+    how = VERBS[verb]
+    if how.kinds:
+        if kind is None:
+            raise UsageError(f"`{verb}` needs to know what: one of {', '.join(how.kinds)} comes first.")
+        one_of("kind", kind, how.kinds, source)
+    if recipe is not None and not how.recipes:
+        raise UsageError(f"`{verb}` has no recipes; leave out the recipe {recipe!r}.")
+    settings = resolve(settings_class(verb), given, recipe=recipe, config=config, source=source)
+    for name, word in how.positional.items():
+        if getattr(settings, name) == "":
+            raise UsageError(f"`{verb}` needs {word} (setting {name!r}), which was not given.")
+    module, _, function = how.target.partition(":")
+    arguments = (kind, settings) if how.kinds else (settings,)
+    return getattr(import_module(module), function)(*arguments)

@@ -1,0 +1,106 @@
+"""`cmid recipes`: list the packaged recipes, or show one whole.
+
+A recipe is a YAML file in `cmid/recipes` with fields of the verb's dataclass. It opens with a comment of five
+entries: What, Command, Time and hardware, Paper, Ours; a line that goes on is indented.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmid.config import RecipesConfig
+from cmid.errors import UsageError, did_you_mean
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+HEADER = ("What", "Command", "Time and hardware", "Paper", "Ours")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A packaged recipe and the entries of its opening comment.
+
+    Attributes:
+        name: what `--recipe` takes.
+        path: its file.
+        what: what it trains, on what.
+        command: how to run it.
+        hardware: how long it takes on what.
+        paper: what the paper reports for it.
+        ours: what we measured with it.
+    """
+
+    name: str
+    path: Path
+    what: str
+    command: str
+    hardware: str
+    paper: str
+    ours: str
+
+    @property
+    def text(self) -> str:
+        """The whole file."""
+        return self.path.read_text(encoding="utf-8")
+
+
+def recipe_names() -> list[str]:
+    """Names of all packaged recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find_recipe(name: str) -> Recipe:
+    """The packaged recipe `name`.
+
+    Raises:
+        UsageError: there is none; with the nearest names.
+    """
+    known = recipe_names()
+    if name not in known:
+        raise UsageError(
+            f"Unknown recipe {name!r}.{did_you_mean(name, known) or ' There are ' + ', '.join(known) + '.'}"
+        )
+    path = FOLDER / f"{name}.yaml"
+    entries = dict(_header(path))
+    if tuple(entries) != HEADER:
+        raise ValueError(f"{path} must open with a comment of the entries {HEADER}, found {tuple(entries)}")
+    return Recipe(name, path, *(entries[key] for key in HEADER))
+
+
+def all_recipes() -> dict[str, Recipe]:
+    """All packaged recipes by name."""
+    return {name: find_recipe(name) for name in recipe_names()}
+
+
+def recipes(config: RecipesConfig) -> None:
+    """Print a table of the recipes, or the file of `config.name` whole, to standard output."""
+    if config.name is not None:
+        sys.stdout.write(find_recipe(config.name).text)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_lines=True)
+    for column in ("recipe", "what", "time and hardware", "result"):
+        table.add_column(column, no_wrap=column == "recipe")
+    for recipe in all_recipes().values():
+        table.add_row(recipe.name, recipe.what, recipe.hardware, f"paper: {recipe.paper}\nours: {recipe.ours}")
+    console = Console()
+    console.print(table)
+    console.print("Show one whole: cmid recipes NAME. Use one: cmid pretrain IMAGES --recipe NAME.", highlight=False)
+
+
+def _header(path: Path) -> Iterator[tuple[str, str]]:
+    key, words = "", list[str]()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if entry := re.match(r"# ([A-Z][^:]*): *(.*)", line):
+            if key:
+                yield key, " ".join(words)
+            key, words = entry[1], [entry[2]]
+        else:
+            words.append(line.lstrip("# "))
+    if key:
+        yield key, " ".join(words)

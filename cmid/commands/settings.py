@@ -1,0 +1,218 @@
+"""Settings from several places become one checked dataclass: defaults < recipe < file < what was given.
+
+The dataclasses of `cmid.config` say what there is; jsonargparse checks and converts the values. Inside, settings
+are flat, with dotted names: `{"views.size": 96}`. Dashes in names are the same as underscores.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import jsonargparse
+import yaml
+
+from cmid.commands.recipes import find_recipe
+from cmid.errors import UsageError, did_you_mean, nearest
+
+T = TypeVar("T")
+
+
+def resolve(
+    kind: type[T],
+    given: Mapping[str, Any] | None = None,
+    *,
+    recipe: str | None = None,
+    config: str | PathLike[str] | Mapping[str, Any] | None = None,
+    source: str = "the call",
+) -> T:
+    """The settings `kind` with each place's values over those of the place before it.
+
+    Args:
+        kind: a dataclass of `cmid.config`.
+        given: nested or dotted settings that win over all others; text is converted to the field's type.
+        recipe: name of a packaged recipe.
+        config: a YAML file, a mapping or a dataclass, over the recipe.
+        source: what to call `given` in an error.
+
+    Raises:
+        UsageError: an unknown recipe or field (with the nearest names), an unreadable file, or a wrong value
+            (with field, expected, found).
+    """
+    known = field_types(kind)
+    flat: dict[str, Any] = {}
+    if recipe is not None:
+        flat |= checked(kind, read_yaml(find_recipe(recipe).path), known, f"recipe {recipe}")
+    if config is not None:
+        if isinstance(config, (str, PathLike)):
+            flat |= checked(kind, read_yaml(Path(config)), known, fspath(config))
+        else:
+            flat |= checked(kind, config, known, "config")
+    flat |= checked(kind, given or {}, known, source)
+    return _build(kind, flat)
+
+
+def field_types(kind: type[Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name to type of every field of a dataclass, in order."""
+    types: dict[str, Any] = {}
+    for each in fields(kind):
+        if is_dataclass(each.type):
+            types |= field_types(each.type, f"{prefix}{each.name}.")  # type: ignore[arg-type]
+        else:
+            types[prefix + each.name] = each.type
+    return types
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, as they stand there.
+
+    Raises:
+        UsageError: no such file, not YAML (with the line), or not a mapping of fields to values.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read the settings file {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is not UTF-8 text"
+        raise UsageError(f"{path}{where} is not valid YAML: {problem}.") from error
+    if not isinstance(content, dict | NoneType):
+        raise UsageError(f"{path}: expected lines of `field: value`, found {_show(content)}.")
+    return content or {}
+
+
+def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """`settings` flat, every name known and every value of its field's type; `source` names them in errors."""
+    parser = make_parser(kind)
+    return {
+        name: _convert(parser, name, known[name], value, source)
+        for name, value in _flatten(_plain(settings), known, source)
+    }
+
+
+def make_parser(kind: type[Any], **more: Any) -> jsonargparse.ArgumentParser:
+    """A parser with one option per field of `kind`, helped by the docstrings under the fields.
+
+    Args:
+        kind: a dataclass of `cmid.config`.
+        more: further arguments of `ArgumentParser` (prog, usage, epilog ...).
+    """
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_meta=False, **more)
+    parser.add_class_arguments(kind)
+    return parser
+
+
+def one_of(name: str, value: Any, choices: Iterable[str], source: str) -> None:
+    """Raise the UsageError that names the choices, unless `value` is one of them."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise UsageError(
+            f"{name} ({source}): expected one of {', '.join(choices)}, found {_show(value)}."
+            f"{did_you_mean(str(value), choices)}"
+        )
+
+
+def unknown_field(name: str, known: Iterable[str], source: str) -> UsageError:
+    """The error for a field that is not there, with the nearest that are; a bare `lr` finds `optimizer.lr`."""
+    known = list(known)
+    by_leaf: dict[str, list[str]] = {}
+    for each in known:
+        by_leaf.setdefault(each.rpartition(".")[2], []).append(each)
+    leaf = name.rpartition(".")[2]
+    near = nearest(name, known) if name.count(".") else []
+    near = near or by_leaf.get(leaf) or [each for hit in nearest(leaf, by_leaf) for each in by_leaf[hit]]
+    if near:
+        advice = f"Did you mean {', '.join(near[:3])}?"
+    else:
+        tops = dict.fromkeys(each.partition(".")[0] + (".*" if "." in each else "") for each in known)
+        advice = f"There are {', '.join(tops)}."
+    return UsageError(f"Unknown setting {name!r} ({source}). {advice}")
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts, paths as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def _flatten(settings: Any, known: Mapping[str, Any], source: str, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if not isinstance(settings, Mapping):
+        group = [name for name in known if name.startswith(prefix)]
+        raise UsageError(
+            f"{prefix.rstrip('.') or 'settings'} ({source}): expected a group of settings "
+            f"({', '.join(group[:3])} ...), found {_show(settings)}."
+        )
+    for key, value in settings.items():
+        name = prefix + str(key).replace("-", "_")
+        if name in known:
+            yield name, value
+        elif any(each.startswith(f"{name}.") for each in known):
+            yield from _flatten(value, known, source, f"{name}.")
+        else:
+            raise unknown_field(name, known, source)
+
+
+def _convert(parser: jsonargparse.ArgumentParser, name: str, wanted: Any, value: Any, source: str) -> Any:
+    """`value` as the type `wanted`; text is read as on the command line."""
+    options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    if value is None and NoneType in options:
+        return None
+    plain = next(each for each in options if each is not NoneType)
+    if get_origin(plain) is tuple and isinstance(value, str) and not value.strip().startswith("["):
+        value = f"[{value}]"
+    if get_origin(plain) is Literal:
+        # YAML reads the precision 32 as a number
+        value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        one_of(name, value, get_args(plain), source)
+    nested: dict[str, Any] = {}
+    group, _, leaf = name.rpartition(".")
+    (nested.setdefault(group, {}) if group else nested)[leaf] = value
+    try:
+        if value is None:
+            raise TypeError
+        found = parser.parse_object(nested, defaults=False)[name]
+        numbers = found if isinstance(found, tuple) else (found,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise TypeError
+    except (jsonargparse.ArgumentError, TypeError) as error:
+        raise UsageError(f"{name} ({source}): expected {describe(wanted)}, found {_show(value)}.") from error
+    return found
+
+
+def describe(wanted: Any) -> str:
+    """A field's type in words."""
+    origin, inside = get_origin(wanted), get_args(wanted)
+    if origin in (Union, UnionType):
+        return " or ".join("nothing (null)" if each is NoneType else describe(each) for each in inside)
+    if origin is Literal:
+        return f"one of {', '.join(inside)}"
+    if origin is tuple:
+        if inside[-1] is Ellipsis:
+            return f"a list, each {describe(inside[0])}"
+        return f"a list of {len(inside)}, each {describe(inside[0])}"
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+    return words.get(wanted, str(wanted))
+
+
+def _show(value: Any) -> str:
+    return "nothing (null)" if value is None else repr(value)
+
+
+def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
+    def of(each: Field[Any]) -> Any:
+        if is_dataclass(each.type):
+            return _build(each.type, flat, f"{prefix}{each.name}.")  # type: ignore[arg-type]
+        if prefix + each.name in flat:
+            return flat[prefix + each.name]
+        return each.default if each.default_factory is MISSING else each.default_factory()
+
+    return kind(**{each.name: of(each) for each in fields(kind)})  # type: ignore[arg-type]
