@@ -1,0 +1,262 @@
+"""A backbone in a file of its own, with what is needed to use it: bands, mean and std, and where it comes from.
+
+Two formats, both under the names timm (and, for ResNets, torchvision) use, without a head:
+
+- `.safetensors`: the tensors, and the metadata as strings in the header.
+- `.pth`: `{"state_dict": tensors, "metadata": plain values}`, so that elsewhere
+  `model.load_state_dict(torch.load(file, weights_only=True)["state_dict"], strict=False)` is all it takes.
+
+Reading goes by content, not by suffix, and never runs code: a pickle that holds more than tensors and plain values
+is refused.
+"""
+
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cmid.backbones import TimmBackbone, create_backbone
+from cmid.contracts import Backbone
+from cmid.errors import CmidError, UsageError
+from cmid.zoo.published_layout import swin_to_timm
+
+SUFFIXES = (".safetensors", ".pth")
+
+
+@dataclass(frozen=True)
+class BackboneMetadata:
+    """What a file says of its backbone.
+
+    Attributes:
+        backbone: name that `create_backbone` takes.
+        in_chans: number of bands.
+        method: what it was pre-trained with.
+        mode: of the method, such as `exact`.
+        which: `student` or `teacher`.
+        bands: names of the bands, in order.
+        mean: subtracted from each band, on the scale 0..1.
+        std: divided by, on the scale 0..1.
+        size: side in pixels of the crops in pre-training.
+        epochs: passes over the data that had been made, as a fraction.
+        images_seen: images drawn until then, each time one was drawn.
+        cmid_version: of the package that wrote the file.
+        note: free text.
+
+    Raises:
+        UsageError: where bands, mean or std do not have one value a band.
+    """
+
+    backbone: str
+    in_chans: int = 3
+    method: str | None = None
+    mode: str | None = None
+    which: str = "student"
+    bands: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: int | None = None
+    epochs: float | None = None
+    images_seen: int | None = None
+    cmid_version: str = field(default_factory=lambda: version("cmid"))
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("bands", "mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.in_chans:
+                raise UsageError(f"A backbone of {self.in_chans} bands needs as many values of {name}, not {values}.")
+
+
+def save_backbone(path: Path | str, backbone: Backbone, metadata: BackboneMetadata, *, overwrite: bool = False) -> Path:
+    """Write `backbone.weights()` and the metadata; the file appears whole or not at all.
+
+    Raises:
+        UsageError: unknown suffix; the file exists and `overwrite` is False.
+        CmidError: it cannot be written.
+        ValueError: metadata of another backbone.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"A backbone is written to .safetensors or .pth, not to {path.name}.")
+    if (metadata.backbone, metadata.in_chans) != (backbone.name, backbone.in_chans):
+        raise ValueError(f"metadata of {metadata.backbone} for a {backbone.name}, or of other bands")
+    if path.exists() and (path.is_dir() or not overwrite):
+        raise UsageError(f"{path} exists. Give another file name, or --overwrite to replace it.")
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.weights().items()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            save_file(state, part, metadata={"format": "pt", **_to_header(metadata)})
+        else:
+            torch.save({"state_dict": state, "metadata": asdict(metadata)}, part)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CmidError(f"{path} cannot be written: {reason}. Check the folder's rights and free space.") from error
+    finally:
+        part.unlink(missing_ok=True) if path.parent.is_dir() else None
+    return path
+
+
+def load_backbone(
+    path: Path | str, *, name: str | None = None, in_chans: int | None = None
+) -> tuple[TimmBackbone, BackboneMetadata]:
+    """The backbone of a file, on the CPU, in evaluation mode, without mask token; and what the file says of it.
+
+    Args:
+        path: written by `save_backbone`, or the state dict of a timm or torchvision model or of the published CMID
+            code (also under the key `state_dict` or `model`).
+        name: which backbone; needed where the file has no metadata, otherwise it must agree.
+        in_chans: number of bands; unset: what the file says, 3 where it says nothing.
+
+    Raises:
+        UsageError: no such file, not a weights file, code in it, damaged, another architecture, other bands, or no
+            metadata and no name.
+    """
+    path = Path(path)
+    state, metadata = _read(path)
+    if metadata is None:
+        if name is None:
+            raise UsageError(
+                f"{path} does not say which backbone it holds (no metadata). Name it with --backbone, such as "
+                "--backbone resnet50."
+            )
+        metadata = BackboneMetadata(name, 3 if in_chans is None else in_chans, which="unknown", cmid_version="")
+    if name is not None and name != metadata.backbone:
+        raise UsageError(f"{path} holds {metadata.backbone}, but {name} was asked for. Leave --backbone out.")
+    if in_chans is not None and in_chans != metadata.in_chans:
+        raise UsageError(f"{path} is for images of {metadata.in_chans} bands, but {in_chans} were asked for.")
+    if "patch_embed.projection.weight" in state:
+        state = swin_to_timm(state)
+    backbone = create_backbone(metadata.backbone, metadata.in_chans, mask_stage=None)
+    if metadata.size and _reshaped(backbone, state):
+        # Position embeddings of a model built for the size it was trained at, not for timm's
+        sized = create_backbone(metadata.backbone, metadata.in_chans, mask_stage=None, img_size=metadata.size)
+        backbone = backbone if _reshaped(sized, state) else sized
+    try:
+        backbone.load_weights(state)
+    except CmidError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return backbone.eval(), metadata
+
+
+def read_metadata(path: Path | str) -> BackboneMetadata | None:
+    """What a file says of its backbone, None where it says nothing; errors as for `load_backbone`."""
+    path = Path(path)
+    if _is_safetensors(path):
+        with _told_apart(path), safe_open(path, framework="pt") as file:
+            return _from_header(path, file.metadata() or {})
+    return _read(path)[1]
+
+
+def _reshaped(backbone: TimmBackbone, state: dict[str, Tensor]) -> bool:
+    return any(key in state and state[key].shape != own.shape for key, own in backbone.weights().items())
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], BackboneMetadata | None]:
+    if _is_safetensors(path):
+        with _told_apart(path):
+            state = load_file(path)
+        return state, read_metadata(path)
+    with _told_apart(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd pickle protocols: what cannot be read is reported below
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    metadata = held.get("metadata") if isinstance(held, dict) else None
+    for key in ("state_dict", "model"):
+        if isinstance(held, dict) and isinstance(held.get(key), dict):
+            held = held[key]
+    if not isinstance(held, dict) or not held or not all(isinstance(v, Tensor) for v in held.values()):
+        raise UsageError(
+            f"{path} holds no state dict: expected tensors by name, at the top or under `state_dict` or `model`. "
+            "For a training run, give its directory."
+        )
+    return held, _from_plain(path, metadata) if isinstance(metadata, dict) and "backbone" in metadata else None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the content is safetensors; False is something for torch.load, anything else is a UsageError."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; a file of weights was expected.")
+    if not path.is_file():
+        raise UsageError(f"No such file of weights: {path}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        return False
+    if head[8:] == b"{":
+        return True
+    found = "it is empty" if not head else f"it begins with {head[:8]!r}"
+    raise UsageError(
+        f"{path} is not a file of weights: {found}. Expected .safetensors, or .pth as torch.save writes it."
+    )
+
+
+@contextmanager
+def _told_apart(path: Path) -> Iterator[None]:
+    """Turns what the readers raise into a refusal (code in it) or a complaint (damaged)."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise UsageError(
+            f"{path} holds Python objects{what} besides tensors, and opening those can run code: refused, nothing "
+            "was run. Expected a plain state dict; where you trust the file, write one from it with torch.save."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} is damaged or cut short ({reason}). Copy or write it again.") from error
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------
+
+
+def _to_header(metadata: BackboneMetadata) -> dict[str, str]:
+    """Strings, as safetensors wants: texts as they are, the rest as JSON, what is unknown left out."""
+    known = {key: value for key, value in asdict(metadata).items() if value is not None}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+
+
+def _from_header(path: Path, header: dict[str, str]) -> BackboneMetadata | None:
+    if "backbone" not in header:
+        return None
+    texts = {"backbone", "method", "mode", "which", "cmid_version", "note"}
+    try:
+        plain = {key: value if key in texts else json.loads(value) for key, value in header.items() if key != "format"}
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path} has metadata that cannot be read ({error}). Write it again with cmid extract."
+        ) from error
+    return _from_plain(path, plain)
+
+
+def _from_plain(path: Path, plain: dict[str, Any]) -> BackboneMetadata:
+    known = {f.name for f in fields(BackboneMetadata)}  # later versions may write more
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
+    whole = {"in_chans": int, "size": int, "images_seen": int, "backbone": str}
+    if any(not isinstance(values[k], kind) for k, kind in whole.items() if values.get(k) is not None):
+        raise UsageError(f"{path} has metadata of wrong types: {values}. Write it again with cmid extract.")
+    return BackboneMetadata(**values)
