@@ -1,5 +1,8 @@
 """Fixtures that several rooms' tests share."""
 
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -32,6 +35,22 @@ def real_images():
     if not folder.is_dir():
         pytest.skip("the real image sets are not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def two_processes():
+    """Runs a module in two real processes that train together; fails with their output where one fails."""
+
+    def run(module, *arguments):
+        root = Path(__file__).resolve().parents[1]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        done = subprocess.run(
+            [*command, module, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+    return run
 
 
 def formula(name, shape):

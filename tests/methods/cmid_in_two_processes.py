@@ -1,0 +1,60 @@
+"""Run by torchrun in two processes: CMID on half a batch each must equal one process on all of it.
+
+Batch-norm sees half the batch in each process, so the backbone here has none (a small Swin).
+"""
+
+import copy
+
+import torch
+import torch.distributed as dist
+
+from cmid.contracts import Progress, View, Views
+from tests.methods.test_cmid import batch, learner
+
+
+def part(views, rank):
+    rows = slice(2 * rank, 2 * rank + 2)
+    crops = tuple(View(v.images[rows], v.boxes[rows], v.flipped[rows]) for v in views)
+    return Views(crops, views.indices[rows])
+
+
+def main():
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.set_num_threads(1)
+    model, views = learner("swin_tiny_patch4_window7_224", queue_size=20), batch(seed=3)
+    # one pair without overlap, so that the two halves have unequal counts of matches
+    views.crops[1].boxes[0] += 1000
+    masks, masked = model._hide(views)
+    alone = copy.deepcopy(model)
+    together = torch.nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+    module = together.module
+    module.before_step(Progress())
+    rows = slice(2 * rank, 2 * rank + 2)
+    module._hide = lambda _: (tuple(m[rows] for m in masks), tuple(m[rows] for m in masked))
+    terms = together(part(views, rank))
+    sum(terms.values()).backward()
+
+    saved = dist.group.WORLD
+    dist.barrier()
+    losses = {k: v.detach().clone() for k, v in terms.items()}
+    for value in losses.values():
+        dist.all_reduce(value)
+    dist.destroy_process_group()  # from here on every process is alone
+    assert saved is not None
+    expected = alone.terms(views, masks, masked)
+    sum(expected.values()).backward()
+    for name, value in losses.items():
+        torch.testing.assert_close(value / 2, expected[name].detach(), rtol=1e-5, atol=1e-6)
+    gradients = dict(alone.named_parameters())
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-3, atol=1e-6, msg=name)
+    torch.testing.assert_close(module.centre, alone.centre, rtol=1e-5, atol=1e-7)
+    ours, theirs = (m[m[:, 0].argsort()] for m in (module.queue[:8], alone.queue[:8]))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert torch.equal(module.queue_pointer, alone.queue_pointer)
+
+
+if __name__ == "__main__":
+    main()
