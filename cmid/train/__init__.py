@@ -1,0 +1,27 @@
+"""The trainer: turns any Learner, writes its run, and goes on where a run was left.
+
+`fit` trains, `RunDirectory` guards a run's folder, `read_checkpoint` reads what a run saved.
+"""
+
+from cmid.train.checkpoints import Checkpoint, load_learner, read_checkpoint
+from cmid.train.collapse import collapse_warning
+from cmid.train.hardware import resolve_device, resolve_precision
+from cmid.train.interrupts import Interrupted
+from cmid.train.loop import FitResult, fit
+from cmid.train.protocols import Loader, Probe
+from cmid.train.run_directory import RunDirectory
+
+__all__ = [
+    "Checkpoint",
+    "FitResult",
+    "Interrupted",
+    "Loader",
+    "Probe",
+    "RunDirectory",
+    "collapse_warning",
+    "fit",
+    "load_learner",
+    "read_checkpoint",
+    "resolve_device",
+    "resolve_precision",
+]

@@ -1,0 +1,161 @@
+"""Device, precision and memory format: what is asked for, or what suits the machine.
+
+Lightning is imported where it is first needed: it takes seconds, and `read_checkpoint` must not wait for it.
+"""
+
+import logging
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cmid.config import TrainConfig
+from cmid.contracts import Learner, Views
+from cmid.errors import UsageError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+Precision = Literal["32", "bf16", "16"]
+
+
+def resolve_device(accelerator: str) -> torch.device:
+    """The device for `accelerator` (auto, cpu, gpu, mps); auto takes a GPU where there is one.
+
+    Raises:
+        UsageError: that device is not here.
+    """
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if accelerator == "auto":
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+    if accelerator == "gpu" and not has_cuda:
+        raise UsageError("accelerator is 'gpu', but torch sees no CUDA device. Use 'auto' or 'cpu'.")
+    if accelerator == "mps" and not has_mps:
+        raise UsageError("accelerator is 'mps', but torch sees no Apple GPU. Use 'auto' or 'cpu'.")
+    if accelerator not in {"cpu", "gpu", "mps"}:
+        raise UsageError(f"accelerator must be auto, cpu, gpu or mps, found '{accelerator}'.")
+    return torch.device("cuda" if accelerator == "gpu" else accelerator)
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has matrix instructions for bfloat16; elsewhere it is emulated and slower than float32."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16")):
+        return True
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return False
+    wanted = {"bf16"} if platform.machine() in {"aarch64", "arm64"} else {"avx512_bf16", "amx_bf16"}
+    lines = cpuinfo.read_text(errors="replace").splitlines()
+    return any(wanted & set(line.split()) for line in lines if line.lower().startswith(("flags", "features")))
+
+
+def resolve_precision(requested: str, device: torch.device) -> Precision:
+    """`auto` becomes bf16 where `device` computes it fast, else 32; others stay.
+
+    Raises:
+        UsageError: 16 on a CPU, or a name that is none.
+    """
+    if requested == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+        return "bf16" if device.type == "cpu" and cpu_multiplies_bf16() else "32"
+    if requested == "16" and device.type == "cpu":
+        raise UsageError("train.precision is 16, which needs a GPU; on a CPU use 32, or bf16 if it has such units.")
+    if requested not in {"32", "bf16", "16"}:
+        raise UsageError(f"train.precision must be auto, 32, bf16 or 16, found '{requested}'.")
+    return requested  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run computes.
+
+    Attributes:
+        fabric: Lightning's handle on device, precision and, later, processes.
+        device: where tensors go.
+        precision: of forward and backward; parameters stay float32.
+        channels_last: memory format of convolution weights and images.
+    """
+
+    fabric: "Fabric"
+    device: torch.device
+    precision: Precision
+    channels_last: bool
+
+    def words(self) -> str:
+        """The machine in words."""
+        slow = self.device.type == "cpu" and self.precision == "bf16" and not cpu_multiplies_bf16()
+        parts = [str(self.device), f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}"]
+        return ", ".join(parts + ["channels last"] * self.channels_last)
+
+    def place(self, learner: Learner, *, compile_backbone: bool) -> Any:
+        """Moves `learner` here, in place; gives the module to call, which computes in the chosen precision."""
+        learner.to(self.device)
+        if self.channels_last:
+            learner.to(memory_format=torch.channels_last)
+        if compile_backbone:
+            learner.backbone.compile()  # in place: the names in a checkpoint stay as they are
+        return self.fabric.setup_module(Stepped(learner), move_to_device=False)
+
+    def format(self, views: Views) -> Views:
+        """`views` with images in the memory format the learner has."""
+        if not self.channels_last:
+            return views
+        crops = tuple(v.with_images(v.images.contiguous(memory_format=torch.channels_last)) for v in views)
+        return Views(crops, views.indices, views.epoch)
+
+
+class Sealed:
+    """Carries views through Lightning untouched: it would cast the boxes, too, to half precision."""
+
+    def __init__(self, views: Views) -> None:
+        self.views = views
+
+
+class Stepped(nn.Module):
+    """The learner as Lightning (and its DDP) calls it, with views still sealed."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, sealed: Sealed) -> dict[str, Tensor]:
+        """The learner's loss terms."""
+        return self.learner(sealed.views)
+
+
+def quiet_lightning() -> None:
+    """Keeps Lightning's tips and notices out of the user's terminal; its errors remain."""
+    for name in ("lightning", "lightning.fabric", "lightning.pytorch", "lightning_fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning(\.|_|$)")
+
+
+def choose_machine(train: TrainConfig, learner: Learner) -> Machine:
+    """The machine that `train` asks for.
+
+    Raises:
+        UsageError: it cannot be had here.
+    """
+    if train.devices != 1:
+        raise UsageError(f"train.devices is {train.devices}; training runs on one device so far. Use 1.")
+    device = resolve_device(train.accelerator)
+    precision = resolve_precision(train.precision, device)
+    channels_last = train.channels_last
+    if channels_last is None:
+        channels_last = device.type == "cuda" or learner.backbone.norm == "batch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lightning.fabric import Fabric
+    quiet_lightning()
+    names: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    fabric = Fabric(accelerator=device.type, devices=1, precision=names[precision])
+    fabric.launch()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # crops keep one size
+    return Machine(fabric, fabric.device, precision, channels_last)

@@ -1,0 +1,328 @@
+"""The loop that turns any Learner: epochs, probes, checkpoints, interruptions; `step.py` holds what a step does.
+
+Lightning is used through Fabric (device, precision, gradient scaling, later several processes) with a loop of our
+own, instead of its Trainer, for three reasons. A run has to continue bit by bit from the middle of an epoch, with
+rows of its tables cut back to the checkpoint, and the Trainer's own mid-epoch state would have to be worked around.
+A checkpoint has to be written whole or not at all and to load without unpickling. And what happens in a step, in
+which order, is to be read on one page.
+
+Every batch seeds torch from (seed, its number in the run, rank), so no state of a random generator is saved.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmid.config import OptimizerConfig, TrainConfig
+from cmid.contracts import Learner, Progress, Views
+from cmid.errors import CmidError, UsageError
+from cmid.train.checkpoints import FORMAT, load_learner, read_checkpoint
+from cmid.train.collapse import collapse_warning, warn_of_collapse
+from cmid.train.hardware import choose_machine
+from cmid.train.interrupts import Interrupted, Interrupts
+from cmid.train.journal import Journal
+from cmid.train.loggers import Loggers, require_loggers
+from cmid.train.optimisers import build_optimiser, scaled_lr
+from cmid.train.plan import Plan, draw_seed
+from cmid.train.progress_line import ProgressLine
+from cmid.train.protocols import Loader, Probe
+from cmid.train.run_directory import RunDirectory
+from cmid.train.saving import Saver
+from cmid.train.schedules import CosineWithWarmup
+from cmid.train.step import Stepper
+from cmid.train.watch import FiniteWatch
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to.
+
+    Attributes:
+        run: its folder.
+        last_checkpoint: the newest checkpoint.
+        best_checkpoint: the one of the best epoch; None before the first whole epoch.
+        epochs_done: as a fraction where `max_steps` stopped it amid an epoch.
+        steps_done: optimiser steps.
+        metrics: of the last whole epoch; before the first, the loss terms so far.
+        images_per_s: median of this session.
+    """
+
+    run: Path
+    last_checkpoint: Path
+    best_checkpoint: Path | None
+    epochs_done: float
+    steps_done: int
+    metrics: dict[str, float]
+    images_per_s: float
+
+
+def fit(
+    learner: Learner,
+    loader: Loader,
+    *,
+    prepare: Callable[[Views], Views],
+    run: RunDirectory,
+    epochs: int,
+    seed: int,
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    images_per_batch: int,
+    settings: dict[str, Any],
+    probes: Sequence[Probe] = (),
+    resume: bool = False,
+) -> FitResult:
+    """Trains `learner` in place and writes the run to its directory.
+
+    Args:
+        learner: a method or a task.
+        loader: batches of uint8 views.
+        prepare: augments and normalises a batch on the device, drawing from torch's default generator.
+        run: where to write; opened here (guarded and locked) unless it is open.
+        epochs: passes over the data.
+        seed: with the position in the run, fixes every draw of `prepare` and `learner`.
+        optimizer: optimiser and schedule.
+        train: how to run on this machine.
+        images_per_batch: images that one process takes at once.
+        settings: resolved settings, plain values; kept in the run and in its checkpoints.
+        probes: measurements at the ends of epochs; they choose their own precision.
+        resume: go on from the run's last checkpoint.
+
+    Raises:
+        UsageError: the request cannot be carried out here.
+        CmidError: a loss became infinite or NaN, or the last checkpoint could not be written.
+        Interrupted: Ctrl-C or SIGTERM; the run is saved.
+    """
+    counts = {"epochs": epochs, "train.accumulate": train.accumulate, "train.log_every": train.log_every}
+    for name, value in counts.items():
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, found {value}.")
+    if len(loader) < 1:
+        raise UsageError(f"Expected at least one batch of {images_per_batch} images, found none. Lower --batch_size.")
+    require_loggers(train.loggers)
+    machine = choose_machine(train, learner)
+    was_open = run.is_open
+    run.open(settings, resume=resume)
+    try:
+        plan = Plan(epochs, len(loader), train.accumulate, train.max_steps)
+        line = ProgressLine()
+        journal = Journal(run, plan, train.log_every, machine.device, line)
+        watch = FiniteWatch(run, loader.names)
+        module = machine.place(learner, compile_backbone=train.compile)
+        images_per_step = images_per_batch * min(train.accumulate, len(loader)) * machine.fabric.world_size
+        lr, how = scaled_lr(optimizer, images_per_step)
+        warmup = optimizer.warmup_epochs * plan.steps_per_epoch
+        schedule = CosineWithWarmup(lr, optimizer.min_lr, plan.total_steps, warmup, optimizer.warmup_ratio)
+        built = build_optimiser(learner, optimizer, lr)
+        stepper = Stepper(
+            learner, machine, module, built, prepare,
+            plan=plan, schedule=schedule, seed=seed, clip_norm=optimizer.clip_norm, journal=journal, watch=watch,
+        )  # fmt: skip
+        identity = {
+            "settings": settings,
+            "fixed": {
+                "epochs": epochs, "seed": seed, "images_per_batch": images_per_batch, "accumulate": train.accumulate,
+                "batches_per_epoch": len(loader),
+            },
+        }  # fmt: skip
+        saver = Saver(run, train.checkpoint_minutes, line.say)
+        doing = _Run(stepper, built, loader, run, saver, identity, probes, seed)
+        line.say(f"{machine.words()}; {how}")
+        line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
+        if resume:
+            doing.restore()
+        loggers = Loggers(train.loggers, run, settings, doing.progress.step)
+        journal.attach(loggers)
+        return doing.to_the_end()
+    finally:
+        if not was_open:
+            run.close()
+
+
+class _Run:
+    """One call of `fit`; its position is `epoch`, those done, and `batch`, those done of the next epoch."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        optimiser: torch.optim.Optimizer,
+        loader: Loader,
+        run: RunDirectory,
+        saver: Saver,
+        identity: dict[str, Any],
+        probes: Sequence[Probe],
+        seed: int,
+    ) -> None:
+        self.stepper, self.optimiser, self.loader, self.run, self.saver = stepper, optimiser, loader, run, saver
+        self.identity, self.probes, self.seed = identity, probes, seed
+        self.learner, self.plan, self.journal = stepper.learner, stepper.plan, stepper.journal
+        self.epoch, self.batch = 0, 0
+        self.saved_at: int | None = None
+        self.interrupts = Interrupts()
+
+    @property
+    def progress(self) -> Progress:
+        """What is completed."""
+        return self.plan.progress(self.epoch, self.batch)
+
+    def to_the_end(self) -> FitResult:
+        """All epochs, or up to `max_steps`."""
+        status = "failed"
+        try:
+            with self.interrupts:
+                self.learner.train()
+                self.journal.start(self.progress.step)
+                while self.epoch < self.plan.epochs and self.progress.step < self.plan.last_step:
+                    self._epoch()
+                if self.saved_at != self.progress.step or self.saver.failure:
+                    self.save()
+            if self.saver.failure:
+                raise CmidError(
+                    f"The run has ended, but its last checkpoint {self.run.last} could not be written: "
+                    f"{self.saver.failure}. Make room on the disk and go on with --resume."
+                )
+            status = "success"
+        except (Interrupted, KeyboardInterrupt):
+            status = "aborted"
+            raise
+        finally:
+            if len(self.loader.skipped):
+                self.loader.write_skipped(self.run.skipped)
+            self.journal.close(status)
+        return self._result()
+
+    def _epoch(self) -> None:
+        """The rest of an epoch, and its end."""
+        self.loader.set_epoch(self.epoch)
+        if self.batch:
+            self.loader.resume_at(self.epoch, self.batch)
+        torch.manual_seed(draw_seed(self.seed, "epoch", self.epoch))  # a DataLoader draws its workers' seeds
+        batches = self._promised(iter(self.loader))
+        while self.batch < self.plan.batches_per_epoch and self.progress.step < self.plan.last_step:
+            try:
+                self.stepper(batches, self.epoch, self.batch)
+            except RuntimeError as error:
+                if self.interrupts.requested is None:
+                    raise
+                if self.stepper.untouched:  # the signal reached the loader's workers, too, and they are gone
+                    self.save()
+                self._leave(error)
+            self.batch += self.plan.window(self.batch)
+            ended = self.batch == self.plan.batches_per_epoch
+            if not ended and (self.interrupts.requested is not None or self.saver.is_due()):
+                self.save()
+            if not ended:
+                self._leave_if_asked()
+        if self.batch == self.plan.batches_per_epoch:
+            self._end_of_epoch()
+            self._leave_if_asked()
+
+    def _end_of_epoch(self) -> None:
+        self.stepper.watch.check()
+        self.epoch, self.batch = self.epoch + 1, 0
+        probed = self._probe()
+        step = self.progress.step
+        earlier = self.journal.past_metrics()
+        lr = self.stepper.schedule(step - 1)
+        numbers = self.journal.epoch(self.epoch, step, lr, probed)
+        if probed:
+            found = "  ".join(f"{name} {value:.4g}" for name, value in probed.items())
+            self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
+            if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
+                warn_of_collapse(probed, earlier, self.journal.line.say)
+        if len(self.loader.skipped):
+            self.loader.write_skipped(self.run.skipped)
+        self.save(is_best=self.saver.note(self.epoch, numbers))
+
+    def _probe(self) -> dict[str, float]:
+        """Runs the probes that are due; afterwards the learner is in the modes it was in."""
+        due = [p for p in self.probes if self.epoch % max(1, p.every_epochs) == 0 or self.epoch == self.plan.epochs]
+        if not due:
+            return {}
+        found: dict[str, float] = {}
+        modes = [(module, module.training) for module in self.learner.modules()]
+        with self.journal.paused(), torch.no_grad():
+            for probe in due:
+                torch.manual_seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
+                found |= probe(self.learner, self.stepper.machine.device)
+        for module, training in modes:
+            module.training = training
+        return found
+
+    def save(self, *, is_best: bool = False) -> None:
+        """Writes a checkpoint, after making sure that everything so far was finite."""
+        self.stepper.watch.check()
+        with self.journal.paused():
+            state = {
+                "format": FORMAT,
+                "cmid": version("cmid"),
+                **self.identity,
+                "learner": dict(self.learner.state_dict()),
+                "optimiser": self.optimiser.state_dict(),
+                "progress": asdict(self.progress),
+                "position": {"epoch": self.epoch, "batch": self.batch},
+                "loader": self.loader.state_dict(),
+                "journal": self.journal.state(),
+                "precision": self.stepper.machine.fabric.strategy.precision.state_dict(),
+            }
+            if self.saver.save(state, self.learner, is_best=is_best):
+                self.saved_at = self.progress.step
+
+    def restore(self) -> None:
+        """Continues from `last`.
+
+        Raises:
+            UsageError: the run was started with another seed, batch size, number of epochs or amount of data.
+            CmidError: the checkpoint cannot be used.
+        """
+        state = read_checkpoint(self.run.last, lazy=False).state
+        now, before = self.identity["fixed"], state["fixed"]
+        differing = [f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]]
+        if differing:
+            raise UsageError(
+                f"The run in {self.run.path} was started with other numbers: {'; '.join(differing)}. Resume with its "
+                "own settings and data, or start a new run in another --out."
+            )
+        load_learner(self.learner, state["learner"], self.run.last)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.stepper.machine.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.loader.load_state_dict(state["loader"])
+        self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
+        self.journal.restore(state["journal"], self.epoch, self.progress.step)
+        self.saver.best, self.saved_at = state["best"], self.progress.step
+        if state["is_best"]:
+            self.saver.keep_best()  # a kill may have come between the two files
+        self.journal.line.say(f"Resuming after step {self.progress.step}, epoch {self.progress.epoch:.2f}.")
+
+    def _promised(self, batches: Iterator[Views]) -> Iterator[Views]:
+        yield from batches
+        raise ValueError(f"The loader promised {self.plan.batches_per_epoch} batches an epoch and ended before.")
+
+    def _leave_if_asked(self) -> None:
+        if self.interrupts.requested is not None:
+            self._leave(None)
+
+    def _leave(self, cause: BaseException | None) -> None:
+        number = self.interrupts.requested or signal.SIGINT
+        name = signal.Signals(number).name
+        if self.saved_at is None:
+            kept = "No checkpoint could be saved."
+        else:
+            kept = f"The run is saved after step {self.saved_at} in {self.run.last}; go on with --resume."
+        raise Interrupted(f"Stopped by {name}. {kept}", number) from cause
+
+    def _result(self) -> FitResult:
+        past = self.journal.past_metrics()
+        return FitResult(
+            run=self.run.path,
+            last_checkpoint=self.run.last,
+            best_checkpoint=self.run.best if self.run.best.is_file() else None,
+            epochs_done=self.progress.epoch,
+            steps_done=self.progress.step,
+            metrics=past[-1] if past else self.journal.unfinished_epoch(),
+            images_per_s=self.journal.median_images_per_s,
+        )

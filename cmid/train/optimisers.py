@@ -1,0 +1,68 @@
+"""Optimisers by name, their parameter groups, and the learning rate scaled to the batch."""
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from cmid.config import OptimizerConfig
+from cmid.errors import UsageError
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """What is trained, in two groups: decayed, and not (biases and tensors of at most one dimension).
+
+    Frozen parameters are in neither, hence no teacher. The mask token and Swin's relative position tables have more
+    than one dimension and do decay, as in the published code (reference `optim_groups_*.json`). Each group keeps
+    its `names`, so that what a checkpoint holds can be read.
+    """
+    decayed: list[tuple[str, nn.Parameter]] = []
+    plain: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim <= 1 or name.endswith(".bias") else decayed).append((name, parameter))
+    groups = [(decayed, weight_decay), (plain, 0.0)]
+    return [
+        {"params": [p for _, p in group], "names": [n for n, _ in group], "weight_decay": decay}
+        for group, decay in groups
+        if group
+    ]
+
+
+def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Optimizer:
+    """The optimiser that `config.name` asks for, over `parameter_groups(module)`, at rate `lr`.
+
+    Adan and LARS are timm's (LARS leaves undecayed parameters without trust ratio, as its paper does), AdamW and
+    SGD torch's; SGD is the plain heavy ball, without Nesterov.
+
+    Raises:
+        UsageError: an unknown name, or too few betas for it.
+    """
+    from timm.optim import Adan, Lars
+
+    groups = parameter_groups(module, config.weight_decay)
+    if not groups:
+        raise UsageError("There is nothing to train: every parameter of the learner is frozen.")
+    needed = {"adan": 3, "adamw": 2, "sgd": 1, "lars": 1}
+    if config.name not in needed:
+        raise UsageError(f"optimizer.name must be one of {', '.join(needed)}, found '{config.name}'.")
+    betas = tuple(float(beta) for beta in config.betas)
+    if len(betas) < needed[config.name]:
+        raise UsageError(
+            f"optimizer.betas must have {needed[config.name]} numbers for {config.name}, found {len(betas)}: "
+            f"{list(betas)}. Give --optimizer.betas."
+        )
+    if config.name == "adan":
+        return Adan(groups, lr=lr, betas=(betas[0], betas[1], betas[2]), eps=config.eps)
+    if config.name == "adamw":
+        return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=config.eps)
+    if config.name == "sgd":
+        return SGD(groups, lr=lr, momentum=betas[0])
+    return Lars(groups, lr=lr, momentum=betas[0], eps=config.eps)
+
+
+def scaled_lr(config: OptimizerConfig, images_per_step: int) -> tuple[float, str]:
+    """The rate for so many images per optimiser step over all processes, and how it was reached, in words."""
+    if config.lr_reference_batch <= 0:
+        return config.lr, f"learning rate {config.lr:g}, taken as it is ({images_per_step} images a step)"
+    lr = config.lr * images_per_step / config.lr_reference_batch
+    how = f"{config.lr:g} x {images_per_step} images a step / {config.lr_reference_batch}"
+    return lr, f"learning rate {lr:g} = {how}"

@@ -1,0 +1,54 @@
+"""How many batches, steps and epochs a run has, and what follows from a position in it."""
+
+import hashlib
+from dataclasses import dataclass
+
+from cmid.contracts import Progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run; a position in it is (epochs done, batches done of the next one).
+
+    Attributes:
+        epochs: passes over the data.
+        batches_per_epoch: of one process.
+        accumulate: batches per optimiser step; the last step of an epoch takes what is left.
+        max_steps: stop after so many optimiser steps, without bending any schedule; 0 is never.
+    """
+
+    epochs: int
+    batches_per_epoch: int
+    accumulate: int = 1
+    max_steps: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return -(-self.batches_per_epoch // self.accumulate)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all epochs; schedules run over these."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def last_step(self) -> int:
+        """Optimiser steps after which this run stops."""
+        return min(self.total_steps, self.max_steps) if self.max_steps > 0 else self.total_steps
+
+    def window(self, batch: int) -> int:
+        """Batches in the optimiser step that begins at `batch`."""
+        return min(self.accumulate, self.batches_per_epoch - batch)
+
+    def progress(self, epoch: int, batch: int) -> Progress:
+        """What has been completed at a position, also amid an optimiser step."""
+        whole = batch == self.batches_per_epoch
+        step = epoch * self.steps_per_epoch + (self.steps_per_epoch if whole else batch // self.accumulate)
+        return Progress(step, self.total_steps, epoch + batch / self.batches_per_epoch, self.epochs)
+
+
+def draw_seed(*position: int | str) -> int:
+    """A seed of 63 bits for the draws at `position`; near positions get unrelated seeds."""
+    text = "/".join(str(part) for part in position)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

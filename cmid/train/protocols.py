@@ -1,0 +1,52 @@
+"""What the trainer is handed besides a learner: a loader of views, and probes."""
+
+from collections.abc import Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cmid.contracts import Learner, Views
+
+
+class Loader(Protocol):
+    """Batches of views whose content depends on seed, epoch and position alone."""
+
+    @property
+    def skipped(self) -> Sized:
+        """Images that could not be read so far."""
+
+    def __iter__(self) -> Iterator[Views]:
+        """The batches of the epoch that was set, from the batch that was set."""
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration is epoch `epoch`, counted from 0, whole."""
+
+    def resume_at(self, epoch: int, batch: int) -> None:
+        """The next iteration is epoch `epoch` from its batch `batch` on; later ones are whole."""
+
+    def names(self, indices: Tensor) -> Sequence[str]:
+        """File names of `indices` `(B,)` int64."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values that `load_state_dict` takes."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` gave."""
+
+    def write_skipped(self, path: Path) -> None:
+        """Writes the unreadable images and why as CSV."""
+
+
+class Probe(Protocol):
+    """A measurement of the learner while it trains."""
+
+    name: str
+    every_epochs: int
+
+    def __call__(self, learner: Learner, device: torch.device) -> dict[str, float]:
+        """Numbers for metrics.csv; called without gradient, and training modes are put back afterwards."""

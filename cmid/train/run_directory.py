@@ -1,0 +1,215 @@
+"""The folder of a run: what is in it, and who may write there."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from cmid.errors import UsageError
+from cmid.train.checkpoints import read_checkpoint, remove_leftovers
+
+try:
+    import fcntl
+except ImportError:  # Windows: runs there are not guarded against a second process
+    fcntl = None  # type: ignore[assignment]
+
+FREE_TO_CHANGE = ("out", "resume", "report", "data", "max_bad_share", "knn", "train")
+"""Settings, with all below them, that a resumed run may have otherwise."""
+FIXED_IN_TRAIN = ("train.accumulate",)
+_HELD: set[Path] = set()
+
+
+class RunDirectory:
+    """One run's folder and its files; `open` guards it and locks it, `close` lets go.
+
+    Attributes:
+        path: the folder.
+        settings: `settings.yaml`, the resolved settings.
+        steps: `steps.csv`, a row every few optimiser steps.
+        metrics: `metrics.csv`, a row an epoch.
+        last: the newest checkpoint.
+        best: the checkpoint of the best epoch.
+        skipped: `skipped.csv`, images that could not be read.
+        nonfinite: `nonfinite.json`, the batch whose loss was not finite.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.settings = self.path / "settings.yaml"
+        self.steps = self.path / "steps.csv"
+        self.metrics = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.best = self.checkpoints / "best.ckpt"
+        self.skipped = self.path / "skipped.csv"
+        self.nonfinite = self.path / "nonfinite.json"
+        self._lock: int | None = None
+        self._created: list[Path] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this object holds the folder."""
+        return self._lock is not None
+
+    def open(self, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Takes the folder for a new run, or for going on with the one in it; writes `settings.yaml`.
+
+        Args:
+            settings: resolved settings, plain values only.
+            resume: go on from `last`.
+
+        Raises:
+            UsageError: the folder holds files and `resume` is off; there is nothing to resume; the settings differ
+                where the run would become another; the folder cannot be written; another process trains in it.
+        """
+        if self.is_open:
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"Expected a folder for the run, found a file: {self.path}. Choose another --out.")
+        if resume:
+            self._guard_resume()
+        else:
+            self._guard_new()
+        try:
+            for folder in (*reversed(self.path.parents), self.path):
+                if not folder.exists():
+                    folder.mkdir(exist_ok=True)
+                    self._created.append(folder)
+            self._take_lock()
+            if not resume:
+                self._guard_new()  # another process may have come first
+            self.checkpoints.mkdir(exist_ok=True)
+            remove_leftovers(self.checkpoints)
+            if resume:
+                self._compare(settings)
+            self.settings.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        except UsageError:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            raise UsageError(
+                f"The run's folder {self.path} cannot be written: {error.strerror or error}. Choose another --out, or "
+                "change its permissions."
+            ) from error
+
+    def close(self) -> None:
+        """Lets go of the folder; one in which nothing has happened is removed again."""
+        if self._lock is None:
+            self._remove_empty()
+            return
+        if self._created_nothing():
+            self.settings.unlink(missing_ok=True)
+            if self.checkpoints.is_dir():
+                self.checkpoints.rmdir()
+        (self.path / ".lock").unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+        _HELD.discard(self.path.resolve())
+        self._remove_empty()
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _created_nothing(self) -> bool:
+        ours = {self.settings.name, self.checkpoints.name, ".lock"}
+        return {p.name for p in self.path.iterdir()} <= ours and not any(self.checkpoints.glob("*"))
+
+    def _remove_empty(self) -> None:
+        for folder in reversed(self._created):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        self._created = []
+
+    def _guard_new(self) -> None:
+        if self.path.is_dir() and (found := sorted(p.name for p in self.path.iterdir() if p.name != ".lock")):
+            what = "a run" if self.settings.name in found else f"files ({', '.join(found[:3])})"
+            raise UsageError(
+                f"Expected a new or empty folder, but {self.path} already holds {what}. Choose another --out, or go "
+                "on with the run in it by --resume."
+            )
+
+    def _guard_resume(self) -> None:
+        if not self.last.is_file():
+            found = "no such folder" if not self.path.is_dir() else "no checkpoint in it"
+            raise UsageError(
+                f"Expected a checkpoint to resume from at {self.last}, found {found}. Start without --resume, in a "
+                "folder that is new or empty."
+            )
+
+    def _compare(self, settings: Mapping[str, Any]) -> None:
+        differing = differing_settings(read_checkpoint(self.last).settings, settings)
+        if differing:
+            raise UsageError(
+                f"The run in {self.path} was started with other settings: {'; '.join(differing)}. Resume with its own "
+                "settings, or start a new run in another --out."
+            )
+
+    def _take_lock(self) -> None:
+        path, key = self.path / ".lock", self.path.resolve()
+        if key in _HELD:  # not to be opened again: closing any handle of ours would end the lock
+            raise UsageError(f"This process already trains in {self.path}. Choose another --out.")
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            if not _locked(handle):
+                owner = os.pread(handle, 200, 0).decode(errors="replace").strip()
+                os.close(handle)
+                raise UsageError(
+                    f"Another process{f' ({owner})' if owner else ''} is training in {self.path}. Wait for it to end, "
+                    "or choose another --out."
+                )
+            # the owner before may have removed the file between our opening and our locking it
+            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+                break
+            os.close(handle)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self._lock = handle
+        _HELD.add(key)
+
+
+def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`name was a, is b` for each setting that may not change within a run.
+
+    Settings that only one side knows are passed over: another version of cmid has added or dropped them.
+    """
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"{name} was {old[name]!r}, is {new[name]!r}"
+        for name in old
+        if name in new and old[name] != new[name] and not _may_change(name)
+    ]
+
+
+def _may_change(name: str) -> bool:
+    return name not in FIXED_IN_TRAIN and name.split(".")[0] in FREE_TO_CHANGE
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
+
+
+def _locked(handle: int) -> bool:
+    """Takes a lock that ends with this process, however it ends, and that forked loader workers do not inherit."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True

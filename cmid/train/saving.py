@@ -1,0 +1,82 @@
+"""When checkpoints are written, and what happens when they cannot be."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cmid.errors import CmidError
+from cmid.train.checkpoints import keep_as, weights_are_finite, write_checkpoint
+from cmid.train.run_directory import RunDirectory
+
+
+class Saver:
+    """Writes `last` and `best` of a run; a write that fails leaves the former ones and the run goes on.
+
+    Args:
+        run: the run.
+        minutes: a checkpoint is due so long after the one before; 0 is never.
+        say: prints a line.
+    """
+
+    def __init__(self, run: RunDirectory, minutes: float, say: Callable[[str], object]) -> None:
+        self._run = run
+        self._minutes = minutes
+        self._say = say
+        self._written = time.monotonic()
+        self.failure: str | None = None
+        self.best: dict[str, Any] | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint amid an epoch."""
+        return self._minutes > 0 and time.monotonic() - self._written >= 60 * self._minutes
+
+    def note(self, epochs_done: int, metrics: dict[str, float]) -> bool:
+        """Whether an epoch with `metrics` is the best so far: by `knn_top1` where a probe gives it, else by loss."""
+        best = self.best
+        name = "knn_top1" if "knn_top1" in metrics else "total"
+        if name not in metrics or (best is not None and best["name"] == "knn_top1" and name == "total"):
+            return False
+        value = metrics[name]
+        if (
+            best is None
+            or best["name"] != name
+            or (value > best["value"] if name == "knn_top1" else value < best["value"])
+        ):
+            self.best = {"name": name, "value": value, "epoch": epochs_done}
+            return True
+        return False
+
+    def save(self, state: dict[str, Any], learner: Any, *, is_best: bool = False) -> bool:
+        """Writes `state` as `last`, and keeps it as `best` if it is; False, with a warning, where that failed.
+
+        Raises:
+            CmidError: the learner's weights are not finite; nothing is written.
+        """
+        if not weights_are_finite(learner):
+            raise CmidError(
+                "The weights are no longer finite although every loss was, so they are not saved; the last good "
+                "checkpoint is kept. Try a lower learning rate, gradient clipping (--optimizer.clip_norm 1) or "
+                "--train.precision 32."
+            )
+        self._written = time.monotonic()
+        try:
+            write_checkpoint(self._run.last, {**state, "best": self.best, "is_best": is_best})
+        except OSError as error:
+            self.failure = str(error.strerror or error)
+            kept = "the one before is kept" if self._run.last.is_file() else "there is none yet"
+            self._say(
+                f"Warning: the checkpoint {self._run.last} could not be written ({self.failure}); {kept}. Training "
+                "goes on; make room on the disk."
+            )
+            return False
+        self.failure = None
+        if is_best:
+            self.keep_best()
+        return True
+
+    def keep_best(self) -> None:
+        """Makes `best` what `last` is now."""
+        try:
+            keep_as(self._run.last, self._run.best)
+        except OSError as error:
+            self._say(f"Warning: {self._run.best} could not be written ({error.strerror or error}).")

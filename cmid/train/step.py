@@ -1,0 +1,125 @@
+"""One optimiser step, in order: seeds, views, loss terms, backward, gradient norm, update, teacher."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cmid.contracts import Learner, Progress, Views
+from cmid.train.hardware import Machine, Sealed
+from cmid.train.journal import Journal
+from cmid.train.plan import Plan, draw_seed
+from cmid.train.schedules import CosineWithWarmup
+from cmid.train.watch import FiniteWatch, Seen
+
+
+class Stepper:
+    """Trains by one optimiser step a call, wherever in the run it is told to.
+
+    Args:
+        learner: what is trained, already on the machine.
+        machine: where.
+        module: `learner` as the machine runs it.
+        optimiser: of the learner's parameters.
+        prepare: augments a batch on the device.
+        plan: sizes of the run.
+        schedule: rate of each optimiser step.
+        seed: of all draws.
+        clip_norm: gradient norm above which it is scaled down; 0 is off.
+        journal: is told losses, images and times.
+        watch: is shown every number that must be finite.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        machine: Machine,
+        module: Any,
+        optimiser: Optimizer,
+        prepare: Callable[[Views], Views],
+        *,
+        plan: Plan,
+        schedule: CosineWithWarmup,
+        seed: int,
+        clip_norm: float,
+        journal: Journal,
+        watch: FiniteWatch,
+    ) -> None:
+        self.learner, self.machine, self.module, self.prepare = learner, machine, module, prepare
+        self.plan, self.schedule, self.seed, self.clip_norm = plan, schedule, seed, clip_norm
+        self.journal, self.watch = journal, watch
+        self.optimiser: Any = machine.fabric.setup_optimizers(optimiser)
+        self.untouched = True
+        """False once a step has begun to change anything."""
+        self.trained = [p for group in optimiser.param_groups for p in group["params"]]
+
+    def __call__(self, batches: Iterator[Views], epoch: int, batch: int) -> Progress:
+        """The step that begins at `batch` of `epoch`; gives what is completed after it."""
+        before, window = self.plan.progress(epoch, batch), self.plan.window(batch)
+        lr = self.schedule(before.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        waited, indices, self.untouched = 0.0, [], True
+        for i in range(batch, batch + window):
+            began = time.perf_counter()
+            views = next(batches)
+            waited += time.perf_counter() - began
+            self.untouched = False
+            indices.append(views.indices)
+            self._forward_backward(views, epoch, i, window, lr)
+        norm = self._gradient_norm()
+        if norm is not None:
+            numbers = tuple(range(batch, batch + window))
+            self.watch.see(Seen("gradient", before.step, epoch, numbers, tuple(indices), ("gradient norm",), norm, lr))
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        done = self.plan.progress(epoch, batch + window)
+        with torch.no_grad():
+            self.learner.after_step(done)
+        self.journal.step(sum(len(i) for i in indices), waited, norm)
+        self._write_down(done, lr)
+        return done
+
+    def _forward_backward(self, views: Views, epoch: int, batch: int, window: int, lr: float) -> None:
+        """Adds the gradients of one batch, whose loss is its share of the window's mean."""
+        progress = self.plan.progress(epoch, batch)
+        number = epoch * self.plan.batches_per_epoch + batch
+        torch.manual_seed(draw_seed(self.seed, number, self.machine.fabric.global_rank))
+        self.learner.before_step(progress)
+        indices, device, fabric = views.indices, self.machine.device, self.machine.fabric
+        with torch.no_grad():
+            views = self.machine.format(self.prepare(views.to(device, non_blocking=True)))
+        more_to_come = (batch + 1) % self.plan.accumulate != 0 and batch + 1 < self.plan.batches_per_epoch
+        with fabric.no_backward_sync(self.module, enabled=more_to_come):
+            terms: dict[str, Tensor] = self.module(Sealed(views))
+            each = torch.stack([term.float() for term in terms.values()])
+            total = each.sum()
+            fabric.backward(total / window if window > 1 else total)
+        names, values = (*terms, "total"), torch.cat([each.detach(), total.detach()[None]])
+        self.journal.batch(names, values)
+        self.watch.see(Seen("loss", progress.step, epoch, (batch,), (indices,), names, values, lr))
+
+    def _gradient_norm(self) -> Tensor | None:
+        """Norm `(1,)` of all gradients, clipped if asked for; None in precision 16.
+
+        There the scaler meets infinities as a matter of course, and leaves such steps out.
+        """
+        half = self.machine.precision == "16"
+        if self.clip_norm > 0:
+            norm = self.machine.fabric.clip_gradients(
+                self.module, self.optimiser, max_norm=self.clip_norm, error_if_nonfinite=False
+            )
+        elif not half:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
+        return None if half or norm is None else norm.detach().reshape(1).to(self.machine.device, torch.float32)
+
+    def _write_down(self, done: Progress, lr: float) -> None:
+        due = self.journal.row_is_due(done.step)
+        if due or self.machine.device.type == "cpu":  # a CPU does not run behind our back: looking costs nothing
+            self.watch.check()
+        if due:
+            self.journal.row(done, lr, self.learner.extra_logs)
+        self.journal.show(done)

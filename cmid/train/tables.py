@@ -1,0 +1,109 @@
+"""A CSV file that grows by rows, may grow by columns, and can be cut back to a checkpoint."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+Cell = str | int | float | None
+
+
+def as_text(value: Cell) -> str:
+    """Nine digits name a float32 exactly; None is empty."""
+    if value is None:
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+class Table:
+    """Rows of named values at `path`, one write per row.
+
+    A row with a new name adds a column at the right and rewrites the file. Where a write fails (a full disk), rows
+    wait in memory and are written with a later one.
+
+    Args:
+        path: the file; an existing one is continued, without a last line that is torn.
+        warn: told once where writing fails.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], object] = print) -> None:
+        self.path = path
+        self._warn = warn
+        self._waiting: list[list[str]] = []
+        self._failed = False
+        self._stale_header = False
+        self.columns, rows, self._size = self._read()
+        if path.exists() and self._size != path.stat().st_size:
+            self._rewrite(rows)
+
+    def append(self, row: Mapping[str, Cell]) -> None:
+        """Adds one row."""
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        self._stale_header |= bool(new)
+        self._waiting.append([as_text(row.get(name)) for name in self.columns])
+        try:
+            if self._stale_header:
+                self._rewrite(self._read()[1] + self._waiting)
+            else:
+                self._write(self._waiting)
+        except OSError as error:
+            if not self._failed:
+                self._warn(f"Warning: cannot write {self.path} ({error.strerror or error}); its rows wait in memory.")
+            self._failed = True
+        else:
+            self._waiting, self._failed = [], False
+
+    def rows(self) -> list[dict[str, str]]:
+        """All rows, as text by column; a cell that was never given is empty."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self._padded(self._read()[1] + self._waiting)]
+
+    def keep(self, wanted: Callable[[dict[str, str]], bool]) -> None:
+        """Drops the rows that are not `wanted`."""
+        rows = self.rows()
+        kept = [list(row.values()) for row in rows if wanted(row)]
+        if len(kept) < len(rows):
+            self._rewrite(kept)
+
+    def sync(self) -> None:
+        """Forces what is written onto the disk, before a checkpoint counts on it."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _read(self) -> tuple[list[str], list[list[str]], int]:
+        """Columns and rows on disk, and the bytes they take; a torn last line does not count."""
+        if not self.path.exists():
+            return [], [], 0
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        lines = list(csv.reader(io.StringIO(whole.decode())))
+        return (lines[0], lines[1:], len(whole)) if lines else ([], [], 0)
+
+    def _write(self, rows: list[list[str]]) -> None:
+        data = _lines(rows)
+        with self.path.open("r+b") as file:
+            file.truncate(self._size)  # a write that failed may have left half a row
+            file.seek(self._size)
+            file.write(data)
+        self._size += len(data)
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        data = _lines([self.columns, *self._padded(rows)])
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._size, self._stale_header = len(data), False
+
+    def _padded(self, rows: list[list[str]]) -> list[list[str]]:
+        return [row + [""] * (len(self.columns) - len(row)) for row in rows]
+
+
+def _lines(rows: list[list[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
