@@ -1,0 +1,240 @@
+"""The drawing surface: metres of a place in, pixels with a material and a shadow out.
+
+Colour and material share one canvas of twice the resolution, so that one call draws both and averaging 2 x 2
+smooths the edges; shadows have a canvas of their own because they darken whatever lies under them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import atan2, cos, sin
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cmid.data.generated.materials import CHANGED, CODE
+
+Point = tuple[float, float]
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """An object on the canvas.
+
+    Attributes:
+        name: its class under DOTA's name.
+        corners: four (x, y) in pixels of the image, clockwise on screen, the image spanning 0 to its size.
+        difficult: True where the image's edge cuts it or something hides much of it.
+        material: name of the material it is made of.
+    """
+
+    name: str
+    corners: tuple[Point, Point, Point, Point]
+    difficult: bool
+    material: str
+
+
+class Canvas:
+    """A square picture of a place, `size` pixels of `gsd` metres, turned by `turn_rad` against the place's axes.
+
+    Args:
+        size: side in pixels.
+        gsd: metres per pixel.
+        turn_rad: angle from the image's x axis to the place's, clockwise on screen.
+        ground: colour of the ground everything is drawn on.
+        material: the ground's material.
+        sun: where shadows fall and how long they are: image (dx, dy) per metre of height, in metres.
+        slope_light: what a roof gains in brightness per unit of slope towards the sun.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        gsd: float,
+        turn_rad: float,
+        ground: Colour,
+        material: str,
+        sun: Point = (0.6, 0.4),
+        slope_light: float = 0.6,
+    ) -> None:
+        self.size, self.gsd, self.turn_rad = size, gsd, turn_rad
+        fine = 2 * size
+        self._paint = Image.new("RGBA", (fine, fine), _ink(ground, CODE[material]))
+        self._draw = ImageDraw.Draw(self._paint)
+        self._shadow = Image.new("L", (fine, fine), 0)
+        self._shade = ImageDraw.Draw(self._shadow)
+        scale = 2.0 / gsd
+        self._c, self._s = scale * cos(turn_rad), scale * sin(turn_rad)
+        self._o = size - 0.5  # the middle of the fine canvas; Pillow counts from pixel centres
+        # The shadow vector in the place's axes.
+        self.sun = (
+            sun[0] * cos(turn_rad) + sun[1] * sin(turn_rad),
+            -sun[0] * sin(turn_rad) + sun[1] * cos(turn_rad),
+        )
+        length = max((self.sun[0] ** 2 + self.sun[1] ** 2) ** 0.5, 1e-6)
+        self.towards_sun = (-self.sun[0] / length, -self.sun[1] / length)
+        self.slope_light = slope_light
+        self.flag = 0
+        self.boxes: list[Box] = []
+
+    # -- primitives, all in metres of the place ---------------------------------------------------------------
+
+    def fine(self, points: Sequence[Point]) -> list[float]:
+        """Points as x, y, x, y ... on the fine canvas."""
+        c, s, o = self._c, self._s, self._o
+        flat: list[float] = []
+        for x, y in points:
+            flat.append(o + c * x - s * y)
+            flat.append(o + s * x + c * y)
+        return flat
+
+    def polygon(self, points: Sequence[Point], colour: Colour, material: str) -> None:
+        """A filled polygon."""
+        self._draw.polygon(self.fine(points), fill=_ink(colour, CODE[material] | self.flag))
+
+    def quad(
+        self, x: float, y: float, length: float, width: float, angle: float, colour: Colour, material: str
+    ) -> None:
+        """A filled rectangle around (x, y), `length` along `angle`."""
+        flat = self._fine_rectangle(x, y, length, width, angle)
+        if flat is not None:
+            self._draw.polygon(flat, fill=_ink(colour, CODE[material] | self.flag))
+
+    def _fine_rectangle(self, x: float, y: float, length: float, width: float, angle: float) -> list[float] | None:
+        """A rectangle as x, y, x, y ... on the fine canvas; None if it is out of sight."""
+        c, s, o = self._c, self._s, self._o
+        u, v = o + c * x - s * y, o + s * x + c * y
+        along, up = cos(angle), sin(angle)
+        along, up = (c * along - s * up) / 2, (s * along + c * up) / 2
+        ax, ay, bx, by = along * length, up * length, -up * width, along * width
+        reach, end = abs(ax) + abs(bx) + abs(ay) + abs(by), o + o + 1
+        if not (-reach < u < end + reach and -reach < v < end + reach):
+            return None
+        return [u - ax - bx, v - ay - by, u + ax - bx, v + ay - by, u + ax + bx, v + ay + by, u - ax + bx, v - ay + by]
+
+    def disc(self, x: float, y: float, radius: float, colour: Colour, material: str) -> None:
+        """A filled circle."""
+        r = radius * 2 / self.gsd
+        u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
+        self._draw.ellipse([u - r, v - r, u + r, v + r], fill=_ink(colour, CODE[material] | self.flag))
+
+    def strip(self, points: Sequence[Point], width: float, colour: Colour, material: str) -> None:
+        """A band of constant width along a line of points."""
+        self.polygon(ribbon(points, width), colour, material)
+
+    # -- shadows -----------------------------------------------------------------------------------------------
+
+    def cast(self, footprint: Sequence[Point], height: float) -> None:
+        """The shadow of an upright prism on a convex footprint."""
+        if not self.sees(*footprint[0], 200.0):
+            return
+        sx, sy = self.sun[0] * height, self.sun[1] * height
+        side = [sx * y - sy * x for x, y in footprint]
+        n, first, last = len(footprint), side.index(max(side)), side.index(min(side))
+        outline: list[Point] = []
+        i = first
+        one, other = [], []
+        while i != last:
+            one.append(footprint[i])
+            i = (i + 1) % n
+        one.append(footprint[last])
+        while i != first:
+            other.append(footprint[i])
+            i = (i + 1) % n
+        other.append(footprint[first])
+        if sum(sx * x + sy * y for x, y in one) / len(one) < sum(sx * x + sy * y for x, y in other) / len(other):
+            one, other = other, one
+        outline = [(x + sx, y + sy) for x, y in one] + other
+        self._shade.polygon(self.fine(outline), fill=255)
+
+    def cast_outline(self, outline: Sequence[Point], height: float, strength: int = 255) -> None:
+        """The shadow of a thin thing held `height` metres up, of any outline."""
+        sx, sy = self.sun[0] * height, self.sun[1] * height
+        self._shade.polygon(self.fine([(x + sx, y + sy) for x, y in outline]), fill=strength)
+
+    def cast_disc(self, x: float, y: float, radius: float, height: float, strength: int = 255) -> None:
+        """The shadow of a ball or crown `height` metres up."""
+        x, y = x + self.sun[0] * height, y + self.sun[1] * height
+        r = radius * 2 / self.gsd
+        u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
+        self._shade.ellipse([u - r, v - r, u + r, v + r], fill=strength)
+
+    # -- labels and results ------------------------------------------------------------------------------------
+
+    def box(self, name: str, x: float, y: float, length: float, width: float, angle: float, material: str) -> None:
+        """Records an object that fills the rectangle around (x, y)."""
+        flat = [v / 2 + 0.25 for v in self.fine(rectangle(x, y, length, width, angle))]
+        corners = ((flat[0], flat[1]), (flat[2], flat[3]), (flat[4], flat[5]), (flat[6], flat[7]))
+        self.boxes.append(Box(name, corners, False, material))
+
+    def mark_changed(self, changed: bool) -> None:
+        """Whether what is drawn next exists at one date only."""
+        self.flag = CHANGED if changed else 0
+
+    def sees(self, x: float, y: float, radius: float) -> bool:
+        """Whether anything within `radius` metres of (x, y) can be in the picture."""
+        half = 0.5 * self.size * self.gsd + radius
+        c, s = self._c * self.gsd / 2, self._s * self.gsd / 2
+        return abs(c * x - s * y) < half and abs(s * x + c * y) < half
+
+    def rows_phase(self) -> tuple[np.ndarray, np.ndarray]:
+        """Metres along the place's x and y axes at each pixel, two `(size, size)` float32 arrays."""
+        axis = ((np.arange(self.size, dtype=np.float32) + 0.5) - self.size / 2) * np.float32(self.gsd)
+        c, s = np.float32(cos(self.turn_rad)), np.float32(sin(self.turn_rad))
+        return c * axis[None, :] + s * axis[:, None], -s * axis[None, :] + c * axis[:, None]
+
+    def pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Colour `(H, W, 4)` uint8 (the fourth meaningless), material `(H, W)` uint8, shadow `(H, W)` uint8."""
+        fine = 2 * self.size
+        packed = np.frombuffer(self._paint.tobytes(), np.uint32).reshape(fine, fine)
+        material = packed.view(np.uint8).reshape(fine, fine, 4)[::2, ::2, 3].copy()
+        colour = _mean_of_bytes(packed[0::2], packed[1::2])
+        colour = _mean_of_bytes(colour[:, 0::2], colour[:, 1::2])
+        shade = np.asarray(self._shadow.reduce(2))
+        return colour.view(np.uint8).reshape(self.size, self.size, 4), material, shade
+
+
+def _mean_of_bytes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean, rounded down, of each of the four bytes in two uint32 arrays, as a contiguous one."""
+    differ = a ^ b
+    differ &= np.uint32(0xFEFEFEFE)
+    differ >>= np.uint32(1)
+    differ += a & b
+    return np.ascontiguousarray(differ)
+
+
+def _ink(colour: Colour, code: int) -> tuple[int, int, int, int]:
+    r, g, b = colour
+    return (
+        0 if r < 0 else 255 if r > 255 else int(r),
+        0 if g < 0 else 255 if g > 255 else int(g),
+        0 if b < 0 else 255 if b > 255 else int(b),
+        code,
+    )
+
+
+def rectangle(x: float, y: float, length: float, width: float, angle: float) -> list[Point]:
+    """Corners of a rectangle around (x, y), `length` along `angle`, clockwise on screen."""
+    c, s = cos(angle), sin(angle)
+    a, b, p, q = c * length / 2, s * length / 2, -s * width / 2, c * width / 2
+    return [(x - a - p, y - b - q), (x + a - p, y + b - q), (x + a + p, y + b + q), (x - a + p, y - b + q)]
+
+
+def placed(outline: Sequence[Point], x: float, y: float, angle: float) -> list[Point]:
+    """An outline given around the origin, turned by `angle` and moved to (x, y)."""
+    c, s = cos(angle), sin(angle)
+    return [(x + c * u - s * v, y + s * u + c * v) for u, v in outline]
+
+
+def ribbon(points: Sequence[Point], width: float) -> list[Point]:
+    """Outline of the band of `width` around a line of points."""
+    left: list[Point] = []
+    right: list[Point] = []
+    n, half = len(points), width / 2
+    for i, (x, y) in enumerate(points):
+        (x0, y0), (x1, y1) = points[max(i - 1, 0)], points[min(i + 1, n - 1)]
+        angle = atan2(y1 - y0, x1 - x0)
+        dx, dy = -sin(angle) * half, cos(angle) * half
+        left.append((x + dx, y + dy))
+        right.append((x - dx, y - dy))
+    return left + right[::-1]

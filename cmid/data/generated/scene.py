@@ -1,0 +1,127 @@
+"""A scene: one place seen at two dates, with the labels of all four tasks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import pi
+from random import Random
+
+import numpy as np
+
+from cmid.data.generated import country, residential, routes, works
+from cmid.data.generated.canvas import Box, Canvas
+from cmid.data.generated.light import Ground, Light, expose
+from cmid.data.generated.materials import CHANGED, CODE, table
+from cmid.data.generated.plan import Plan
+
+PLACES: dict[str, tuple[Callable[[Plan], None], float, float]] = {
+    "airport": (routes.airport, 0.50, 0.85),
+    "beach": (country.beach, 0.35, 0.65),
+    "dense_residential": (residential.dense_residential, 0.38, 0.60),
+    "farmland": (country.farmland, 0.60, 1.40),
+    "forest": (country.forest, 0.40, 0.85),
+    "harbour": (routes.harbour, 0.42, 0.75),
+    "highway": (routes.highway, 0.40, 0.70),
+    "industrial": (works.industrial, 0.45, 0.80),
+    "parking": (works.parking, 0.20, 0.30),
+    "recreation": (works.recreation, 0.40, 0.65),
+    "river": (country.river, 0.50, 1.00),
+    "sparse_residential": (residential.sparse_residential, 0.35, 0.55),
+}
+"""Scene classes: how each is planned, and its least and greatest ground sample distance in metres."""
+SCENE_CLASSES: tuple[str, ...] = tuple(PLACES)
+SMALLEST_PX = 64
+
+_SEMANTIC = table("semantic", np.uint8)
+_HIDES = np.isin(np.arange(256) % CHANGED, [CODE["tree"], CODE["bridge"], CODE["roof"]])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One generated place.
+
+    Attributes:
+        name: scene class.
+        gsd: metres per pixel.
+        image: `(H, W, 3)` uint8 RGB, the first date.
+        mask: `(H, W)` uint8, indices into `SEMANTIC_CLASSES`, of the first date.
+        boxes: objects of the first date.
+        later: `(H, W, 3)` uint8 RGB, the second date; None if it was not asked for.
+        change: `(H, W)` uint8, 255 on the visible pixels of structures that are new or gone; None likewise.
+    """
+
+    name: str
+    gsd: float
+    image: np.ndarray
+    mask: np.ndarray
+    boxes: tuple[Box, ...]
+    later: np.ndarray | None
+    change: np.ndarray | None
+
+
+def class_of(index: int) -> str:
+    """The scene class of scene `index`: they take turns, so any run of scenes is balanced."""
+    return SCENE_CLASSES[index % len(SCENE_CLASSES)]
+
+
+def draw_scene(seed: int, index: int, size: int, *, second_date: bool = True) -> Scene:
+    """Scene `index` of the endless series that `seed` fixes; depends on nothing but the arguments.
+
+    Args:
+        seed: names the series.
+        index: position in the series, from 0.
+        size: side in pixels, at least 64.
+        second_date: whether to draw the later picture too, at about the cost of the first.
+
+    Raises:
+        ValueError: if `size` is under 64 or `index` negative.
+    """
+    if size < SMALLEST_PX or index < 0:
+        raise ValueError(f"a scene needs a size of at least {SMALLEST_PX} px and an index from 0; got {size}, {index}")
+    name = class_of(index)
+    plan_place, finest, coarsest = PLACES[name]
+    rng = Random(f"cmid scene {seed}/{index}/{size}")
+    # Small pictures are taken from higher up, or they would show one roof.
+    gsd = rng.uniform(finest, coarsest) * max(1.0, 256 / size) ** 0.5
+    plan = Plan(rng, size, gsd, rng.uniform(0, 2 * pi))
+    plan_place(plan)
+    plan.choose_changes()
+    ground = Ground.draw(rng, size, gsd, plan.crown_m, plan.row_m)
+    light = Light.draw(rng)
+    first, second = Random(rng.getrandbits(64)), Random(rng.getrandbits(64))
+    image, material, canvas = _take(plan, light, ground, 0, first)
+    boxes = _visible(canvas.boxes, material, size)
+    later = change = None
+    if second_date:
+        later, after, _ = _take(plan, Light.draw(second, light), ground, 1, second)
+        change = np.where((material | after) >= CHANGED, np.uint8(255), np.uint8(0))
+    return Scene(name, gsd, image, _SEMANTIC.take(material), boxes, later, change)
+
+
+def _take(plan: Plan, light: Light, ground: Ground, date: int, rng: Random) -> tuple[np.ndarray, np.ndarray, Canvas]:
+    canvas = Canvas(plan.size, plan.gsd, plan.turn_rad, plan.ground, plan.ground_material, light.sun, light.slope_light)
+    plan.draw(canvas, date, rng)
+    image, material = expose(canvas, light, ground, rng)
+    return image, material, canvas
+
+
+def _visible(boxes: list[Box], material: np.ndarray, size: int) -> tuple[Box, ...]:
+    """Drops objects mostly outside the picture or hidden, marks those partly so as difficult."""
+    if not boxes:
+        return ()
+    corners = np.array([box.corners for box in boxes], np.float64)
+    share = np.linspace(-0.42, 0.42, 6)
+    centre = corners.mean(1)
+    ahead, aside = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
+    grid = centre[:, None, None] + share[:, None, None] * ahead[:, None, None] + share[:, None] * aside[:, None, None]
+    inside = ((grid >= 0) & (grid < size)).all(-1)
+    at = np.clip(grid, 0, size - 1).astype(np.intp)
+    under = material[at[..., 1], at[..., 0]]
+    own = np.array([CODE[box.material] for box in boxes], np.uint8)[:, None, None]
+    hidden = _HIDES[under] & ((under % CHANGED) != own) & inside
+    shown = inside.mean((1, 2))
+    covered = hidden.sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
+    kept = []
+    for box, part, lost in zip(boxes, shown, covered, strict=True):
+        if part >= 0.3 and lost <= 0.6:
+            kept.append(Box(box.name, box.corners, bool(part < 0.8 or lost > 0.3), box.material))
+    return tuple(kept)
