@@ -1,0 +1,190 @@
+"""Files to 8-bit RGB pixels, whatever they hold.
+
+What is chosen where a file leaves a choice:
+
+- Grey, palette, CMYK and bilevel images become RGB. Alpha is dropped, not composited: under a transparent pixel of
+  overhead imagery lies its true colour or the nodata value, and a made-up background would be learned.
+- More than 8 bits (16-bit or float PNG, TIFF, JPEG 2000) are stretched linearly so that the 2nd to 98th percentile
+  of the image's own values, over all bands together, fills 0..255: sensors use 10 to 14 of their 16 bits, so dividing
+  by 257 would leave them black. Nodata, zeros and NaN do not count. The colours keep their balance.
+- Of more than 3 bands the first three are taken; of two, the first.
+- The EXIF orientation is applied. Of several frames or pages the first is read.
+- JPEGs go to torchvision's decoder, which gives the pixels of Pillow's in two thirds of the time; what it refuses,
+  and what may be decoded at 1/2, 1/4 or 1/8 because the caller says that suffices, goes to Pillow.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from cmid.errors import CmidError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
+RASTERIO_DRIVERS = {"TIFF": "GTiff", "PNG": "PNG", "JPEG2000": "JP2OpenJPEG"}
+UNKNOWN_TO_PILLOW = {".tif": "TIFF", ".tiff": "TIFF", ".jp2": "JPEG2000"}
+MAX_PIXELS = 178_956_970  # Pillow's own bound on decompression bombs: half a gigabyte as RGB
+
+Reduction = Callable[[int, int], int]
+"""(width, height) of the source, oriented -> by how much (1, 2, 4 or 8) decoding may shrink it."""
+
+
+class BadImage(CmidError):
+    """A file that cannot be read as an image; `path` and `reason` say which and why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return BadImage, (self.path, self.reason)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels of one image, possibly decoded at a fraction of its size.
+
+    Attributes:
+        pixels: `(H, W, 3)` uint8 RGB, contiguous and writable.
+        width: of the source in pixels, after orientation.
+        height: of the source in pixels, after orientation.
+        factor: source pixels per pixel of `pixels`, 1, 2, 4 or 8; pixel k covers source pixels k * factor onwards,
+            and the last one may reach over the edge.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    factor: int = 1
+
+
+def decode(path: Path | str, reduction: Reduction | None = None) -> Decoded:
+    """Read one image file as 8-bit RGB, by the rules above.
+
+    Args:
+        path: the file.
+        reduction: asked once, with the source's size, how far a JPEG may be shrunk while decoding; other formats
+            are always read whole.
+
+    Raises:
+        BadImage: where it is missing, truncated, no image, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata is no news among a million files
+            try:
+                with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                    if image.width * image.height > MAX_PIXELS:
+                        raise Image.DecompressionBombError
+                    if image.tile and ";16" in str(image.tile[0].args) and len(image.getbands()) > 1:
+                        return _whole(_read_deep(path, str(image.format)))  # Pillow would keep the upper byte only
+                    return _read_usual(image, file, reduction)
+            except Image.UnidentifiedImageError:
+                if (suffix := Path(path).suffix.lower()) not in UNKNOWN_TO_PILLOW:
+                    empty = Path(path).stat().st_size == 0
+                    raise BadImage(path, "empty file" if empty else "not an image, or damaged at its start") from None
+                return _whole(_read_deep(path, UNKNOWN_TO_PILLOW[suffix]))
+    except BadImage:
+        raise
+    except FileNotFoundError:
+        raise BadImage(path, "no such file") from None
+    except Image.DecompressionBombError:
+        raise BadImage(path, f"more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
+    except Exception as error:  # decoders raise anything at all on damaged bytes
+        raise BadImage(path, _reason(error)) from error
+
+
+def _whole(pixels: np.ndarray) -> Decoded:
+    return Decoded(pixels, width=pixels.shape[1], height=pixels.shape[0])
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _read_usual(image: Image.Image, file: BinaryIO, reduction: Reduction | None) -> Decoded:
+    turn = 1
+    if "exif" in image.info:
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    width, height = image.size
+    if turn in (5, 6, 7, 8):
+        width, height = height, width
+    factor = 1
+    if reduction is not None and image.format in ("JPEG", "MPO") and turn == 1:
+        factor = reduction(width, height)
+        if factor > 1:
+            image.draft(None, (max(1, width // factor), max(1, height // factor)))
+            factor = round(width / image.width)  # what the decoder could do: a power of two, at most what was asked
+    if factor == 1 and turn == 1 and image.format == "JPEG" and image.mode in ("RGB", "L"):
+        try:
+            return _whole(_jpeg_pixels(file))
+        except RuntimeError:
+            pass  # Pillow reads it after all, or says what is wrong
+    image.load()
+    if turn != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _whole(_three_bands(_stretch(np.asarray(image))))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    pixels = np.array(image)
+    if factor > 1:
+        return Decoded(pixels, width, height, factor)
+    return _whole(pixels)  # a TIFF turns itself while loading, so its size is known only now
+
+
+def _jpeg_pixels(file: BinaryIO) -> np.ndarray:
+    file.seek(0)
+    data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+
+
+def _read_deep(path: Path | str, kind: str) -> np.ndarray:
+    """`(H, W, 3)` uint8 of a file of Pillow's format `kind` that Pillow cannot read, or not in full depth."""
+    import rasterio  # not needed for ordinary photographs, and slow to import
+
+    # the driver is fixed, because others open files that name further files and addresses
+    with rasterio.open(path, driver=RASTERIO_DRIVERS[kind]) as raster:
+        if raster.width * raster.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        values, nodata = raster.read([1, 2, 3] if raster.count >= 3 else [1]), raster.nodata
+    values = np.moveaxis(values, 0, -1)
+    if values.dtype != np.uint8:
+        values = _stretch(values, nodata)
+    return _three_bands(values)
+
+
+def _three_bands(values: np.ndarray) -> np.ndarray:
+    if values.ndim == 2 or values.shape[-1] == 1:
+        values = np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=-1)
+    return np.ascontiguousarray(values)
+
+
+def _stretch(values: np.ndarray, nodata: float | None = None) -> np.ndarray:
+    """uint8 of the same shape: the 2nd to 98th percentile of the valid values becomes 0 to 255."""
+    if np.iscomplexobj(values):
+        values = np.abs(values)
+    numbers = values.astype(np.float32)
+    valid = np.isfinite(numbers) & (numbers != 0)
+    if nodata is not None:
+        valid &= numbers != np.float32(nodata)
+    sample = numbers[valid]
+    sample = sample[:: max(1, sample.size // 1_000_000)]
+    if sample.size == 0:
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = np.percentile(sample, (2, 98))
+    if high <= low:  # one value: nothing to stretch, so mid-grey for what is there
+        low, high = low - 1, low + 1
+    scaled = np.clip((numbers - low) * (255 / (high - low)), 0, 255)
+    return np.nan_to_num(scaled).round().astype(np.uint8)

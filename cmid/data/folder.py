@@ -1,0 +1,121 @@
+"""Images on disk, unlabelled: a folder tree of any depth, or a text file that lists paths."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
+from cmid.errors import UsageError
+
+
+def find_images(folder: Path) -> list[str]:
+    """Paths of all images under `folder`, relative to it, sorted; hidden files and folders are left out.
+
+    Links are followed, but each real folder is entered once, so that loops end. A link to nowhere with an image's
+    suffix is kept: reading it reports it.
+    """
+    found: list[str] = []
+    entered: set[tuple[int, int]] = set()
+
+    def walk(folder: str, prefix: str) -> None:
+        status = os.stat(folder)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in entered:
+            return
+        entered.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                walk(entry.path, f"{prefix}{entry.name}/")
+            elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+                found.append(prefix + entry.name)
+
+    try:
+        walk(str(folder), "")
+    except PermissionError as error:
+        raise UsageError(f"cannot list the folder {error.filename}: permission denied") from None
+    return sorted(found)
+
+
+def read_list(path: Path) -> list[str]:
+    """The entries of a list file, one path a line; blank lines and lines starting with # are left out.
+
+    Raises:
+        UsageError: where it cannot be read as text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text file: expected a folder of images, or one path a line") from None
+    except OSError as error:
+        raise UsageError(f"cannot read the list {path}: {error.strerror}") from None
+    entries = (line.strip() for line in lines)
+    return [entry for entry in entries if entry and not entry.startswith("#")]
+
+
+class FolderSource:
+    """Images of a folder tree, or of a list file, by position.
+
+    Args:
+        path: a folder of any depth (jpg, jpeg, png, tif, tiff, webp, bmp, gif, jp2 in any case; hidden files are
+            skipped; order is that of the sorted relative paths), or a text file of paths relative to its own folder
+            (blank lines and # comments allowed; order is the file's).
+        limit: use only so many images, drawn by `seed`; 0 is all.
+        seed: fixes the draw of `limit`.
+
+    Raises:
+        UsageError: where the path is missing, or fewer than two images are found.
+    """
+
+    def __init__(self, path: Path | str, *, limit: int = 0, seed: int = 0) -> None:
+        self.path = Path(path)
+        if limit < 0:
+            raise UsageError(f"limit must be 0 (all images) or above, found {limit}")
+        if self.path.is_dir():
+            names = find_images(self.path)
+            self._root, looked_for = self.path, f"files ending in {' '.join(SUFFIXES)}, at any depth"
+        elif self.path.is_file():
+            if self.path.suffix.lower() in SUFFIXES:
+                raise UsageError(f"{path} is one image: expected a folder of images, or a text file listing paths")
+            names = read_list(self.path)
+            self._root, looked_for = self.path.parent, "one path a line"
+        else:
+            raise UsageError(
+                f"no such folder or list file: {path}; expected a folder of images, or a text file of paths"
+            )
+        if 0 < limit < len(names):
+            chosen = np.random.default_rng([seed & (1 << 64) - 1, limit]).permutation(len(names))[:limit]
+            names = [names[i] for i in sorted(chosen.tolist())]
+        if len(names) < 2:
+            found = "no images" if not names else f"only one image, {names[0]}"
+            why = "; pre-training needs at least 2" if names else f"; looked for {looked_for}"
+            raise UsageError(f"{found} in {path}{f' with limit {limit}' if names and limit else ''}{why}")
+        # one block of bytes, not a million objects: forked workers then share its memory
+        self._names = np.array([os.fsencode(name) for name in names])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every path, in order."""
+        return [self.path_of(i) for i in range(len(self))]
+
+    def path_of(self, i: int) -> Path:
+        """The path of image i."""
+        return self._root / os.fsdecode(bytes(self._names[i]))
+
+    def name(self, i: int) -> str:
+        """What image i is called in messages: its path."""
+        return str(self.path_of(i))
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i, shrunk as `reduction` allows; raises `BadImage`."""
+        return decode(self.path_of(i), reduction)
+
+    def read(self, i: int) -> np.ndarray:
+        """Image i as `(H, W, 3)` uint8 RGB; raises `BadImage`."""
+        return self.decode(i).pixels

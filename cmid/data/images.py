@@ -1,0 +1,109 @@
+"""Whole images in batches, without crops or colours: what evaluation and figures look at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cmid.data.crops import as_planes, central_box, cut, reduction_for
+from cmid.data.decode import BadImage
+from cmid.data.sources import ImageSource, choose_workers, start_worker
+from cmid.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images as the workers resized them.
+
+    Attributes:
+        images: `(B, 3, S, S)` uint8 RGB.
+        indices: `(B,)` int64, positions in the source; unreadable images are left out.
+        labels: `(B,)` int64, where the source has labels.
+    """
+
+    images: Tensor
+    indices: Tensor
+    labels: Tensor | None = None
+
+
+def resize_whole(pixels: np.ndarray, size: int) -> Tensor:
+    """`(H, W, C)` uint8 as a new `(C, size, size)`: shorter side to `size`, and of the longer the middle."""
+    height, width, bands = pixels.shape
+    out = torch.empty((bands, size, size), dtype=torch.uint8)
+    cut(as_planes(pixels), central_box(width, height, (1.0, 1.0)), size, False, out)
+    return out
+
+
+class _Chunks(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
+    def __init__(self, source: ImageSource, size: int, batch_size: int) -> None:
+        self.source, self.size, self.batch_size = source, size, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def __getitem__(self, chunk: int) -> tuple[Tensor, Tensor, dict[int, str]]:
+        read: list[Tensor] = []
+        indices: list[int] = []
+        bad: dict[int, str] = {}
+        for i in range(chunk * self.batch_size, min((chunk + 1) * self.batch_size, len(self.source))):
+            try:
+                image = self.source.decode(i, lambda width, height: reduction_for(min(width, height), self.size))
+            except BadImage as error:
+                bad[i] = error.reason
+            else:
+                read.append(resize_whole(image.pixels, self.size))
+                indices.append(i)
+        images = torch.stack(read) if read else torch.empty((0, 3, self.size, self.size), dtype=torch.uint8)
+        return images, torch.tensor(indices, dtype=torch.int64), bad
+
+
+def _as_is(chunk: Any) -> Any:
+    return chunk
+
+
+class ImageLoader:
+    """Iterates over all images of a source, in order, as `ImageBatch` of uint8; the last may be smaller.
+
+    Each image's shorter side is resized to `size` (bilinear, antialiased) and of the longer the middle is taken.
+    Normalise on the device with `cmid.ops.normalise.normalise`.
+
+    Args:
+        source: `FolderSource`, `LabelledImages` or the like; where it has `labels` `(N,)`, batches carry them.
+        size: side in pixels.
+        batch_size: images at once.
+        workers: loader processes; 0 loads in this one, -1 chooses from the cores.
+
+    Attributes:
+        skipped: position and reason of each image that could not be read, filled while iterating.
+    """
+
+    def __init__(self, source: ImageSource, size: int, *, batch_size: int = 64, workers: int = -1) -> None:
+        if size < 1 or batch_size < 1:
+            raise UsageError(f"size and batch size must be at least 1, found {size} and {batch_size}")
+        self.source, self.size, self.batch_size = source, size, batch_size
+        self.workers = min(choose_workers(workers), -(-len(source) // batch_size))
+        self.skipped: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Batches, counting one that may turn out to be wholly unreadable."""
+        return -(-len(self.source) // self.batch_size)
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        loader = DataLoader(
+            _Chunks(self.source, self.size, self.batch_size),
+            batch_size=None,
+            collate_fn=_as_is,
+            num_workers=self.workers,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),
+        )
+        known = getattr(self.source, "labels", None)
+        labels = None if known is None else torch.as_tensor(known)
+        for images, indices, bad in loader:
+            self.skipped.update(bad)
+            if len(indices):
+                yield ImageBatch(images, indices, None if labels is None else labels[indices])

@@ -1,0 +1,167 @@
+"""Images on disk with one folder per class, and their division into train and test."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
+from cmid.data.folder import find_images, read_list
+from cmid.errors import UsageError
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Some images of a labelled folder.
+
+    Attributes:
+        paths: N files.
+        labels: `(N,)` int64, positions in `classes`.
+        classes: names of all classes of the folder, sorted.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, i: int) -> str:
+        """What image i is called in messages: its path."""
+        return str(self.paths[i])
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i, shrunk as `reduction` allows; raises `BadImage`."""
+        return decode(self.paths[i], reduction)
+
+    def read(self, i: int) -> np.ndarray:
+        """Image i as `(H, W, 3)` uint8 RGB; raises `BadImage`."""
+        return self.decode(i).pixels
+
+
+class LabelledFolder:
+    """A folder with one folder per class, each of any depth.
+
+    A folder that holds a single folder with the class folders in it (UC Merced's `Images`) stands for that one.
+
+    Raises:
+        UsageError: where the folder is missing, has fewer than two classes, or a class has no image.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise UsageError(f"no such folder: {path}; expected a folder with one folder per class")
+        root, folders = self.path, _folders(self.path)
+        if len(folders) == 1 and len(inner := _folders(folders[0])) > 1:
+            root, folders = folders[0], inner
+        if len(folders) < 2:
+            found = f"only one class, {folders[0].name}" if folders else "no folders"
+            raise UsageError(f"{found} in {path}: expected at least two folders of images, one per class")
+        self.root = root
+        self.classes = tuple(folder.name for folder in folders)
+        self._names: list[str] = []
+        labels: list[int] = []
+        for label, folder in enumerate(folders):
+            names = find_images(folder)
+            if not names:
+                raise UsageError(
+                    f"class {folder.name} has no images: looked in {folder} for files ending in {' '.join(SUFFIXES)}; "
+                    "add some or remove the folder"
+                )
+            self._names += [f"{folder.name}/{name}" for name in names]
+            labels += [label] * len(names)
+        self._labels = np.array(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def all(self) -> LabelledImages:
+        """Every image, sorted by class and name."""
+        return self._take(np.arange(len(self)))
+
+    def split(
+        self,
+        train_list: Path | str | None = None,
+        test_list: Path | str | None = None,
+        *,
+        train_share: float = 0.8,
+        seed: int = 0,
+    ) -> tuple[LabelledImages, LabelledImages]:
+        """Train and test.
+
+        Args:
+            train_list: text file of paths under the folder, such as `agricultural/agricultural00.jpg`; the suffix
+                may differ from the file's. Unset: what `test_list` leaves, or a seeded `train_share` of each class.
+            test_list: the same for test; unset: the rest.
+            train_share: share of each class in train where there is no list, at least one image on either side.
+            seed: fixes that draw; a class's draw does not depend on the other classes.
+
+        Raises:
+            UsageError: where a list names files that are not there, or the two share files, or one side is empty.
+        """
+        every = np.arange(len(self))
+        if train_list is not None:
+            train = self._listed(train_list)
+        elif test_list is not None:
+            train = np.setdiff1d(every, self._listed(test_list))
+        else:
+            train = self._drawn(train_share, seed)
+        test = self._listed(test_list) if test_list is not None else np.setdiff1d(every, train)
+        shared = np.intersect1d(train, test)
+        if shared.size:
+            raise UsageError(
+                f"{shared.size} images are in both {train_list} and {test_list}, first {self._names[shared[0]]}: "
+                "a test image must not be trained on"
+            )
+        for side, chosen in (("train", train), ("test", test)):
+            if chosen.size == 0:
+                raise UsageError(f"no images left for {side} in {self.path}: shorten the list of the other side")
+        return self._take(train), self._take(test)
+
+    def _take(self, chosen: np.ndarray) -> LabelledImages:
+        paths = tuple(self.root / self._names[i] for i in chosen)
+        return LabelledImages(paths, self._labels[chosen], self.classes)
+
+    def _drawn(self, share: float, seed: int) -> np.ndarray:
+        if not 0 < share < 1:
+            raise UsageError(f"the share of train must lie between 0 and 1, found {share}")
+        chosen = []
+        for label, name in enumerate(self.classes):
+            members = np.flatnonzero(self._labels == label)
+            if members.size < 2:
+                raise UsageError(f"class {name} has one image: at least two are needed to split it into train and test")
+            count = min(max(round(share * members.size), 1), members.size - 1)
+            generator = np.random.default_rng([seed & (1 << 64) - 1, zlib.crc32(name.encode())])
+            chosen.append(np.sort(generator.permutation(members)[:count]))
+        return np.concatenate(chosen)
+
+    def _listed(self, path: Path | str) -> np.ndarray:
+        """Positions of the entries of a list, in its order, each once."""
+        by_name = {name: i for i, name in enumerate(self._names)}
+        by_stem = {str(PurePosixPath(name).with_suffix("")): i for i, name in enumerate(self._names)}
+        outer = "" if self.root == self.path else f"{self.root.name}/"
+        found: dict[int, None] = {}
+        missing = []
+        for entry in read_list(Path(path)):
+            name = str(PurePosixPath(entry.replace("\\", "/"))).removeprefix(outer)
+            position = by_name.get(name, by_stem.get(str(PurePosixPath(name).with_suffix(""))))
+            if position is None:
+                missing.append(name)
+            else:
+                found[position] = None
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise UsageError(
+                f"{path} names files that are not in {self.root}: {', '.join(missing[:3])}{more}; expected paths such "
+                f"as {self._names[0]}"
+            )
+        if not found:
+            raise UsageError(f"{path} lists no files: expected one path a line, such as {self._names[0]}")
+        return np.array(list(found), dtype=np.int64)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))

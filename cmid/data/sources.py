@@ -1,0 +1,36 @@
+"""What every source of images offers, and how many processes read from it."""
+
+import os
+import signal
+from typing import Protocol
+
+from cmid.data.decode import Decoded, Reduction
+from cmid.errors import UsageError
+
+
+class ImageSource(Protocol):
+    """Images by position, as `FolderSource` gives them."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """What image i is called in messages."""
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i, shrunk as `reduction` allows; raises `BadImage`."""
+
+
+def choose_workers(workers: int, world_size: int = 1) -> int:
+    """Loader processes of one training process: `workers`, or for -1 its share of the cores less one, 1 to 8."""
+    if workers >= 0:
+        return workers
+    if workers < -1:
+        raise UsageError(f"workers must be -1 (choose from the cores) or above, found {workers}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return min(8, max(1, cores // processes - 1))
+
+
+def start_worker(worker: int) -> None:
+    """Set up a loader process: Ctrl-C is the main process's to answer, which then stops its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,92 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmid.data.decode import BadImage
+from cmid.data.folder import FolderSource, find_images
+from cmid.errors import UsageError
+from tests.data.conftest import picture
+
+
+def test_a_tree_of_any_depth_and_case(tmp_path):
+    for name in ("b/x.JPG", "a/deep/er/y.TiF", "z.png", "a/w.jpeg", "c.webp", "ä ö.gif", "b.jp2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(0).convert("P" if name.endswith("gif") else "RGB").save(tmp_path / name)
+    for name in (".hidden.png", ".cache/d.png", "notes.txt", "a/._w.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
+    source = FolderSource(tmp_path)
+    names = ["a/deep/er/y.TiF", "a/w.jpeg", "b.jp2", "b/x.JPG", "c.webp", "z.png", "ä ö.gif"]
+    assert source.paths == [tmp_path / name for name in names] and len(source) == 7
+    assert source.name(3) == str(tmp_path / "b/x.JPG")
+    for i in range(7):
+        assert source.read(i).shape == (40, 48, 3)
+    np.testing.assert_array_equal(source.read(5), np.asarray(picture(0)))
+
+
+def test_links_are_followed_once_and_loops_end(make_folder, tmp_path):
+    folder = make_folder(2)
+    (folder / "loop").symlink_to(folder)
+    outside = make_folder(1, "outside")
+    (folder / "one").symlink_to(outside)
+    (folder / "two").symlink_to(outside)
+    (folder / "nowhere.png").symlink_to(tmp_path / "gone.png")
+    assert find_images(folder) == ["000.jpg", "001.jpg", "nowhere.png", "one/000.jpg"]
+    with pytest.raises(BadImage, match="no such file"):
+        FolderSource(folder).read(2)
+
+
+def test_a_list_file(make_folder, tmp_path):
+    folder = make_folder(3)
+    lines = f"\ufeff# a comment\nimages/002.jpg\n\n  {folder}/000.jpg  \r\nimages/gone.jpg\n"
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
+    source = FolderSource(tmp_path / "list.txt")
+    assert source.paths == [folder / "002.jpg", folder / "000.jpg", folder / "gone.jpg"]
+    np.testing.assert_array_equal(source.read(1), np.asarray(Image.open(folder / "000.jpg")))
+    with pytest.raises(BadImage, match="no such file"):
+        source.read(2)
+
+
+def test_names_that_are_not_text(tmp_path):
+    for name in (b"a\xff.png", b"b.png"):
+        picture(0).save(tmp_path / os.fsdecode(name))
+    assert FolderSource(tmp_path).read(0).shape == (40, 48, 3)
+
+
+def test_limit_is_drawn_by_seed(make_folder):
+    folder = make_folder(12)
+    names = [tuple(p.name for p in FolderSource(folder, limit=5, seed=seed).paths) for seed in (0, 0, 1, -3)]
+    assert names[0] == names[1] != names[2] and all(len(n) == 5 and list(n) == sorted(n) for n in names)
+    assert len(FolderSource(folder, limit=50)) == 12
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: p / "gone", "no such folder or list file"),
+        (lambda p: p / "empty", r"no images in .*empty; looked for files ending in .jpg .jpeg .png"),
+        (lambda p: p / "one", "only one image, a.png.*at least 2"),
+        (lambda p: p / "one" / "a.png", "is one image"),
+        (lambda p: p / "empty.txt", "no images.*one path a line"),
+        (lambda p: p / "binary.txt", "not a text file"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, make, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    picture(0).save(tmp_path / "one/a.png")
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    with pytest.raises(UsageError, match=says) as error:
+        FolderSource(make(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_limits_that_cannot_be_used(make_folder):
+    folder = make_folder(3)
+    with pytest.raises(UsageError, match="limit 1"):
+        FolderSource(folder, limit=1)
+    with pytest.raises(UsageError, match="found -1"):
+        FolderSource(folder, limit=-1)
