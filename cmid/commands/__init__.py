@@ -52,7 +52,7 @@ def settings_class(verb: str) -> type[Any]:
     return getattr(import_module("cmid.config"), VERBS[verb].settings)
 
 
-def carry_out(
+def prepare(
     verb: str,
     given: Mapping[str, Any],
     *,
@@ -61,19 +61,7 @@ def carry_out(
     config: str | PathLike[str] | Mapping[str, Any] | None = None,
     source: str = "the call",
 ) -> Any:
-    """Resolve the settings of `verb` and call it; returns what its function returns.
-
-    Args:
-        verb: a key of `VERBS`.
-        given: settings that win over everything, nested or with dotted names.
-        kind: one of the verb's kinds, where it has any.
-        recipe: name of a packaged recipe, for verbs that have some.
-        config: YAML file, or settings; wins over the recipe.
-        source: where `given` comes from, for error messages.
-
-    Raises:
-        UsageError: for an unknown kind, recipe or field, a value of another type, or a needed field left out.
-    """
+    """The checked settings of `verb`, as `carry_out` passes them on; same arguments and errors."""
     from cmid.commands.settings import one_of, resolve
     from cmid.errors import UsageError
 
@@ -88,6 +76,23 @@ def carry_out(
     for name, word in how.positional.items():
         if getattr(settings, name) == "":
             raise UsageError(f"`{verb}` needs {word} (setting {name!r}), which was not given.")
-    module, _, function = how.target.partition(":")
-    arguments = (kind, settings) if how.kinds else (settings,)
+    return settings
+
+
+def carry_out(verb: str, given: Mapping[str, Any], *, kind: str | None = None, **where: Any) -> Any:
+    """Resolve the settings of `verb` and call it; returns what its function returns.
+
+    Args:
+        verb: a key of `VERBS`.
+        given: settings that win over everything, nested or with dotted names.
+        kind: one of the verb's kinds, where it has any.
+        where: `recipe`, the name of a packaged recipe, for verbs that have some; `config`, a YAML file or settings,
+            over the recipe; `source`, what to call `given` in an error.
+
+    Raises:
+        UsageError: for an unknown kind, recipe or field, a value of another type, or a needed field left out.
+    """
+    settings = prepare(verb, given, kind=kind, **where)
+    module, _, function = VERBS[verb].target.partition(":")
+    arguments = (settings,) if kind is None else (kind, settings)
     return getattr(import_module(module), function)(*arguments)

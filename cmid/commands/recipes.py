@@ -1,12 +1,11 @@
 """`cmid recipes`: list the packaged recipes, or show one whole.
 
 A recipe is a YAML file in `cmid/recipes` with fields of the verb's dataclass. It opens with a comment of five
-entries: What, Command, Time and hardware, Paper, Ours; a line that goes on is indented.
+entries: What, Command, Time and hardware, Paper, Ours. An entry that goes on is indented; a bare `#` ends the five.
 """
 
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def find_recipe(name: str) -> Recipe:
             f"Unknown recipe {name!r}.{did_you_mean(name, known) or ' There are ' + ', '.join(known) + '.'}"
         )
     path = FOLDER / f"{name}.yaml"
-    entries = dict(_header(path))
+    entries = _header(path)
     if tuple(entries) != HEADER:
         raise ValueError(f"{path} must open with a comment of the entries {HEADER}, found {tuple(entries)}")
     return Recipe(name, path, *(entries[key] for key in HEADER))
@@ -86,21 +85,20 @@ def recipes(config: RecipesConfig) -> None:
         table.add_column(column, no_wrap=column == "recipe")
     for recipe in all_recipes().values():
         table.add_row(recipe.name, recipe.what, recipe.hardware, f"paper: {recipe.paper}\nours: {recipe.ours}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print("Show one whole: cmid recipes NAME. Use one: cmid pretrain IMAGES --recipe NAME.", highlight=False)
 
 
-def _header(path: Path) -> Iterator[tuple[str, str]]:
-    key, words = "", list[str]()
+def _header(path: Path) -> dict[str, str]:
+    """The entries of the opening comment, which ends at a bare `#` or at the first setting."""
+    entries: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
+        if not line.removeprefix("#").strip() or not line.startswith("#"):
             break
-        if entry := re.match(r"# ([A-Z][^:]*): *(.*)", line):
-            if key:
-                yield key, " ".join(words)
-            key, words = entry[1], [entry[2]]
-        else:
-            words.append(line.lstrip("# "))
-    if key:
-        yield key, " ".join(words)
+        if entry := re.match(r"# ([A-Z][^:]*): (.+)", line):
+            last = entry[1]
+            entries[last] = entry[2]
+        elif entries:
+            entries[last] += " " + line.lstrip("# ")
+    return entries

@@ -7,6 +7,7 @@ are flat, with dotted names: `{"views.size": 96}`. Dashes in names are the same 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from types import NoneType, UnionType
@@ -88,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: str) -> dict[str, Any]:
     """`settings` flat, every name known and every value of its field's type; `source` names them in errors."""
-    parser = make_parser(kind)
+    parser = _converter(kind)
     return {
         name: _convert(parser, name, known[name], value, source)
         for name, value in _flatten(_plain(settings), known, source)
@@ -103,9 +104,14 @@ def make_parser(kind: type[Any], **more: Any) -> jsonargparse.ArgumentParser:
         more: further arguments of `ArgumentParser` (prog, usage, epilog ...).
     """
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_meta=False, **more)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, **more)
     parser.add_class_arguments(kind)
     return parser
+
+
+@cache
+def _converter(kind: type[Any]) -> jsonargparse.ArgumentParser:
+    return make_parser(kind)
 
 
 def one_of(name: str, value: Any, choices: Iterable[str], source: str) -> None:

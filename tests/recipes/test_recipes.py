@@ -1,0 +1,115 @@
+"""Every packaged recipe: its opening comment, its settings, and two steps through the real command line."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+import timm
+import yaml
+from PIL import Image
+
+from cmid.cli import main, read_words
+from cmid.commands import prepare
+from cmid.commands.recipes import HEADER, find_recipe, recipe_names
+from cmid.commands.settings import resolve
+from cmid.config import PretrainConfig
+from cmid.errors import UsageError
+
+PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
+SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
+
+
+def test_which_there_are():
+    assert recipe_names() == sorted(PUBLISHED + SMALL)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_opening_comment(name):
+    recipe = find_recipe(name)
+    keys = re.findall(r"^# ([A-Z][^:]*): \S", recipe.text.partition("\n\n")[0].partition("\n#\n")[0], re.MULTILINE)
+    assert tuple(keys) == HEADER
+    program, verb, *rest = shlex.split(recipe.command)
+    assert (program, verb) == ("cmid", "pretrain")
+    words = read_words(verb, rest)
+    assert words.files == {"recipe": name}
+    assert prepare(verb, words.given, **words.files).out == f"runs/{name}"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_settings(name):
+    config = resolve(PretrainConfig, recipe=name)
+    assert config.data == "", "a recipe does not know where the images are"
+    assert config.backbone in timm.list_models()
+    written = yaml.safe_load(find_recipe(name).text)
+    assert written["backbone"] == config.backbone
+    assert config.views.size % config.cmid.mask_cell_px == 0
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers(name):
+    config = resolve(PretrainConfig, recipe=name)
+    assert config.epochs == (200 if "millionaid" in name else 400)
+    assert config.batch_size * config.train.devices * config.train.accumulate == 4 * 64
+    assert config.backbone == ("resnet50" if "resnet50" in name else "swin_base_patch4_window7_224")
+    same = resolve(PretrainConfig, {"epochs": config.epochs, "backbone": config.backbone, "train": config.train})
+    assert config == same, "the defaults are the published numbers"
+    assert "not measured" in find_recipe(name).ours
+
+
+def test_unknown_recipe():
+    with pytest.raises(UsageError, match=r"Unknown recipe 'cmid-potsdam-resnet5'\. Did you mean cmid-potsdam-resnet50"):
+        find_recipe("cmid-potsdam-resnet5")
+
+
+def test_a_recipe_name_is_not_a_path():
+    with pytest.raises(UsageError, match="Unknown recipe"):
+        find_recipe("../recipes/cmid-tiny")
+
+
+def test_listed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["recipes"]) == 0
+    shown = capsys.readouterr().out
+    for name in recipe_names():
+        assert name in shown
+    assert "UCM OA 99.48" in shown
+    assert "not measured" in shown
+
+
+def test_shown_whole(capsys):
+    assert main(["recipes", "cmid-tiny"]) == 0
+    assert capsys.readouterr().out == find_recipe("cmid-tiny").text
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(8):
+        pixels = np.random.default_rng(i).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def two_steps(images, out, name, *more):
+    small = ["--batch-size", "4", "--cmid.queue_size", "32", "--train.workers", "0", "--train.precision", "32"]
+    line = ["pretrain", str(images), "--recipe", name, "--out", str(out), *small]
+    assert main([*line, "--train.max_steps", "2", "--train.accelerator", "cpu", "--no-report", *more]) == 0
+    kept = resolve(PretrainConfig, config=out / "settings.yaml")
+    assert (kept.batch_size, kept.cmid.queue_size, kept.train.max_steps) == (4, 32, 2)
+    assert (out / "backbone.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_two_steps_of_a_small_one(images, tmp_path, name):
+    pytest.importorskip("cmid.commands.pretrain")
+    two_steps(images, tmp_path / "run", name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_two_steps_of_a_published_one(images, tmp_path, name):
+    pytest.importorskip("cmid.commands.pretrain")
+    two_steps(
+        images, tmp_path / "run", name, "--backbone=resnet18", "--views.size=64", "--train.devices=1",
+        "--cmid.local_matches=2", "--cmid.local_prototypes=64", "--cmid.local_hidden=64",
+    )  # fmt: skip
