@@ -43,7 +43,8 @@ def read_checkpoint(path: str | Path, *, lazy: bool = True) -> Checkpoint:
 
     Args:
         path: a checkpoint file, or a run directory, which means its `last`.
-        lazy: map the file, so that only the tensors that are used are read from disk.
+        lazy: map the file, so that only the tensors that are used are read from disk; off, the whole file is read
+            and held against its check sums, which torch does not do.
 
     Raises:
         UsageError: there is no such file.
@@ -60,13 +61,15 @@ def read_checkpoint(path: str | Path, *, lazy: bool = True) -> Checkpoint:
             "such as best.ckpt of the same run."
         )
     try:
+        if not lazy:
+            _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except pickle.UnpicklingError as error:
         raise CmidError(
             f"{path} contains more than tensors and plain values, so it could run code when loaded; it was refused "
             f"and nothing was run. Use a checkpoint written by cmid. ({_first_line(error)})"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CmidError(
             f"{path} is damaged and cannot be read ({_first_line(error)}). Use another checkpoint, such as best.ckpt "
             "of the same run."
@@ -181,6 +184,12 @@ def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files of a process that was killed while writing."""
     for path in folder.glob("*.ckpt.*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def _check_sums(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if (broken := archive.testzip()) is not None:
+            raise ValueError(f"the check sum of {broken} is wrong")
 
 
 def _sync_folder(folder: Path) -> None:

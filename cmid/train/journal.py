@@ -1,5 +1,6 @@
 """What is written down of a run: steps.csv, metrics.csv, the loggers, the line a person watches."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -123,7 +124,7 @@ class Journal:
             newest.pop("grad_norm", None)
             self._shown = newest
         pace = self._shown_pace if self._shown_pace.seconds else self._interval_pace
-        epoch = min(int(progress.epoch) + 1, progress.total_epochs)
+        epoch = max(1, math.ceil(progress.epoch))
         sizes = (progress.step, self._plan.last_step, epoch, progress.total_epochs)
         self.line.show(Standing(*sizes, self._shown, pace.images_per_s, pace.data_wait))
 

@@ -69,7 +69,7 @@ class Stepper:
             waited += time.perf_counter() - began
             self.untouched = False
             indices.append(views.indices)
-            self._forward_backward(views, epoch, i, window, lr)
+            self._forward_backward(views, before, epoch, i, window, lr)
         norm = self._gradient_norm()
         if norm is not None:
             numbers = tuple(range(batch, batch + window))
@@ -83,12 +83,16 @@ class Stepper:
         self._write_down(done, lr)
         return done
 
-    def _forward_backward(self, views: Views, epoch: int, batch: int, window: int, lr: float) -> None:
-        """Adds the gradients of one batch, whose loss is its share of the window's mean."""
-        progress = self.plan.progress(epoch, batch)
+    def _forward_backward(
+        self, views: Views, before: Progress, epoch: int, batch: int, window: int, lr: float
+    ) -> None:
+        """Adds the gradients of one batch, whose loss is its share of the window's mean.
+
+        All batches of a window hear of the same progress, as the one big batch would that they stand for.
+        """
         number = epoch * self.plan.batches_per_epoch + batch
         torch.manual_seed(draw_seed(self.seed, number, self.machine.fabric.global_rank))
-        self.learner.before_step(progress)
+        self.learner.before_step(before)
         indices, device, fabric = views.indices, self.machine.device, self.machine.fabric
         with torch.no_grad():
             views = self.machine.format(self.prepare(views.to(device, non_blocking=True)))
@@ -100,7 +104,7 @@ class Stepper:
             fabric.backward(total / window if window > 1 else total)
         names, values = (*terms, "total"), torch.cat([each.detach(), total.detach()[None]])
         self.journal.batch(names, values)
-        self.watch.see(Seen("loss", progress.step, epoch, (batch,), (indices,), names, values, lr))
+        self.watch.see(Seen("loss", before.step, epoch, (batch,), (indices,), names, values, lr))
 
     def _gradient_norm(self) -> Tensor | None:
         """Norm `(1,)` of all gradients, clipped if asked for; None in precision 16.

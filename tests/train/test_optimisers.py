@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from cmid.config import OptimizerConfig
+from cmid.errors import UsageError
+from cmid.train.optimisers import build_optimiser, parameter_groups, scaled_lr
+
+
+class TwoTensors(nn.Module):
+    """`w` decays; `b` is one-dimensional, but the reference decays both, so its groups are set by hand."""
+
+    def __init__(self, w, b):
+        super().__init__()
+        self.w, self.b = nn.Parameter(w.clone()), nn.Parameter(b.clone())
+
+
+@pytest.mark.parametrize(
+    ("tag", "lr", "decay", "no_prox"),
+    [("wd0", 1e-3, 0.0, False), ("wd002", 1e-3, 0.02, False), ("wd002_noprox", 1e-3, 0.02, True), ("lr01", 0.1, 0.02, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("foreach", [False, True])
+def test_adan_follows_the_reference(reference, tag, lr, decay, no_prox, foreach):
+    adan = reference("adan")
+    module = TwoTensors(adan["w0"], adan["b0"])
+    optimiser = build_optimiser(module, OptimizerConfig(weight_decay=decay), lr)
+    for group in optimiser.param_groups:
+        group.update(weight_decay=decay, no_prox=no_prox, foreach=foreach)
+    for i in range(10):
+        module.w.grad, module.b.grad = adan["grads_w"][i].clone(), adan["grads_b"][i].clone()
+        optimiser.step()
+        torch.testing.assert_close(module.w.data, adan[f"w_{tag}"][i], rtol=2e-7, atol=2e-7)
+        torch.testing.assert_close(module.b.data, adan[f"b_{tag}"][i], rtol=2e-7, atol=2e-7)
+    if tag == "wd002":
+        state = optimiser.state[module.w]
+        for ours, theirs in (
+            ("exp_avg", "exp_avg"),
+            ("exp_avg_sq", "exp_avg_diff"),  # the published names are swapped
+            ("exp_avg_diff", "exp_avg_sq"),
+        ):
+            torch.testing.assert_close(state[ours], adan[f"state_{theirs}"], rtol=2e-6, atol=2e-7)
+
+
+def test_adan_first_step_uses_no_gradient_difference():
+    module = TwoTensors(torch.ones(2, 2), torch.ones(2))
+    optimiser = build_optimiser(module, OptimizerConfig(weight_decay=0.0, eps=0.0), 0.1)
+    (module.w.sum() * 3 + module.b.sum()).backward()
+    optimiser.step()
+    torch.testing.assert_close(module.w.data, torch.full((2, 2), 0.9))  # sign-like: g / |g|
+    torch.testing.assert_close(module.b.data, torch.full((2,), 0.9))
+
+
+@pytest.mark.parametrize("backbone", ["r50", "swin"])
+def test_groups_are_those_of_the_published_code(reference, backbone):
+    groups = json.loads((reference.folder / f"optim_groups_{backbone}.json").read_text())
+    shapes = json.loads((reference.folder / f"moco_keys_{backbone}.json").read_text())
+    frozen = set(groups["frozen"])
+    trained = set(groups["no_decay"]) | set(groups["decay"])
+
+    class Named(nn.Module):
+        def named_parameters(self, *args, **kwargs):
+            for name in [*groups["decay"], *groups["no_decay"], *frozen]:
+                yield name, nn.Parameter(torch.empty(shapes[name][0], device="meta"), requires_grad=name not in frozen)
+
+    decayed, plain = parameter_groups(Named(), 0.02)
+    assert set(decayed["names"]) == set(groups["decay"])
+    assert set(plain["names"]) == set(groups["no_decay"])
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.02, 0.0)
+    assert len(decayed["names"]) + len(plain["names"]) == len(trained)
+    assert any("mask_token" in name for name in decayed["names"])
+
+
+@pytest.mark.parametrize("name", ["adan", "adamw", "sgd", "lars"])
+def test_each_optimiser_lowers_a_loss_and_leaves_the_frozen_alone(name):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Linear(1, 1))
+    module[3].requires_grad_(False)
+    before = module[3].weight.clone()
+    x = torch.randn(16, 3)
+    optimiser = build_optimiser(module, OptimizerConfig(name=name, betas=(0.9, 0.9, 0.99)), 0.5 if name == "lars" else 0.02)
+    losses = []
+    for _ in range(60):
+        loss = (module(x) - x.sum(1, keepdim=True)).pow(2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.85 * losses[0]
+    assert torch.equal(module[3].weight, before)
+
+
+def test_too_few_betas_and_unknown_names_are_explained():
+    module = nn.Linear(2, 2)
+    with pytest.raises(UsageError, match=r"must have 3 numbers for adan, found 2"):
+        build_optimiser(module, OptimizerConfig(betas=(0.9, 0.99)), 0.1)
+    with pytest.raises(UsageError, match="one of adan, adamw, sgd, lars, found 'adam'"):
+        build_optimiser(module, OptimizerConfig(name="adam"), 0.1)
+    with pytest.raises(UsageError, match="nothing to train"):
+        build_optimiser(module.requires_grad_(False), OptimizerConfig(), 0.1)
+
+
+def test_the_rate_scales_with_the_images_of_a_step():
+    lr, words = scaled_lr(OptimizerConfig(lr=1e-3, lr_reference_batch=64), 256)
+    assert lr == pytest.approx(4e-3)
+    assert words == "learning rate 0.004 = 0.001 x 256 images a step / 64"
+    lr, words = scaled_lr(OptimizerConfig(lr=1e-3, lr_reference_batch=0), 256)
+    assert lr == 1e-3
+    assert "as it is" in words

@@ -1,0 +1,72 @@
+import csv
+import resource
+import signal
+
+import pytest
+
+from cmid.train.tables import Table
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_and_columns_grow(tmp_path):
+    table = Table(tmp_path / "t.csv")
+    table.append({"step": 1, "loss": 0.1})
+    table.append({"step": 2, "local": 3.0})
+    table.append({"step": 3, "loss": 0.3, "local": None})
+    expected = [
+        {"step": "1", "loss": "0.1", "local": ""},
+        {"step": "2", "loss": "", "local": "3"},
+        {"step": "3", "loss": "0.3", "local": ""},
+    ]
+    assert read(table.path) == expected
+    assert table.rows() == expected
+
+
+def test_cut_back_and_continued_by_another_process(tmp_path):
+    table = Table(tmp_path / "t.csv")
+    for step in range(5):
+        table.append({"step": step, "loss": step / 10})
+    again = Table(tmp_path / "t.csv")
+    again.keep(lambda row: int(row["step"]) <= 2)
+    again.append({"step": 3, "loss": 9.0})
+    assert [(r["step"], r["loss"]) for r in read(table.path)] == [("0", "0"), ("1", "0.1"), ("2", "0.2"), ("3", "9")]
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_torn_last_line_is_dropped(tmp_path, cut):
+    table = Table(tmp_path / "t.csv")
+    table.append({"step": 1, "loss": 0.125})
+    table.append({"step": 2, "loss": 0.5})
+    data = table.path.read_bytes()
+    table.path.write_bytes(data[:-cut] if cut < 7 else data[:3])
+    again = Table(table.path)
+    again.append({"step": 2, "loss": 0.75})
+    got = [(r["step"], r["loss"]) for r in read(table.path)]
+    assert got == ([("1", "0.125"), ("2", "0.75")] if cut < 7 else [("2", "0.75")])
+
+
+def test_rows_wait_where_the_disk_is_full(tmp_path):
+    """The kernel's own limit on file sizes stands in for a full disk."""
+    told = []
+    table = Table(tmp_path / "t.csv", told.append)
+    table.append({"step": 0, "loss": 0.5})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+        for step in range(1, 4):
+            table.append({"step": step, "loss": 0.5})
+        table.append({"step": 4, "loss": 0.5, "late": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(told) == 1
+    assert "cannot write" in told[0]
+    assert len(table.rows()) == 5
+    table.append({"step": 5, "loss": 0.5})
+    assert [r["step"] for r in read(table.path)] == [str(s) for s in range(6)]
+    assert [r["late"] for r in read(table.path)] == ["", "", "", "", "1", ""]
