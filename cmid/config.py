@@ -243,6 +243,10 @@ class EvaluateConfig:
     """Needed with `random` or for a file without metadata."""
     size: int | None = None
     """Side in pixels that images are resized to; unset: what the backbone was pre-trained at."""
+    mean: tuple[float, ...] | None = None
+    """Per-band mean, on the scale 0..1; unset: what the weights say, ImageNet's where they say nothing."""
+    std: tuple[float, ...] | None = None
+    """Per-band standard deviation, likewise."""
     batch_size: int = 64
     """Images at once."""
     workers: int = -1
