@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cmid.errors import UsageError
+
 _SIMILARITIES_AT_ONCE = 2**24  # float32: 64 MB, whatever the number of images
 
 
@@ -35,12 +37,12 @@ def knn_predict(
         For each k the classes `(M,)` int64.
 
     Raises:
-        ValueError: where a k is outside 1 to N, or the temperature is not positive.
+        UsageError: where a k is outside 1 to N, or the temperature is not positive.
     """
     if not ks or min(ks) < 1 or max(ks) > len(train):
-        raise ValueError(f"k must be from 1 to the {len(train)} training images, not {', '.join(map(str, ks))}.")
+        raise UsageError(f"k must be from 1 to the {len(train)} training images, not {', '.join(map(str, ks))}.")
     if temperature is not None and temperature <= 0:
-        raise ValueError(f"The temperature must be positive, not {temperature:g}.")
+        raise UsageError(f"The temperature must be positive, not {temperature:g}.")
     train, test = functional.normalize(train, dim=1), functional.normalize(test, dim=1)
     rows = max(1, _SIMILARITIES_AT_ONCE // len(train))
     classes = int(train_labels.max()) + 1

@@ -17,6 +17,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from cmid.errors import UsageError
+
 _ITERATIONS = 2000
 _TOLERANCE = 1e-6  # scikit-learn's 1e-4 stops at four times the minimum where C is 100
 
@@ -66,13 +68,13 @@ def linear_probe(
         seed: fixes that part.
 
     Raises:
-        ValueError: where train has fewer than two classes, C is not positive, or no class can spare an image.
+        UsageError: where train has fewer than two classes, C is not positive, or no class can spare an image.
     """
     if len(train_labels.unique()) < 2:
-        raise ValueError("A linear probe needs training images of at least two classes.")
+        raise UsageError("A linear probe needs training images of at least two classes.")
     strengths = sorted(set(regularisation))
     if not strengths or strengths[0] <= 0:
-        raise ValueError(f"Inverse strengths C must be positive, not {list(regularisation)}.")
+        raise UsageError(f"Inverse strengths C must be positive, not {list(regularisation)}.")
     x, y, unseen = train.double().numpy(), train_labels.numpy(), test.double().numpy()
     sweep: tuple[SweepPoint, ...] = ()
     if len(strengths) > 1:
@@ -87,10 +89,10 @@ def stratified_part(labels: Tensor, share: float, seed: int) -> Tensor:
     """Which of `(N,)` labels are held out, bool `(N,)`: `share` of each class, but at least 1 and never all.
 
     Raises:
-        ValueError: where every class has a single image, or share is not inside 0 to 1.
+        UsageError: where every class has a single image, or share is not inside 0 to 1.
     """
     if not 0 < share < 1:
-        raise ValueError(f"The validation share must lie inside 0 to 1, not {share:g}.")
+        raise UsageError(f"The validation share must lie inside 0 to 1, not {share:g}.")
     random = np.random.default_rng(seed)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for number in labels.unique().tolist():
@@ -98,7 +100,7 @@ def stratified_part(labels: Tensor, share: float, seed: int) -> Tensor:
         count = min(max(1, round(share * len(members))), len(members) - 1)
         held_out[members[:count]] = True
     if not held_out.any():
-        raise ValueError("No class has two training images, so that none can be held out to choose C: give one C.")
+        raise UsageError("No class has two training images, so that none can be held out to choose C: give one C.")
     return held_out
 
 

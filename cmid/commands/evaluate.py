@@ -1,0 +1,297 @@
+"""`cmid evaluate knn|linear`: what frozen features tell apart, on a labelled folder.
+
+The test images are looked at once. Nothing is chosen on them: k is reported for every value asked for, and the
+linear probe's regulariser is chosen on a part of train.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from cmid.backbones import create_backbone
+from cmid.commands.extract import backbone_of_checkpoint, checkpoint_of, summary
+from cmid.config import EvaluateConfig, ViewConfig
+from cmid.contracts import Backbone
+from cmid.data.images import ImageLoader
+from cmid.data.labelled import LabelledFolder, LabelledImages
+from cmid.errors import CmidError, UsageError
+from cmid.evaluation.accuracy import average_accuracy, overall_accuracy
+from cmid.evaluation.bootstrap import accuracy_interval
+from cmid.evaluation.features import Batch, extract_features
+from cmid.evaluation.knn import knn_predict
+from cmid.evaluation.linear import linear_probe
+from cmid.ops.normalise import normalise
+from cmid.train import resolve_device, resolve_precision
+from cmid.zoo.backbone_files import BackboneMetadata, load_backbone
+
+UNKNOWN_SIZE = 224
+"""Side in pixels where neither the settings nor the weights say one."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One classifier on the test images, in percent.
+
+    Attributes:
+        classifier: what it is, in words.
+        accuracy: overall accuracy.
+        low: lower end of the 95 % bootstrap interval of `accuracy`.
+        high: its upper end.
+        average_accuracy: mean over classes of the share of their images that are right.
+    """
+
+    classifier: str
+    accuracy: float
+    low: float
+    high: float
+    average_accuracy: float
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What an evaluation found, and all that is needed to repeat it.
+
+    Attributes:
+        kind: knn or linear.
+        scores: one for every k, or the one of the linear probe.
+        chance: percent reached by always naming the commonest class of train.
+        classes: number of classes.
+        train_images: images with features in train.
+        test_images: images with features in test.
+        protocol: weights, backbone, size, mean, std, precision, seed and the rules of the classifier.
+        sweep: for linear, each C with its accuracy in percent on the validation part of train.
+        skipped: unreadable files with the reason.
+    """
+
+    kind: str
+    scores: tuple[Score, ...]
+    chance: float
+    classes: int
+    train_images: int
+    test_images: int
+    protocol: dict[str, Any]
+    sweep: tuple[dict[str, Any], ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> EvaluateResult:
+    """Score frozen features by kNN or a linear probe, print a table, write JSON where `config.out` says.
+
+    Raises:
+        UsageError: weights, folder, lists or numbers that do not fit together.
+        CmidError: features that are not finite, no readable image, or `out` cannot be written.
+    """
+    if kind not in ("knn", "linear"):
+        raise UsageError(f"Expected an evaluation by knn or linear, found {kind!r}.")
+    if config.bootstrap < 1:
+        raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
+    if config.out and Path(config.out).is_dir():
+        raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
+    sides = LabelledFolder(config.data).split(config.train_list, config.test_list, seed=config.seed)
+    device = resolve_device(config.accelerator)
+    precision = resolve_precision(config.precision, device)
+    backbone, metadata, weights = resolve_weights(config)
+    protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
+    skipped: dict[str, str] = {}
+    console = Console()
+    (train, train_y), (test, test_y) = (
+        extract_features(
+            backbone.to(device), _batches(side, name, protocol, config, skipped, console), device, precision
+        )
+        for side, name in zip(sides, ("train", "test"), strict=True)
+    )
+    predicted, rules, sweep = (_knn if kind == "knn" else _linear)(config, train, train_y, test)
+    commonest = Counter(train_y.tolist()).most_common(1)[0][0]
+    result = EvaluateResult(
+        kind=kind,
+        scores=tuple(_score(name, classes, test_y, config) for name, classes in predicted.items()),
+        chance=100 * (test_y == commonest).double().mean().item(),
+        classes=len(sides[0].classes),
+        train_images=len(train),
+        test_images=len(test),
+        protocol=protocol | rules,
+        sweep=sweep,
+        skipped=skipped,
+    )
+    _show(result, console)
+    if config.out:
+        _write(result, Path(config.out))
+    return result
+
+
+def resolve_weights(config: EvaluateConfig) -> tuple[Backbone, BackboneMetadata, str]:
+    """The backbone that `config.weights` means, what is known of it, and where it is from.
+
+    A run directory means its last checkpoint, or its backbone.safetensors where the checkpoints are gone.
+
+    Raises:
+        UsageError: nothing there, not weights, another backbone than asked for, or bands that are not read.
+    """
+    path = Path(config.weights)
+    if config.weights == "random":
+        if config.backbone is None:
+            raise UsageError("Random weights need to know of what: give --backbone, such as --backbone resnet18.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            backbone: Backbone = create_backbone(config.backbone, mask_stage=None, img_size=config.size)
+        views = ViewConfig()
+        metadata = BackboneMetadata(config.backbone, which="random", mean=views.mean, std=views.std)
+        return backbone, metadata, f"random, seed {config.seed}"
+    if path.is_dir() and not (path / "checkpoints" / "last.ckpt").is_file():
+        if not (path / "backbone.safetensors").is_file():
+            raise UsageError(
+                f"{path} has neither checkpoints/last.ckpt nor backbone.safetensors. Expected a run directory, a file "
+                "of weights, or the word random."
+            )
+        path = path / "backbone.safetensors"
+    if path.is_dir() or path.suffix == ".ckpt":
+        checkpoint = checkpoint_of(path)
+        path = checkpoint.path
+        backbone, metadata = backbone_of_checkpoint(checkpoint)
+    else:
+        backbone, metadata = load_backbone(path, name=config.backbone)
+    if config.backbone not in (None, metadata.backbone):
+        raise UsageError(
+            f"{path} holds {metadata.backbone}, but {config.backbone} was asked for. Leave --backbone out."
+        )
+    if metadata.in_chans != 3:
+        raise UsageError(f"Folders are read as 3 bands (RGB), but {path} is for {metadata.in_chans} bands.")
+    return backbone, metadata, str(path)
+
+
+def _protocol(config: EvaluateConfig, metadata: BackboneMetadata, weights: str) -> dict[str, Any]:
+    mean = config.mean or metadata.mean or IMAGENET_DEFAULT_MEAN
+    std = config.std or metadata.std or IMAGENET_DEFAULT_STD
+    if len(mean) != metadata.in_chans or len(std) != metadata.in_chans or min(std) <= 0:
+        raise UsageError(f"mean and std need {metadata.in_chans} values each, std above 0; found {mean} and {std}.")
+    return {
+        "weights": weights,
+        "backbone": summary(metadata),
+        "data": config.data,
+        "train_list": config.train_list,
+        "test_list": config.test_list,
+        "size": config.size or metadata.size or UNKNOWN_SIZE,
+        "mean": mean,
+        "std": std,
+        "resize": "shorter side to size, centre crop",
+        "features": "last map, mean over positions",
+        "seed": config.seed,
+        "bootstrap": config.bootstrap,
+    }
+
+
+def _batches(
+    side: LabelledImages,
+    name: str,
+    protocol: dict[str, Any],
+    config: EvaluateConfig,
+    skipped: dict[str, str],
+    console: Console,
+) -> Iterator[Batch]:
+    """Normalised images and labels; unreadable files are noted in `skipped`."""
+    device = resolve_device(config.accelerator)
+    loader = ImageLoader(side, protocol["size"], batch_size=config.batch_size, workers=config.workers)
+    told = track(loader, f"Features of {name}", console=console, transient=True, disable=not console.is_terminal)
+    for batch in told:
+        assert batch.labels is not None
+        yield normalise(batch.images.to(device), protocol["mean"], protocol["std"]), batch.labels
+    skipped.update({side.name(i): reason for i, reason in loader.skipped.items()})
+
+
+_Found = tuple[dict[str, Tensor], dict[str, Any], tuple[dict[str, Any], ...]]
+
+
+def _knn(config: EvaluateConfig, train: Tensor, train_y: Tensor, test: Tensor) -> _Found:
+    predicted = knn_predict(train, train_y, test, config.k, config.temperature)
+    vote = "majority" if config.temperature is None else f"exp(cosine / {config.temperature:g})"
+    rules = {"similarity": "cosine", "vote": vote, "ties": "class of the nearest neighbour among those that tie"}
+    return {f"kNN, k = {k}": classes for k, classes in predicted.items()}, rules, ()
+
+
+def _linear(config: EvaluateConfig, train: Tensor, train_y: Tensor, test: Tensor) -> _Found:
+    probe = linear_probe(train, train_y, test, config.regularisation, config.validation_share, config.seed)
+    sweep = tuple(
+        {"C": p.regularisation, "validation_accuracy": 100 * p.validation_accuracy, "converged": p.converged}
+        for p in probe.sweep
+    )
+    rules = {
+        "probe": "standardised features, multinomial logistic regression (L-BFGS)",
+        "C": probe.chosen,
+        "C_chosen_on": f"{config.validation_share:.0%} of each class of train; then fitted on all of train",
+        "converged": probe.converged,
+    }
+    return {f"linear, C = {probe.chosen:g}": probe.predicted}, rules, sweep
+
+
+def _score(classifier: str, predicted: Tensor, labels: Tensor, config: EvaluateConfig) -> Score:
+    interval = accuracy_interval((predicted == labels).numpy(), config.bootstrap, config.seed)
+    average = 100 * average_accuracy(predicted, labels)
+    return Score(
+        classifier, 100 * overall_accuracy(predicted, labels), 100 * interval.low, 100 * interval.high, average
+    )
+
+
+def _show(result: EvaluateResult, console: Console) -> None:
+    table = Table(title=f"Frozen features on {result.protocol['data']}", title_justify="left")
+    for column in ("classifier", "accuracy %", "95 % interval", "mean per class %"):
+        table.add_column(column, justify="left" if column == "classifier" else "right")
+    for s in result.scores:
+        table.add_row(s.classifier, f"{s.accuracy:.2f}", f"{s.low:.2f} to {s.high:.2f}", f"{s.average_accuracy:.2f}")
+    table.add_row("chance (commonest class)", f"{result.chance:.2f}", "", f"{100 / result.classes:.2f}")
+    console.print(table)
+    p = result.protocol
+    lines = [
+        f"weights   {p['weights']} ({p['backbone']})",
+        f"images    {result.train_images} train, {result.test_images} test, {result.classes} classes",
+        f"input     {p['size']} px ({p['resize']}), mean {_numbers(p['mean'])}, std {_numbers(p['std'])}, "
+        f"precision {p['precision']} on {p['device']}",
+        f"features  {p['features']}",
+    ]
+    if result.kind == "knn":
+        lines.append(f"rule      {p['similarity']} similarity, vote by {p['vote']}; ties: {p['ties']}")
+    else:
+        lines.append(f"rule      {p['probe']}; C chosen on {p['C_chosen_on']}")
+        tried = ", ".join(f"{s['C']:g}: {s['validation_accuracy']:.2f}" for s in result.sweep)
+        lines += [f"sweep     C: validation accuracy %  {tried}"] if tried else []
+        lines += _cautions(result)
+    lines.append(f"interval  percentile bootstrap of the test images, {p['bootstrap']} resamples, seed {p['seed']}")
+    if result.skipped:
+        shown = [f"  {name}: {reason}" for name, reason in list(result.skipped.items())[:5]]
+        more = [f"  and {len(result.skipped) - 5} more"] if len(result.skipped) > 5 else []
+        lines += [f"skipped   {len(result.skipped)} unreadable files, not counted above", *shown, *more]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cautions(result: EvaluateResult) -> list[str]:
+    """What a reader of a linear score should know before trusting it."""
+    tried, said = [s["C"] for s in result.sweep], []
+    if len(tried) > 1 and result.protocol["C"] in (tried[0], tried[-1]):
+        said.append("caution   the best C is at the end of the sweep: widen --regularisation")
+    if not result.protocol["converged"]:
+        said.append("caution   the final fit did not converge")
+    return said
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.3g}" for value in values)
+
+
+def _write(result: EvaluateResult, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(asdict(result), indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise CmidError(f"{path} cannot be written: {error.strerror}. Choose another --out.") from error

@@ -1,0 +1,87 @@
+"""`cmid extract`: a run's backbone in a file of its own, without heads, teacher, queue or optimiser."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from cmid.commands.learners import build_learner
+from cmid.commands.settings import resolve
+from cmid.config import ExtractConfig, PretrainConfig
+from cmid.contracts import Backbone, Progress
+from cmid.errors import UsageError, did_you_mean
+from cmid.train import Checkpoint, load_learner, read_checkpoint
+from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
+
+
+def extract(config: ExtractConfig) -> Path:
+    """Write the backbone that `config` asks for and return the file.
+
+    Raises:
+        UsageError: no such run or checkpoint, a learner without that backbone, an existing file.
+        CmidError: a damaged checkpoint, or the file cannot be written.
+    """
+    checkpoint = checkpoint_of(config.run, config.checkpoint)
+    backbone, metadata = backbone_of_checkpoint(checkpoint, config.which)
+    out = Path(config.out) if config.out else checkpoint.path.parent.parent / "backbone.safetensors"
+    save_backbone(out, backbone, metadata, overwrite=config.overwrite)
+    megabytes = out.stat().st_size / 1e6
+    said = f"{summary(metadata)}, from {checkpoint.path}\n-> {out} ({megabytes:.1f} MB)"
+    Console().print(said, markup=False, highlight=False, soft_wrap=True)
+    return out
+
+
+def checkpoint_of(run: Path | str, which: str = "last") -> Checkpoint:
+    """The checkpoint `which` (last or best) of a run directory; a file is taken as it is."""
+    path = Path(run)
+    if not path.exists():
+        raise UsageError(f"No such run: {run}. Expected a run directory, or a .ckpt file in it.")
+    return read_checkpoint(path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path)
+
+
+def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tuple[Backbone, BackboneMetadata]:
+    """The student's or teacher's backbone as it was at a checkpoint, on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: the method has no such backbone, with those it has.
+        CmidError: the checkpoint does not hold what its settings describe.
+    """
+    settings = resolve(PretrainConfig, config=checkpoint.settings, source=str(checkpoint.path))
+    with torch.random.fork_rng(devices=[]):  # building draws weights: a run that goes on must not notice
+        learner = build_learner(settings)
+    load_learner(learner, checkpoint.learner_state, checkpoint.path)
+    backbones = learner.exported_backbones()
+    if which not in backbones:
+        raise UsageError(
+            f"{settings.method} in {checkpoint.path} has no backbone {which!r}.{did_you_mean(which, backbones)} "
+            f"It has: {', '.join(backbones)}."
+        )
+    return backbones[which].eval(), describe(settings, checkpoint.progress, which)
+
+
+def describe(settings: PretrainConfig, progress: Progress, which: str = "student") -> BackboneMetadata:
+    """What the file of a run's backbone says of it, after `progress`."""
+    per_step = settings.batch_size * settings.train.devices * settings.train.accumulate
+    return BackboneMetadata(
+        backbone=settings.backbone,
+        in_chans=settings.in_chans,
+        method=settings.method,
+        mode=settings.cmid.mode if settings.method == "cmid" else None,
+        which=which,
+        bands=("red", "green", "blue") if settings.in_chans == 3 else None,
+        mean=settings.views.mean,
+        std=settings.views.std,
+        size=settings.views.size,
+        epochs=round(progress.epoch, 3),
+        images_seen=progress.step * per_step,
+    )
+
+
+def summary(metadata: BackboneMetadata) -> str:
+    """The backbone in a line, such as `resnet18, cmid (exact), student, 10 epochs`."""
+    parts = [metadata.backbone]
+    if metadata.method:
+        parts += [metadata.method + (f" ({metadata.mode})" if metadata.mode else ""), metadata.which]
+    if metadata.epochs is not None:
+        parts.append(f"{metadata.epochs:g} epoch{'' if metadata.epochs == 1 else 's'}")
+    return ", ".join(parts)

@@ -1,0 +1,124 @@
+"""What leaves a run is its backbone, bit for bit, with where it comes from."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from cmid.commands.extract import extract
+from cmid.commands.learners import build_learner
+from cmid.config import CMIDConfig, ExtractConfig, PretrainConfig, TrainConfig, ViewConfig, as_plain
+from cmid.contracts import Progress
+from cmid.errors import CmidError, UsageError
+from cmid.train.checkpoints import FORMAT, write_checkpoint
+from cmid.zoo import load_backbone, read_metadata
+
+SETTINGS = PretrainConfig(
+    data="images",
+    backbone="resnet18",
+    batch_size=8,
+    cmid=CMIDConfig(queue_size=16, global_hidden=32, local_hidden=32, local_bottleneck=16, local_prototypes=32),
+    views=ViewConfig(size=64, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
+    train=TrainConfig(accumulate=2),
+)
+
+
+def write_run(folder, settings=SETTINGS, seed=0, name="last", epoch=1.5):
+    """A run directory as the trainer leaves it, of an untrained learner whose teacher is not its student."""
+    torch.manual_seed(seed)
+    learner = build_learner(settings)
+    for value in learner.teacher_backbone.parameters():
+        value.add_(0.01)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    state = {
+        "format": FORMAT,
+        "settings": as_plain(settings),
+        "learner": learner.state_dict(),
+        "progress": asdict(Progress(step=30, total_steps=60, epoch=epoch, total_epochs=3)),
+    }
+    write_checkpoint(folder / "checkpoints" / f"{name}.ckpt", state)
+    return learner
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_writes_the_student_into_the_run(run, capsys):
+    learner = write_run(run)
+    out = extract(ExtractConfig(run=str(run)))
+    assert out == run / "backbone.safetensors"
+    backbone, metadata = load_backbone(out)
+    for key, value in learner.backbone.weights().items():
+        assert torch.equal(backbone.weights()[key], value), key
+    assert (metadata.method, metadata.mode, metadata.which) == ("cmid", "exact", "student")
+    assert (metadata.backbone, metadata.in_chans, metadata.bands) == ("resnet18", 3, ("red", "green", "blue"))
+    assert (metadata.mean, metadata.std, metadata.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 64)
+    assert (metadata.epochs, metadata.images_seen) == (1.5, 30 * 2 * 8)
+    said = capsys.readouterr().out
+    assert "resnet18, cmid (exact), student, 1.5 epochs" in said and str(out) in said
+
+
+def test_teacher_best_and_pth(run):
+    best = write_run(run, seed=5, name="best", epoch=1.0)
+    out = run.parent / "elsewhere" / "teacher.pth"
+    extract(ExtractConfig(run=str(run), out=str(out), which="teacher", checkpoint="best"))
+    held = torch.load(out, weights_only=True)
+    assert held["metadata"]["which"] == "teacher" and held["metadata"]["epochs"] == 1.0
+    expected = best.teacher_backbone.weights()
+    assert held["state_dict"].keys() == expected.keys()
+    assert torch.equal(held["state_dict"]["conv1.weight"], expected["conv1.weight"])
+    assert not torch.equal(held["state_dict"]["conv1.weight"], best.backbone.weights()["conv1.weight"])
+
+
+def test_a_checkpoint_file_is_taken_as_it_is(run):
+    write_run(run, seed=5, name="best", epoch=1.0)
+    out = extract(ExtractConfig(run=str(run / "checkpoints" / "best.ckpt")))
+    assert out == run / "backbone.safetensors" and read_metadata(out).epochs == 1.0
+
+
+def test_never_replaces_a_file_unless_asked(run):
+    out = extract(ExtractConfig(run=str(run)))
+    before = out.read_bytes()
+    write_run(run, seed=9)
+    with pytest.raises(UsageError, match=r"backbone\.safetensors exists.*--overwrite"):
+        extract(ExtractConfig(run=str(run)))
+    assert out.read_bytes() == before
+    extract(ExtractConfig(run=str(run), overwrite=True))
+    assert out.read_bytes() != before
+
+
+def test_random_numbers_of_the_caller_go_on_undisturbed(run):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    extract(ExtractConfig(run=str(run)))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_vit_of_another_size_than_timms(tmp_path):
+    settings = PretrainConfig(
+        data="images", backbone="vit_tiny_patch16_224", cmid=SETTINGS.cmid, views=ViewConfig(size=96)
+    )
+    learner = write_run(tmp_path / "run", settings)
+    backbone, _ = load_backbone(extract(ExtractConfig(run=str(tmp_path / "run"))))
+    assert torch.equal(backbone.weights()["pos_embed"], learner.backbone.weights()["pos_embed"])
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UsageError, match="No such run"):
+        extract(ExtractConfig(run=str(tmp_path / "none")))
+    with pytest.raises(UsageError, match="Expected a checkpoint at"):
+        extract(ExtractConfig(run=str(tmp_path)))
+
+
+def test_a_checkpoint_that_is_not_of_its_settings(run):
+    path = run / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    state["settings"]["backbone"] = "resnet34"
+    write_checkpoint(path, state)
+    with pytest.raises(CmidError, match="another architecture"):
+        extract(ExtractConfig(run=str(run)))
+    assert not (run / "backbone.safetensors").exists()
