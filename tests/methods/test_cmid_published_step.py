@@ -10,7 +10,7 @@ from cmid.config import CMIDConfig, OptimizerConfig
 from cmid.contracts import Progress, View, Views
 from cmid.methods.cmid import CMID
 from cmid.ops.matching import nearest_positions
-from cmid.train.optimisers import build_optimizer
+from cmid.train.optimisers import build_optimiser
 from tests.conftest import fill_by_formula, formula
 
 NAMES = [  # ours, theirs; the first that fits
@@ -69,7 +69,7 @@ def step(reference, learner):
         torch.arange(4),
     )
     masks, masked = (r["mask"].bool(), r["view_mask"].bool()), (images["mim_img"], images["view_mim_img"])
-    optimizer = build_optimizer(learner, OptimizerConfig(lr=1e-3, lr_reference_batch=0))
+    optimizer = build_optimiser(learner, OptimizerConfig(), lr=1e-3)
     left = []
     for count in range(2):
         learner.before_step(Progress(step=count, total_steps=1000))

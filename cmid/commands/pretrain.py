@@ -1,0 +1,154 @@
+"""`cmid pretrain`: a folder of unlabelled images becomes a backbone, and a page that shows what it learned."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from cmid.commands.learners import build_learner
+from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain
+from cmid.data.augment import BatchAugment
+from cmid.data.folder import FolderSource
+from cmid.data.images import ImageLoader
+from cmid.data.labelled import LabelledFolder
+from cmid.data.sources import ImageSource
+from cmid.data.views import ViewLoader
+from cmid.errors import UsageError
+from cmid.evaluation.online import FeatureSpread, OnlineKnn
+from cmid.ops.normalise import normalise
+from cmid.train import FitResult, Probe, RunDirectory, fit, resolve_device, resolve_precision
+
+SPREAD_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a pre-training run left.
+
+    Attributes:
+        run: its directory.
+        backbone: the student's weights, `.safetensors`.
+        report: the page, where one was asked for.
+        fit: the trainer's own account.
+    """
+
+    run: Path
+    backbone: Path
+    report: Path | None
+    fit: FitResult
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Train, write the backbone, draw the report.
+
+    Raises:
+        UsageError: the request cannot be carried out: nothing has been trained or overwritten.
+        CmidError: a failure while training; what the run had saved is still there.
+    """
+    config = _settled(config)
+    source = FolderSource(config.data, limit=config.limit, seed=config.seed)
+    loader = ViewLoader(
+        source,
+        config.views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.train.workers,
+        max_bad_share=config.max_bad_share,
+        pin_memory=resolve_device(config.train.accelerator).type == "cuda",
+    )
+    torch.manual_seed(config.seed)
+    learner = build_learner(config)
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"{config.method} ({config.cmid.mode}) on {config.backbone}: {len(source):,} images of {config.data}, "
+        f"views of {config.views.size} px, {config.epochs} epochs"
+    )
+    with RunDirectory(config.out) as run:
+        done = fit(
+            learner,
+            loader,
+            prepare=BatchAugment(config.views),
+            run=run,
+            epochs=config.epochs,
+            seed=config.seed,
+            optimizer=config.optimizer,
+            train=config.train,
+            images_per_batch=config.batch_size,
+            settings=as_plain(config),
+            probes=build_probes(config, source),
+            resume=config.resume,
+        )
+        if loader.skipped:
+            console.print(f"{len(loader.skipped)} images could not be read and were skipped: {run.skipped}")
+    return _leave_results(config, done, console)
+
+
+def _settled(config: PretrainConfig) -> PretrainConfig:
+    """The settings with what follows from others filled in, and checked as far as needs no data."""
+    if not config.data:
+        raise UsageError("no images given: name a folder of images or a list file, as in `cmid pretrain images/`")
+    if config.batch_size < 2:
+        raise UsageError(
+            f"batch_size must be at least 2 (batch-norm, and telling images apart), found {config.batch_size}"
+        )
+    if config.in_chans != 3:
+        raise UsageError(f"in_chans is {config.in_chans}; image folders are read as RGB so far: leave it at 3")
+    for name, values in (("mean", config.views.mean), ("std", config.views.std)):
+        if len(values) != config.in_chans:
+            raise UsageError(f"views.{name} has {len(values)} values for {config.in_chans} bands: give one a band")
+    if config.cmid.mode == "parity" and not config.views.squash:
+        # The published positions are shares of the squashed image; elsewhere they would mean nothing.
+        config = replace(config, views=replace(config.views, squash=True))
+    return config
+
+
+def build_probes(config: PretrainConfig, source: ImageSource) -> list[Probe]:
+    """The spread of features on some of the run's own images, and kNN where a labelled folder is named."""
+    precision = resolve_precision(config.train.precision, resolve_device(config.train.accelerator))
+    some = FolderSource(config.data, limit=min(SPREAD_IMAGES, len(source)), seed=config.seed)
+    probes: list[Probe] = [FeatureSpread(batches_of(some, config), precision=precision)]
+    if config.knn.data:
+        train, test = LabelledFolder(config.knn.data).split(config.knn.train_list, config.knn.test_list)
+        probes.append(
+            OnlineKnn(
+                batches_of(train, config),
+                batches_of(test, config),
+                k=config.knn.k,
+                every_epochs=config.knn.every_epochs,
+                precision=precision,
+            )
+        )
+    return probes
+
+
+def batches_of(source: ImageSource, config: PretrainConfig) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Whole images of `source` as the backbone sees them, with labels (zeros where there are none), each time anew."""
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        loader = ImageLoader(source, config.views.size, batch_size=64, workers=config.train.workers)
+        for batch in loader:
+            labels = torch.zeros_like(batch.indices) if batch.labels is None else batch.labels
+            yield normalise(batch.images, config.views.mean, config.views.std), labels
+
+    return batches
+
+
+def _leave_results(config: PretrainConfig, done: FitResult, console: Console) -> PretrainResult:
+    """The backbone's own file and the report, and where they are."""
+    from cmid.commands.extract import extract
+
+    backbone = extract(ExtractConfig(run=str(done.run), overwrite=True))
+    page = None
+    if config.report:
+        from cmid.commands.report import report
+
+        page = report(ReportConfig(run=str(done.run)))
+    console.print(f"backbone: {backbone}")
+    if page:
+        console.print(f"report:   {page}  (open it in a browser)")
+    if config.knn.data:
+        console.print(f"next:     cmid evaluate linear {done.run} {config.knn.data}")
+    return PretrainResult(done.run, backbone, page, done)
