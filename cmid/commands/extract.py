@@ -56,12 +56,21 @@ def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tu
             f"{settings.method} in {checkpoint.path} has no backbone {which!r}.{did_you_mean(which, backbones)} "
             f"It has: {', '.join(backbones)}."
         )
-    return backbones[which].eval(), describe(settings, checkpoint.progress, which)
+    batches = checkpoint.state.get("fixed", {}).get("batches_per_epoch")
+    return backbones[which].eval(), describe(settings, checkpoint.progress, which, batches)
 
 
-def describe(settings: PretrainConfig, progress: Progress, which: str = "student") -> BackboneMetadata:
-    """What the file of a run's backbone says of it, after `progress`."""
-    per_step = settings.batch_size * settings.train.devices * settings.train.accumulate
+def describe(
+    settings: PretrainConfig, progress: Progress, which: str = "student", batches: int | None = None
+) -> BackboneMetadata:
+    """What the file of a run's backbone says of it, after `progress`; `batches` is of one process and epoch.
+
+    Without `batches` the images seen are known only where every optimiser step takes one batch.
+    """
+    if batches is None and settings.train.accumulate == 1:
+        done: int | None = progress.step
+    else:
+        done = None if batches is None else round(progress.epoch * batches)
     return BackboneMetadata(
         backbone=settings.backbone,
         in_chans=settings.in_chans,
@@ -73,7 +82,7 @@ def describe(settings: PretrainConfig, progress: Progress, which: str = "student
         std=settings.views.std,
         size=settings.views.size,
         epochs=round(progress.epoch, 3),
-        images_seen=progress.step * per_step,
+        images_seen=None if done is None else done * settings.batch_size * settings.train.devices,
     )
 
 

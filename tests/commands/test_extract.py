@@ -1,11 +1,11 @@
 """What leaves a run is its backbone, bit for bit, with where it comes from."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from cmid.commands.extract import extract
+from cmid.commands.extract import describe, extract
 from cmid.commands.learners import build_learner
 from cmid.config import CMIDConfig, ExtractConfig, PretrainConfig, TrainConfig, ViewConfig, as_plain
 from cmid.contracts import Progress
@@ -19,11 +19,11 @@ SETTINGS = PretrainConfig(
     batch_size=8,
     cmid=CMIDConfig(queue_size=16, global_hidden=32, local_hidden=32, local_bottleneck=16, local_prototypes=32),
     views=ViewConfig(size=64, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
-    train=TrainConfig(accumulate=2),
+    train=TrainConfig(accumulate=2),  # of 41 batches the last step of an epoch takes one
 )
 
 
-def write_run(folder, settings=SETTINGS, seed=0, name="last", epoch=1.5):
+def write_run(folder, settings=SETTINGS, seed=0, name="last", epoch=62 / 41):
     """A run directory as the trainer leaves it, of an untrained learner whose teacher is not its student."""
     torch.manual_seed(seed)
     learner = build_learner(settings)
@@ -34,7 +34,8 @@ def write_run(folder, settings=SETTINGS, seed=0, name="last", epoch=1.5):
         "format": FORMAT,
         "settings": as_plain(settings),
         "learner": learner.state_dict(),
-        "progress": asdict(Progress(step=30, total_steps=60, epoch=epoch, total_epochs=3)),
+        "fixed": {"batches_per_epoch": 41},
+        "progress": asdict(Progress(step=31, total_steps=63, epoch=epoch, total_epochs=3)),
     }
     write_checkpoint(folder / "checkpoints" / f"{name}.ckpt", state)
     return learner
@@ -56,9 +57,15 @@ def test_writes_the_student_into_the_run(run, capsys):
     assert (metadata.method, metadata.mode, metadata.which) == ("cmid", "exact", "student")
     assert (metadata.backbone, metadata.in_chans, metadata.bands) == ("resnet18", 3, ("red", "green", "blue"))
     assert (metadata.mean, metadata.std, metadata.size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 64)
-    assert (metadata.epochs, metadata.images_seen) == (1.5, 30 * 2 * 8)
+    assert (metadata.epochs, metadata.images_seen) == (1.512, 62 * 8)
     said = capsys.readouterr().out
-    assert "resnet18, cmid (exact), student, 1.5 epochs" in said and str(out) in said
+    assert "resnet18, cmid (exact), student, 1.512 epochs" in said and str(out) in said
+
+
+def test_images_seen_are_told_only_where_they_are_known():
+    progress = Progress(step=31, total_steps=63, epoch=62 / 41, total_epochs=3)
+    assert describe(SETTINGS, progress).images_seen is None
+    assert describe(replace(SETTINGS, train=TrainConfig(devices=2)), progress).images_seen == 31 * 8 * 2
 
 
 def test_teacher_best_and_pth(run):
