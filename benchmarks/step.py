@@ -1,0 +1,148 @@
+"""What a CMID step costs beyond the backbone work it contains, and how much memory it takes.
+
+Opponent: the bare backbone work of the same step, which is also its physical limit: two masked student forwards and
+backwards and two teacher forwards, in the same precision and memory format, in the same process, in turn.
+
+    python benchmarks/step.py --backbone resnet50 --batch 16          # overhead
+    python benchmarks/step.py --backbone resnet50 --batch 16 --memory # peak memory, in a process of its own
+
+The published code's step was 1.28 times its bare work at batch 16 and 1.15 at batch 8 (float32, two cores).
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from cmid.backbones import create_backbone
+from cmid.config import CMIDConfig, OptimizerConfig, ViewConfig
+from cmid.contracts import Progress, View, Views
+from cmid.data.augment import BatchAugment
+from cmid.methods.cmid import CMID
+from cmid.ops.masking import fill_with_mean, to_pixels
+from cmid.train.hardware import cpu_multiplies_bf16, resolve_precision
+from cmid.train.optimisers import build_optimiser
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def uint8_batch(batch, size):
+    """A batch as the workers cut it; two crops that overlap."""
+    generator = torch.Generator().manual_seed(0)
+    crops = []
+    for _ in range(2):
+        start = torch.rand(batch, 2, generator=generator) * 60
+        images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+        crops.append(View(images, torch.cat((start, start + 180), 1), torch.rand(batch, generator=generator) < 0.5))
+    return Views(tuple(crops), torch.arange(batch))
+
+
+class Steps:
+    """The two sides, on one set of weights."""
+
+    def __init__(self, arguments):
+        self.precision = resolve_precision(arguments.precision, torch.device("cpu"))
+        self.learner = CMID(create_backbone(arguments.backbone, img_size=arguments.size), CMIDConfig()).train()
+        self.format = torch.channels_last if self.learner.backbone.norm == "batch" else torch.contiguous_format
+        self.learner.to(memory_format=self.format)
+        self.optimiser = build_optimiser(self.learner, OptimizerConfig(), lr=1e-4)
+        self.raw = uint8_batch(arguments.batch, arguments.size)
+        self.augment = BatchAugment(ViewConfig(size=arguments.size))
+        self.views = self.in_format(self.augment(self.raw))
+        self.count = 0
+
+    def in_format(self, views):
+        return Views(tuple(v.with_images(v.images.contiguous(memory_format=self.format)) for v in views), views.indices)
+
+    def autocast(self):
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def method(self):
+        """All that the trainer does with a batch that is ready, optimiser and teacher included."""
+        self.learner.before_step(Progress(self.count, 1000))
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.autocast():
+            loss = sum(self.learner(self.views).values())
+        loss.backward()
+        self.optimiser.step()
+        self.count += 1
+        self.learner.after_step(Progress(self.count, 1000))
+
+    def bare(self):
+        """The backbone's share of it."""
+        student, teacher = self.learner.backbone, self.learner.teacher_backbone
+        student.zero_grad(set_to_none=True)
+        with self.autocast():
+            masks = [self.learner._draw_mask(v) for v in self.views]
+            hidden = [fill_with_mean(v.images, to_pixels(m, v.images.shape[-2:])) for v, m in zip(self.views, masks)]  # noqa: B905
+            outputs = [student(images, mask).last for images, mask in zip(hidden, masks)]  # noqa: B905
+            with torch.no_grad():
+                for view in self.views:
+                    teacher(view.images)
+        sum(o.float().mean() for o in outputs).backward()
+
+    def augmentation(self):
+        """The colours of a batch, on the device."""
+        self.in_format(self.augment(self.raw))
+
+
+def seconds(act):
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    act()
+    return time.perf_counter() - begin
+
+
+def main():
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--precision", default="auto", choices=["auto", "32", "bf16"])
+    parser.add_argument("--memory", action="store_true", help="only two whole steps, and this process's peak memory")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    steps = Steps(arguments)
+    found = {
+        "backbone": arguments.backbone, "batch": arguments.batch, "size_px": arguments.size,
+        "precision": steps.precision, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "cpu": processor(), "bf16_units": cpu_multiplies_bf16(),
+    }  # fmt: skip
+    if arguments.memory:
+        steps.method()
+        steps.method()
+        found["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    else:
+        steps.method()
+        steps.bare()
+        pairs = [(seconds(steps.method), seconds(steps.bare)) for _ in range(arguments.repeats)]
+        ratios = sorted(a / b for a, b in pairs)
+        colours = statistics.median(seconds(steps.augmentation) for _ in range(arguments.repeats))
+        whole = statistics.median(a for a, _ in pairs)
+        found |= {
+            "step_s": whole, "bare_s": statistics.median(b for _, b in pairs),
+            "ratio": statistics.median(ratios), "ratio_range": [ratios[0], ratios[-1]], "repeats": arguments.repeats,
+            "augmentation_share": colours / whole,
+        }  # fmt: skip
+    print(json.dumps(found, indent=1))
+    RESULTS.mkdir(exist_ok=True)
+    name = f"step_{arguments.backbone}_b{arguments.batch}_{steps.precision}{'_memory' * arguments.memory}.json"
+    (RESULTS / name).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def processor():
+    """The CPU's name."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
