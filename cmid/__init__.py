@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from cmid.commands import VERBS, carry_out
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cmid.commands.evaluate import EvaluateResult
+    from cmid.commands.generate import GenerateResult
+    from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
 
 StrPath = str | PathLike[str]
@@ -27,7 +32,7 @@ __all__ = ["demo", "evaluate", "extract", "generate", "pretrain", "recipes", "re
 
 def pretrain(
     data: StrPath | None = None, *, recipe: str | None = None, config: Settings | None = None, **settings: Any
-) -> Any:
+) -> "PretrainResult":
     """Pre-train a backbone on unlabelled images.
 
     Precedence: defaults < `recipe` < `config` < the keywords.
@@ -39,7 +44,7 @@ def pretrain(
         settings: fields of `cmid.config.PretrainConfig`: `out="runs/a"`, `epochs=10`, `views={"size": 96}`.
 
     Returns:
-        What `cmid.commands.pretrain.pretrain` returns.
+        The run's directory, its backbone file, its report and the trainer's account.
 
     Raises:
         UsageError: an unknown recipe or setting (with the nearest names), a wrong value, no images, a run that
@@ -49,7 +54,7 @@ def pretrain(
     return carry_out("pretrain", _given(settings, data=data), recipe=recipe, config=config)
 
 
-def extract(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+def extract(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "Path":
     """Write a run's backbone to a file of its own, .safetensors or .pth.
 
     Args:
@@ -58,7 +63,7 @@ def extract(run: StrPath | None = None, *, config: Settings | None = None, **set
         settings: fields of `cmid.config.ExtractConfig`: `out="backbone.pth"`, `which="teacher"`.
 
     Returns:
-        What `cmid.commands.extract.extract` returns.
+        The file written.
 
     Raises:
         UsageError: no such run, a file that exists, an unknown setting.
@@ -73,7 +78,7 @@ def evaluate(
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> Any:
+) -> "EvaluateResult":
     """Score a backbone's frozen features on a labelled folder.
 
     Args:
@@ -84,7 +89,7 @@ def evaluate(
         settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`.
 
     Returns:
-        What `cmid.commands.evaluate.evaluate` returns.
+        The scores with their intervals.
 
     Raises:
         UsageError: an unknown kind or setting, weights or data that cannot be read.
@@ -92,7 +97,7 @@ def evaluate(
     return carry_out("evaluate", _given(settings, weights=weights, data=data), kind=kind, config=config)
 
 
-def generate(out: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+def generate(out: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "GenerateResult":
     """Draw overhead scenes with labels for every task, the same for the same seed.
 
     Args:
@@ -101,7 +106,7 @@ def generate(out: StrPath | None = None, *, config: Settings | None = None, **se
         settings: fields of `cmid.config.GenerateConfig`: `count=200`, `size=256`, `seed=0`.
 
     Returns:
-        What `cmid.commands.generate.generate` returns.
+        What was written, and where.
 
     Raises:
         UsageError: a folder with files in it, an unknown setting.
@@ -109,7 +114,7 @@ def generate(out: StrPath | None = None, *, config: Settings | None = None, **se
     return carry_out("generate", _given(settings, out=out), config=config)
 
 
-def report(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> Any:
+def report(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "Path":
     """Draw a run's report again, on other images or with another map if asked.
 
     Args:
@@ -118,7 +123,7 @@ def report(run: StrPath | None = None, *, config: Settings | None = None, **sett
         settings: fields of `cmid.config.ReportConfig`: `projection="pca"`, `labelled="UCMerced/"`.
 
     Returns:
-        What `cmid.commands.report.report` returns.
+        The page.
 
     Raises:
         UsageError: no such run, an unknown setting.

@@ -19,10 +19,12 @@ from cmid.errors import CmidError, UsageError, did_you_mean
 SOURCE = "command line"
 FILES = {"recipe": "NAME", "config": "FILE.yaml"}
 TRUTHS = {"true", "false", "yes", "no"}
-NOTES = """\
-Where a setting is given several times, the command line wins over --config, which wins over --recipe, wherever
-they stand. Lists are written 0.2,1. Dashes and underscores are the same. A true-or-false setting may stand
-alone (--resume) or be denied (--no-report)."""
+OF_RECIPES = ", which wins over --recipe"
+NOTES = (
+    f"Of a setting given several times, the command line's wins over --config{OF_RECIPES}, wherever they stand. "
+    "Lists are written 0.2,1. Dashes and underscores are the same. A true-or-false setting may stand alone "
+    "(--resume) or be denied (--no-report)."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -161,7 +163,7 @@ def _summary(verb: str) -> str:
 
 
 def _help(verb: str) -> str:
-    from argparse import SUPPRESS, RawDescriptionHelpFormatter
+    from argparse import SUPPRESS, HelpFormatter
 
     from cmid.commands.settings import field_types, make_parser
 
@@ -172,8 +174,8 @@ def _help(verb: str) -> str:
     parser = make_parser(
         kind,
         usage=" ".join([*parts, "[--setting value ...]"]),
-        epilog=NOTES,
-        formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=34),
+        epilog=NOTES if how.recipes else NOTES.replace(OF_RECIPES, ""),
+        formatter_class=lambda prog: HelpFormatter(prog, max_help_position=34),
     )
     if how.recipes:
         parser.add_argument("--recipe", metavar="NAME", help="Packaged settings; `cmid recipes` lists them.")

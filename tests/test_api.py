@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cmid
-from cmid.commands import VERBS
+from cmid.commands import VERBS, prepare
 from cmid.errors import UsageError
 
 HEAVY = {"torch", "lightning", "timm", "numpy", "yaml", "jsonargparse", "rich"}
@@ -57,6 +57,17 @@ def test_a_room_of_the_same_name_does_not_hide_its_verb():
 def test_a_wrong_call_says_what_is_wrong(call, says):
     with pytest.raises(UsageError, match=says):
         call()
+
+
+def test_a_run_from_python(tmp_path):
+    scenes = cmid.generate(tmp_path / "scenes", count=4, size=64, workers=1)
+    assert scenes.count == len(list(scenes.images.rglob("*.jpg"))) == 4
+    train = {"max_steps": 1, "accelerator": "cpu"}
+    run = cmid.pretrain(scenes.images, recipe="cmid-tiny", out=tmp_path / "run", train=train, report=False).run
+    kept = prepare("pretrain", {}, config=run / "settings.yaml")
+    given = {"data": scenes.images, "out": tmp_path / "run", "train": train, "report": False}
+    assert kept == prepare("pretrain", given, recipe="cmid-tiny")
+    assert cmid.extract(run, out=tmp_path / "backbone.pth") == tmp_path / "backbone.pth"
 
 
 def test_recipes_are_looked_up():

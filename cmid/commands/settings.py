@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: str) -> dict[str, Any]:
     """`settings` flat, every name known and every value of its field's type; `source` names them in errors."""
-    parser = _converter(kind)
+    parser = _converter(kind)  # type: ignore[arg-type]
     return {
         name: _convert(parser, name, known[name], value, source)
         for name, value in _flatten(_plain(settings), known, source)

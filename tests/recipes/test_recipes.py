@@ -102,14 +102,12 @@ def two_steps(images, out, name, *more):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_two_steps_of_a_small_one(images, tmp_path, name):
-    pytest.importorskip("cmid.commands.pretrain")
     two_steps(images, tmp_path / "run", name)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_two_steps_of_a_published_one(images, tmp_path, name):
-    pytest.importorskip("cmid.commands.pretrain")
     two_steps(
         images, tmp_path / "run", name, "--backbone=resnet18", "--views.size=64", "--train.devices=1",
-        "--cmid.local_matches=2", "--cmid.local_prototypes=64", "--cmid.local_hidden=64",
+        "--cmid.local_matches=2", "--cmid.local_prototypes=64", "--cmid.local_hidden=64", "--cmid.global_hidden=64",
     )  # fmt: skip
