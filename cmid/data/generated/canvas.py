@@ -5,7 +5,6 @@ smooths the edges; shadows have a canvas of their own because they darken whatev
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import atan2, cos, sin
 
 import numpy as np
@@ -15,23 +14,6 @@ from cmid.data.generated.materials import CHANGED, CODE
 
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Box:
-    """An object on the canvas.
-
-    Attributes:
-        name: its class under DOTA's name.
-        corners: four (x, y) in pixels of the image, clockwise on screen, the image spanning 0 to its size.
-        difficult: True where the image's edge cuts it or something hides much of it.
-        material: name of the material it is made of.
-    """
-
-    name: str
-    corners: tuple[Point, Point, Point, Point]
-    difficult: bool
-    material: str
 
 
 class Canvas:
@@ -75,7 +57,8 @@ class Canvas:
         self.towards_sun = (-self.sun[0] / length, -self.sun[1] / length)
         self.slope_light = slope_light
         self.flag = 0
-        self.boxes: list[Box] = []
+        self.used = {material}
+        self._objects: list[tuple[str, str, float, float, float, float, float]] = []
 
     # -- primitives, all in metres of the place ---------------------------------------------------------------
 
@@ -90,6 +73,7 @@ class Canvas:
 
     def polygon(self, points: Sequence[Point], colour: Colour, material: str) -> None:
         """A filled polygon."""
+        self.used.add(material)
         self._draw.polygon(self.fine(points), fill=_ink(colour, CODE[material] | self.flag))
 
     def quad(
@@ -98,6 +82,7 @@ class Canvas:
         """A filled rectangle around (x, y), `length` along `angle`."""
         flat = self._fine_rectangle(x, y, length, width, angle)
         if flat is not None:
+            self.used.add(material)
             self._draw.polygon(flat, fill=_ink(colour, CODE[material] | self.flag))
 
     def _fine_rectangle(self, x: float, y: float, length: float, width: float, angle: float) -> list[float] | None:
@@ -114,6 +99,7 @@ class Canvas:
 
     def disc(self, x: float, y: float, radius: float, colour: Colour, material: str) -> None:
         """A filled circle."""
+        self.used.add(material)
         r = radius * 2 / self.gsd
         u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
         self._draw.ellipse([u - r, v - r, u + r, v + r], fill=_ink(colour, CODE[material] | self.flag))
@@ -129,22 +115,21 @@ class Canvas:
         if not self.sees(*footprint[0], 200.0):
             return
         sx, sy = self.sun[0] * height, self.sun[1] * height
-        side = [sx * y - sy * x for x, y in footprint]
-        n, first, last = len(footprint), side.index(max(side)), side.index(min(side))
-        outline: list[Point] = []
-        i = first
-        one, other = [], []
-        while i != last:
-            one.append(footprint[i])
-            i = (i + 1) % n
-        one.append(footprint[last])
-        while i != first:
-            other.append(footprint[i])
-            i = (i + 1) % n
-        other.append(footprint[first])
-        if sum(sx * x + sy * y for x, y in one) / len(one) < sum(sx * x + sy * y for x, y in other) / len(other):
-            one, other = other, one
-        outline = [(x + sx, y + sy) for x, y in one] + other
+        n = len(footprint)
+        if n == 4:
+            # All corners but the far one where they are, all but the near one moved.
+            reach = [sx * x + sy * y for x, y in footprint]
+            far = reach.index(max(reach))
+            back, left, front, right = (footprint[(far + k) % 4] for k in (2, 3, 0, 1))
+            outline = [back, left, *((x + sx, y + sy) for x, y in (left, front, right)), right]
+        else:
+            side = [sx * y - sy * x for x, y in footprint]
+            first, last = side.index(max(side)), side.index(min(side))
+            one = [footprint[(first + k) % n] for k in range((last - first) % n + 1)]
+            other = [footprint[(last + k) % n] for k in range((first - last) % n + 1)]
+            if sum(sx * x + sy * y for x, y in one) / len(one) < sum(sx * x + sy * y for x, y in other) / len(other):
+                one, other = other, one
+            outline = [(x + sx, y + sy) for x, y in one] + other
         self._shade.polygon(self.fine(outline), fill=255)
 
     def cast_outline(self, outline: Sequence[Point], height: float, strength: int = 255) -> None:
@@ -162,10 +147,25 @@ class Canvas:
     # -- labels and results ------------------------------------------------------------------------------------
 
     def box(self, name: str, x: float, y: float, length: float, width: float, angle: float, material: str) -> None:
-        """Records an object that fills the rectangle around (x, y)."""
-        flat = [v / 2 + 0.25 for v in self.fine(rectangle(x, y, length, width, angle))]
-        corners = ((flat[0], flat[1]), (flat[2], flat[3]), (flat[4], flat[5]), (flat[6], flat[7]))
-        self.boxes.append(Box(name, corners, False, material))
+        """Records an object that fills the rectangle around (x, y), under its DOTA name."""
+        self._objects.append((name, material, x, y, length, width, angle))
+
+    def objects(self) -> tuple[list[tuple[str, str]], np.ndarray]:
+        """Name and material of the recorded objects, and their corners.
+
+        Returns:
+            N pairs, and `(N, 4, 2)` float64 x, y in pixels of the image, which spans 0 to its size; clockwise on
+            screen, the first side along the object's length.
+        """
+        names = [(name, material) for name, material, *_ in self._objects]
+        x, y, length, width, angle = np.array([row[2:] for row in self._objects], np.float64).reshape(-1, 5).T
+        scale, turn = 1 / self.gsd, self.turn_rad
+        u = self.size / 2 + scale * (cos(turn) * x - sin(turn) * y)
+        v = self.size / 2 + scale * (sin(turn) * x + cos(turn) * y)
+        along, up = np.cos(angle + turn) * scale / 2, np.sin(angle + turn) * scale / 2
+        ahead, aside = np.stack([along * length, up * length], -1), np.stack([-up * width, along * width], -1)
+        centre = np.stack([u, v], -1)
+        return names, np.stack([centre + i * ahead + j * aside for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))], 1)
 
     def mark_changed(self, changed: bool) -> None:
         """Whether what is drawn next exists at one date only."""
@@ -177,11 +177,19 @@ class Canvas:
         c, s = self._c * self.gsd / 2, self._s * self.gsd / 2
         return abs(c * x - s * y) < half and abs(s * x + c * y) < half
 
-    def rows_phase(self) -> tuple[np.ndarray, np.ndarray]:
-        """Metres along the place's x and y axes at each pixel, two `(size, size)` float32 arrays."""
-        axis = ((np.arange(self.size, dtype=np.float32) + 0.5) - self.size / 2) * np.float32(self.gsd)
-        c, s = np.float32(cos(self.turn_rad)), np.float32(sin(self.turn_rad))
-        return c * axis[None, :] + s * axis[:, None], -s * axis[None, :] + c * axis[:, None]
+    def waves(self, length: float) -> tuple[np.ndarray, np.ndarray]:
+        """Sine waves of `length` metres across the place's y and x axes, two `(size, size)` float32 arrays."""
+        axis = (np.arange(self.size) + 0.5 - self.size / 2) * (2 * np.pi * self.gsd / length)
+        c, s = cos(self.turn_rad), sin(self.turn_rad)
+
+        def wave(kx: float, ky: float) -> np.ndarray:
+            # sin(a + b), so that only two rows of sines are worked out.
+            a, b = kx * axis, ky * axis
+            rows = np.sin(b).astype(np.float32)[:, None] * np.cos(a).astype(np.float32)
+            rows += np.cos(b).astype(np.float32)[:, None] * np.sin(a).astype(np.float32)
+            return rows
+
+        return wave(-s, c), wave(c, s)
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour `(H, W, 4)` uint8 (the fourth meaningless), material `(H, W)` uint8, shadow `(H, W)` uint8."""

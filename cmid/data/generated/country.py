@@ -194,7 +194,7 @@ def river(plan: Plan) -> None:
     plan.ground, plan.foliage, plan.crown_m = lawn(plan), foliage(plan), rng.uniform(6, 9)
     plan.ground_material, plan.row_m = "meadow", rng.uniform(2.5, 5)
     reach, width = plan.reach + 12, rng.uniform(0.3, 0.85) * plan.half
-    course = wander(rng, reach, rng.uniform(0.1, 0.42) * plan.half, rng.uniform(0.35, 0.8) * plan.half, 36)
+    course = wander(rng, reach, rng.uniform(0.08, 0.36) * plan.half, rng.uniform(0.5, 0.9) * plan.half, 40)
     water = rng.choice(((62, 82, 84), (78, 98, 88), (124, 112, 84), (50, 68, 82), (140, 122, 92), (70, 92, 74)))
     for _ in range(rng.randint(3, 7)):
         colour, material = rng.choice(CROPS)
@@ -279,7 +279,7 @@ def beach(plan: Plan) -> None:
     surf, rough = rng.randint(1, 4), rng.uniform(0.4, 1.0)
     for k in range(surf):
         base = (0.0, 9.0, 21.0, 36.0)[k] + rng.uniform(-1, 3)
-        _breaker(plan, shore, base, (1.6 + 1.7 * k) * rough + 0.6)
+        _breaker(plan, shore, base, (1.2 + 1.0 * k) * rough + 0.6)
     back = -rng.uniform(0.35, 0.75) * plan.half - 8
     inland = moved(shore, back, rng, 2.5)
     top: list[Point] = [(reach, -reach - 80), (-reach, -reach - 80)]

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 
 from cmid.data.generated.canvas import Canvas
-from cmid.data.generated.materials import table
+from cmid.data.generated.materials import CODE, table
 from cmid.data.generated.texture import CROWN_PX, CROWN_TILE_PX, corner, crowns, sheets, window
 
 GRAIN, MOTTLE, TINT, CANOPY = table("grain"), table("mottle"), table("tint"), table("canopy")
@@ -80,7 +80,7 @@ class Light:
                 brightness * contrast * (1 - warmth),
             ),
             haze=(veil * 0.88, veil * 0.97, veil * 1.12),
-            blur=rng.uniform(0.02, 0.12) if rng.random() < 0.7 else rng.uniform(0.12, 0.27),
+            blur=max(0.0, rng.uniform(-0.14, 0.25)),
             noise=rng.uniform(0.8, 4.5),
         )  # fmt: skip
 
@@ -118,8 +118,7 @@ def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[n
     """
     size, tiles = canvas.size, sheets()
     colour, material, shadow = canvas.pixels()
-    present = np.zeros(256, bool)
-    present[material] = True
+    present = [CODE[name] for name in canvas.used]
 
     def strength(of: np.ndarray) -> np.ndarray | None:
         return of.take(material) if of[present].any() else None
@@ -143,10 +142,9 @@ def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[n
         share *= window(tiles["ripple"], size, corner(rng, size))
         texture += share
     if ROWS[present].any() or ACROSS[present].any():
-        along, across = canvas.rows_phase()
-        for of, phase in ((ROWS, across), (ACROSS, along)):
+        for of, wave in zip((ROWS, ACROSS), canvas.waves(ground.row_m), strict=True):
             if (share := strength(of)) is not None:
-                share *= np.sin(phase * np.float32(2 * np.pi / ground.row_m))
+                share *= wave
                 texture += share
     texture += np.float32(1)
     np.maximum(texture, np.float32(0.25), out=texture)
@@ -171,7 +169,8 @@ def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[n
         else:
             plane *= texture
         plane -= plane * dark * np.float32(light.dark[c] / 255)
-        soften(plane, light.blur)
+        if light.blur:
+            soften(plane, light.blur)
         # Each band reads its own place of the noise tile, a pixel apart.
         plane += noise[c : c + size, 2 - c : 2 - c + size] * np.float32(light.noise)
         plane += np.float32(light.haze[c] + 0.5)

@@ -146,15 +146,10 @@ def _plot(plan: Plan, street: _Street, x: float, y: float, side: int, width: flo
 
 
 def pad(
-    canvas: Canvas,
-    x: float,
-    y: float,
-    length: float,
-    width: float,
-    angle: float,
-    colour: Colour,
+    canvas: Canvas, x: float, y: float, length: float, width: float, angle: float, colour: Colour,
     material: str = "concrete",
-) -> None:
+) -> None:  # fmt: skip
+    """A rectangle of pavement or lawn."""
     canvas.quad(x, y, length, width, angle, colour, material)
 
 

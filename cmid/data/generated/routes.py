@@ -125,7 +125,9 @@ class _Over:
             middle = self.x + side * (width / 2 + 0.6)
             line: list[Point] = [(middle, -self.reach), (middle, self.reach)]
             _carriageway(plan, line, self.lanes, b.lit(self.asphalt, 1.08), Layer.ROAD)
-        plan.put(Layer.OVERHEAD, self.span, s.bridge, self.x, y, self.span + 14, 2 * width + 3, pi / 2, 7.0)
+        lines = [side * (3.0 + 3.6 * k) for side in (-1, 1) for k in range(1, self.lanes)]
+        deck = (self.span + 14, 2 * width + 3, pi / 2, 7.0, lines, 1.2)
+        plan.put(Layer.OVERHEAD, self.span, s.bridge, self.x, y, *deck)
         for side in (-1, 1):
             at = -self.reach
             while (at := at + plan.rng.uniform(10, 36)) < self.reach:
@@ -248,19 +250,23 @@ def airport(plan: Plan) -> None:
     if jets:
         roof = rng.choice(b.SHEETS[:3] + b.FLATS)
         y = top - 16
-        plan.build(2 * reach, b.flat, 0.0, y, 2 * reach, 26.0, 0.0, 14.0, roof, int(reach / 6), rng.random())
+        x = -reach
+        while x < reach:
+            wide = rng.uniform(45, 90)
+            plan.build(wide, b.flat, x + wide / 2, y, wide, 26.0, 0.0, 14.0, roof, int(wide / 7), rng.random())
+            x += wide
         x = -reach + 20
         while x < reach:
             plan.build(16, b.flat, x, top + 2, 4.0, 18.0, 0.0, 6.0, b.lit(roof, 0.92), 0, 0.0)
             x += pitch
-        bay_rows(plan, 0.0, y - 16 - reach / 2, 2 * reach, reach, 3.0, 0.5)
+        bay_rows(plan, 0.0, y - 42, 2 * reach, 34, 3.0, 0.5)
     else:
         x = -reach
         while x < reach:
             wide = rng.uniform(20, 34)
             plan.build(wide, b.hall, x + wide / 2, top - 10, wide - 4, 20.0, 0.0, 8.0, rng.choice(b.SHEETS), 1, False)
             x += wide
-        bay_rows(plan, 0.0, top - 60, 2 * reach, 60, 3.0, 0.4)
+        bay_rows(plan, 0.0, top - 44, 2 * reach, 34, 3.0, 0.4)
     runway = edge + rng.uniform(26, 40)
     asphalt = rng.choice(((92, 92, 96), (110, 110, 112), (78, 78, 82)))
     plan.add(Layer.ROAD, s.strip, [(-reach, runway + 12), (reach, runway + 12)], 32.0, asphalt, "asphalt")

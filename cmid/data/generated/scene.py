@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 
 from cmid.data.generated import country, residential, routes, works
-from cmid.data.generated.canvas import Box, Canvas
+from cmid.data.generated.canvas import Canvas, Point
 from cmid.data.generated.light import Ground, Light, expose
 from cmid.data.generated.materials import CHANGED, CODE, table
 from cmid.data.generated.plan import Plan
@@ -33,6 +33,21 @@ SMALLEST_PX = 64
 
 _SEMANTIC = table("semantic", np.uint8)
 _HIDES = np.isin(np.arange(256) % CHANGED, [CODE["tree"], CODE["bridge"], CODE["roof"]])
+
+
+@dataclass(frozen=True)
+class Box:
+    """An object of a scene.
+
+    Attributes:
+        name: its class under DOTA's name.
+        corners: four (x, y) in pixels of the image, clockwise on screen, the image spanning 0 to its size.
+        difficult: True where the image's edge cuts it or something hides much of it.
+    """
+
+    name: str
+    corners: tuple[Point, Point, Point, Point]
+    difficult: bool
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ def draw_scene(seed: int, index: int, size: int, *, second_date: bool = True) ->
     light = Light.draw(rng)
     first, second = Random(rng.getrandbits(64)), Random(rng.getrandbits(64))
     image, material, canvas = _take(plan, light, ground, 0, first)
-    boxes = _visible(canvas.boxes, material, size)
+    boxes = _visible(canvas, material)
     later = change = None
     if second_date:
         later, after, _ = _take(plan, Light.draw(second, light), ground, 1, second)
@@ -104,24 +119,25 @@ def _take(plan: Plan, light: Light, ground: Ground, date: int, rng: Random) -> t
     return image, material, canvas
 
 
-def _visible(boxes: list[Box], material: np.ndarray, size: int) -> tuple[Box, ...]:
-    """Drops objects mostly outside the picture or hidden, marks those partly so as difficult."""
-    if not boxes:
+def _visible(canvas: Canvas, material: np.ndarray) -> tuple[Box, ...]:
+    """The canvas's objects without those mostly outside the picture or hidden; those partly so are difficult."""
+    names, corners = canvas.objects()
+    if not names:
         return ()
-    corners = np.array([box.corners for box in boxes], np.float64)
     share = np.linspace(-0.42, 0.42, 6)
     centre = corners.mean(1)
     ahead, aside = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
     grid = centre[:, None, None] + share[:, None, None] * ahead[:, None, None] + share[:, None] * aside[:, None, None]
-    inside = ((grid >= 0) & (grid < size)).all(-1)
-    at = np.clip(grid, 0, size - 1).astype(np.intp)
+    inside = ((grid >= 0) & (grid < canvas.size)).all(-1)
+    at = np.clip(grid, 0, canvas.size - 1).astype(np.intp)
     under = material[at[..., 1], at[..., 0]]
-    own = np.array([CODE[box.material] for box in boxes], np.uint8)[:, None, None]
+    own = np.array([CODE[made_of] for _, made_of in names], np.uint8)[:, None, None]
     hidden = _HIDES[under] & ((under % CHANGED) != own) & inside
     shown = inside.mean((1, 2))
     covered = hidden.sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
-    kept = []
-    for box, part, lost in zip(boxes, shown, covered, strict=True):
-        if part >= 0.3 and lost <= 0.6:
-            kept.append(Box(box.name, box.corners, bool(part < 0.8 or lost > 0.3), box.material))
-    return tuple(kept)
+    difficult = (shown < 0.8) | (covered > 0.3)
+    boxes = []
+    for i in np.flatnonzero((shown >= 0.3) & (covered <= 0.6)):
+        a, b, c, d = ((x, y) for x, y in corners[i].tolist())
+        boxes.append(Box(names[i][0], (a, b, c, d), bool(difficult[i])))
+    return tuple(boxes)

@@ -194,13 +194,19 @@ def diamond(canvas: Canvas, x: float, y: float, side: float, angle: float, grass
     canvas.box("baseball-diamond", x, y, side, side, angle, "turf")
 
 
-def bridge(canvas: Canvas, x: float, y: float, length: float, width: float, angle: float, height: float) -> None:
-    """A straight road bridge with parapets and markings."""
+def bridge(
+    canvas: Canvas, x: float, y: float, length: float, width: float, angle: float, height: float,
+    lines: Sequence[float] = (0.0,), median: float = 0.0,
+) -> None:  # fmt: skip
+    """A straight road bridge with parapets, broken lines at the offsets `lines`, and a median `median` m wide."""
     canvas.cast(rectangle(x, y, length, width, angle), height)
     canvas.quad(x, y, length, width, angle, (186, 184, 178), "bridge")
     canvas.quad(x, y, length, width - 1.6, angle, (118, 118, 120), "bridge")
+    if median:
+        canvas.quad(x, y, length, median, angle, (176, 174, 168), "bridge")
     ends = placed([(-length / 2, 0), (length / 2, 0)], x, y, angle)
-    dashes(canvas, ends, 0.0, material="bridge")
+    for offset in lines:
+        dashes(canvas, ends, offset, material="bridge")
     canvas.box("bridge", x, y, length, width, angle, "bridge")
 
 

@@ -1,5 +1,6 @@
 """Things that come and go: cars, trucks, aircraft, ships. None of them counts as change."""
 
+from math import cos, sin
 from random import Random
 
 from cmid.data.generated.buildings import lit
@@ -22,13 +23,13 @@ def car(canvas: Canvas, x: float, y: float, angle: float, rng: Random) -> None:
     paint = rng.choice(PAINTS)
     canvas.cast_outline(rectangle(x, y, length, width, angle), 1.2)
     canvas.quad(x, y, length, width, angle, paint, "car")
-    ((cx, cy), (rx, ry)) = placed([(length * 0.18, 0), (-length * 0.10, 0)], x, y, angle)
+    ahead, aside = cos(angle) * length, sin(angle) * length
     glass = (48, 54, 62) if sum(paint) > 300 else (96, 104, 112)
-    canvas.quad(cx, cy, length * 0.13, width * 0.8, angle, glass, "car")
+    if canvas.gsd < 0.6:
+        canvas.quad(x + 0.18 * ahead, y + 0.18 * aside, length * 0.13, width * 0.8, angle, glass, "car")
     if canvas.gsd < 0.4:
-        canvas.quad(rx, ry, length * 0.34, width * 0.78, angle, lit(paint, 1.12), "car")
-        ((bx, by),) = placed([(-length * 0.34, 0)], x, y, angle)
-        canvas.quad(bx, by, length * 0.09, width * 0.76, angle, glass, "car")
+        canvas.quad(x - 0.10 * ahead, y - 0.10 * aside, length * 0.34, width * 0.78, angle, lit(paint, 1.12), "car")
+        canvas.quad(x - 0.34 * ahead, y - 0.34 * aside, length * 0.09, width * 0.76, angle, glass, "car")
     canvas.box("small-vehicle", x, y, length, width, angle, "car")
 
 

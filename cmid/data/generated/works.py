@@ -90,14 +90,16 @@ def crate(canvas: Canvas, x: float, y: float, rng: Random) -> None:
     canvas.quad(x, y, 6.1, 2.5, 0.0, colour, "clutter")
 
 
-def bay_rows(plan: Plan, x: float, y: float, wide: float, deep: float, pitch: float, full: float) -> None:
-    """Double rows of parking bays with aisles, filled to the share `full`."""
+def bay_rows(
+    plan: Plan, x: float, y: float, wide: float, deep: float, pitch: float, full: float, gaps: tuple[float, ...] = ()
+) -> None:
+    """Double rows of parking bays with aisles, filled to the share `full` but for the islands at x in `gaps`."""
     rng, depth, aisle = plan.rng, 5.0, 6.4
     count = int(wide / pitch)
     module = 2 * depth + aisle
     for k in range(int(deep / module)):
         for half in (0, 1):
-            row = y - deep / 2 + k * module + depth / 2 + half * (depth + (0 if k % 2 < 0 else aisle))
+            row = y - deep / 2 + k * module + depth / 2 + half * (depth + aisle)
             if not plan.sees(x, row, wide / 2 + depth):
                 continue
             visible = [i for i in range(count) if plan.sees(x + (i - count / 2 + 0.5) * pitch, row, 4)]
@@ -108,6 +110,8 @@ def bay_rows(plan: Plan, x: float, y: float, wide: float, deep: float, pitch: fl
             plan.add(Layer.MARKING, s.bays, middle, row, last - first + 1, pitch, depth, 0.0)
             for i in visible:
                 turn = pi / 2 if rng.random() < 0.5 else -pi / 2
+                if any(abs(x + (i - count / 2 + 0.5) * pitch - gap) < 2.4 for gap in gaps):
+                    continue
                 plan.move(3, full, v.car, x + (i - count / 2 + 0.5) * pitch, row + rng.uniform(-0.3, 0.3), turn)
 
 
@@ -122,11 +126,12 @@ def parking(plan: Plan) -> None:
     reach, full = plan.reach, rng.uniform(0.35, 0.95)
     grass, edge = lawn(plan), plan.half * rng.uniform(0.35, 0.9)
     pitch = rng.uniform(2.5, 2.9)
-    bay_rows(plan, 0.0, edge - reach, 2 * reach, 2 * reach, pitch, full)
+    islands = (-1.55 * plan.half, -0.5 * plan.half, 0.55 * plan.half, 1.6 * plan.half)
+    bay_rows(plan, 0.0, edge - reach, 2 * reach, 2 * reach, pitch, full, islands)
     module = 2 * 5.0 + 6.4
     for k in range(int(2 * reach / module) + 1):
-        y = edge - 2 * reach + k * module - 0.0
-        for x in (-1.55 * plan.half, -0.5 * plan.half, 0.55 * plan.half, 1.6 * plan.half):
+        y = edge - 2 * reach + k * module
+        for x in islands:
             if rng.random() < 0.75 and plan.sees(x, y, 6):
                 plan.put(Layer.LOW, 6, pad, x, y, 2.6, 10.2, 0.0, PAVEMENT)
                 plan.put(Layer.LOW, 6, pad, x, y, 2.0, 9.4, 0.0, grass, "grass")
@@ -135,6 +140,11 @@ def parking(plan: Plan) -> None:
         plan.move(
             3, 0.3, v.car, rng.uniform(-1, 1) * plan.half, edge - 3.2 - 8.2 - module * k + 8.2, rng.choice((0.0, pi))
         )
+    for _ in range(rng.randint(1, 3)):
+        # A shelter over a few bays.
+        row = edge - 2 * reach + rng.randint(2, int(2 * reach / module)) * module + 2.5
+        where = (rng.uniform(-0.8, 0.8) * plan.half, row)
+        plan.build(9, b.flat, *where, rng.uniform(7, 16), 5.0, 0.0, 3.0, rng.choice(b.SHEETS), 0, 0.0)
     depth = reach - edge + 30
     plan.add(
         Layer.LOW,
@@ -188,11 +198,11 @@ def recreation(plan: Plan) -> None:
             pick = rng.random()
             at = (x + 17, y + side * (4 + 21 * row))
             if pick < 0.5:
-                plan.put(Layer.PAVING, 22, s.tennis_court, *at, 0.0, inner, outer)
+                plan.build(22, s.tennis_court, *at, 0.0, inner, outer, layer=Layer.PAVING)
             elif pick < 0.65:
-                plan.put(Layer.PAVING, 22, s.basketball_court, *at, 0.0, inner, outer)
+                plan.build(22, s.basketball_court, *at, 0.0, inner, outer, layer=Layer.PAVING)
             elif pick < 0.72:
-                plan.put(Layer.LOW, 22, s.pool, *at, 25.0, 10.0, 0.0, (78, 172, 200))
+                plan.build(22, s.pool, *at, 25.0, 10.0, 0.0, (78, 172, 200), layer=Layer.LOW)
             elif pick < 0.82:
                 plan.build(20, b.flat, *at, 26.0, 12.0, 0.0, 5.0, rng.choice(b.FLATS), 4, rng.random())
             else:
