@@ -11,8 +11,9 @@ demo: $(STAMP)
 
 test: check
 
+# One thread a process, and as many processes as cores: small tests wait for threads more than they gain by them.
 check: lint types $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
