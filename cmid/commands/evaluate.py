@@ -268,15 +268,15 @@ def _show(result: EvaluateResult, console: Console) -> None:
     if result.skipped:
         shown = [f"  {name}: {reason}" for name, reason in list(result.skipped.items())[:5]]
         more = [f"  and {len(result.skipped) - 5} more"] if len(result.skipped) > 5 else []
-        lines += [f"skipped   {len(result.skipped)} unreadable files, not counted above", *shown, *more]
+        lines += [f"skipped   unreadable files, not counted above: {len(result.skipped)}", *shown, *more]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cautions(result: EvaluateResult) -> list[str]:
     """What a reader of a linear score should know before trusting it."""
-    tried, said = [s["C"] for s in result.sweep], []
-    if len(tried) > 1 and result.protocol["C"] in (tried[0], tried[-1]):
+    reached, said = [s["validation_accuracy"] for s in result.sweep], []
+    if len(reached) > 1 and max(reached) > max(reached[1:-1], default=-1.0):
         said.append("caution   the best C is at the end of the sweep: widen --regularisation")
     if not result.protocol["converged"]:
         said.append("caution   the final fit did not converge")

@@ -3,7 +3,8 @@
 Drawing M outcomes with replacement from M outcomes of which a share p is right gives a number of right ones that
 is binomial (M, p): the resamples are drawn from that law directly, which is the same bootstrap without M x R
 indices. A difference of two classifiers on the same images is multinomial over (worse, same, better).
-The interval covers the draw of the test images, not that of the training images nor the seed of pre-training.
+The interval covers the draw of the test images, not that of the training images nor the seed of pre-training; where
+all or none are right it has no width, since resampling cannot invent the other outcome.
 """
 
 from dataclasses import dataclass

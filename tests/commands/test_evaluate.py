@@ -120,6 +120,15 @@ def test_linear_equals_scikit_learn(config, by_hand, capsys):
     assert "sweep" in said and "20% of each class of train" in said
 
 
+def test_a_sweep_that_ends_too_early_says_so(config, capsys):
+    config.regularisation = (1e-8, 1e-7, 1.0)
+    ends = evaluate("linear", config)
+    assert ends.protocol["C"] == 1.0 and "widen --regularisation" in capsys.readouterr().out
+    config.regularisation = (1e-8, 1.0, 1.0 + 1e-9)
+    evaluate("linear", config)
+    assert "widen" not in capsys.readouterr().out
+
+
 def test_the_table_and_the_json_say_how(config, tmp_path, capsys, weights):
     config.out = str(tmp_path / "new" / "scores.json")
     result = evaluate("knn", config)
@@ -163,7 +172,7 @@ def test_unreadable_files_are_skipped_counted_and_named(config, folder, tmp_path
     result = evaluate("knn", config)
     assert result.train_images + result.test_images == 84
     assert list(result.skipped) == [str(copy / "town" / "town00.png")]
-    assert "1 unreadable files" in capsys.readouterr().out
+    assert "unreadable files, not counted above: 1" in capsys.readouterr().out
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
