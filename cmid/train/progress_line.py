@@ -1,7 +1,7 @@
 """What a person sees while training: a bar in a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -40,12 +40,14 @@ class ProgressLine:
 
     Args:
         console: where to; by default the terminal.
+        clock: seconds that only rise.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._console = console or Console(soft_wrap=True, highlight=False)
         self._first_step = 0
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._shown = -float("inf")
         self._newest: Standing | None = None
         self._bar: Progress | None = None
@@ -53,11 +55,11 @@ class ProgressLine:
 
     def start(self, first_step: int) -> None:
         """Time counts from now; the `first_step` steps done before say nothing about the speed."""
-        self._began, self._first_step = time.monotonic(), first_step
+        self._began, self._first_step = self._clock(), first_step
 
     def show(self, standing: Standing) -> None:
         """Draws, if it is time to."""
-        now = time.monotonic()
+        now = self._clock()
         self._newest = standing
         pause = SECONDS_BETWEEN_DRAWINGS if self._console.is_terminal else SECONDS_BETWEEN_LINES
         if now - self._shown >= pause:
@@ -103,7 +105,7 @@ class ProgressLine:
             parts.append(f"{rate} images/s  waiting for data {100 * s.data_wait:.0f} %")
         done = s.step - self._first_step
         if done > 0:
-            parts.append(f"{as_clock((time.monotonic() - self._began) / done * (s.total_steps - s.step))} left")
+            parts.append(f"{as_clock((self._clock() - self._began) / done * (s.total_steps - s.step))} left")
         return "  ".join(parts)
 
 

@@ -83,9 +83,7 @@ class Stepper:
         self._write_down(done, lr)
         return done
 
-    def _forward_backward(
-        self, views: Views, before: Progress, epoch: int, batch: int, window: int, lr: float
-    ) -> None:
+    def _forward_backward(self, views: Views, before: Progress, epoch: int, batch: int, window: int, lr: float) -> None:
         """Adds the gradients of one batch, whose loss is its share of the window's mean.
 
         All batches of a window hear of the same progress, as the one big batch would that they stand for.

@@ -19,8 +19,13 @@ class TwoTensors(nn.Module):
 
 @pytest.mark.parametrize(
     ("tag", "lr", "decay", "no_prox"),
-    [("wd0", 1e-3, 0.0, False), ("wd002", 1e-3, 0.02, False), ("wd002_noprox", 1e-3, 0.02, True), ("lr01", 0.1, 0.02, False)],
-)  # fmt: skip
+    [
+        ("wd0", 1e-3, 0.0, False),
+        ("wd002", 1e-3, 0.02, False),
+        ("wd002_noprox", 1e-3, 0.02, True),
+        ("lr01", 0.1, 0.02, False),
+    ],
+)
 @pytest.mark.parametrize("foreach", [False, True])
 def test_adan_follows_the_reference(reference, tag, lr, decay, no_prox, foreach):
     adan = reference("adan")
@@ -79,7 +84,9 @@ def test_each_optimiser_lowers_a_loss_and_leaves_the_frozen_alone(name):
     module[3].requires_grad_(False)
     before = module[3].weight.clone()
     x = torch.randn(16, 3)
-    optimiser = build_optimiser(module, OptimizerConfig(name=name, betas=(0.9, 0.9, 0.99)), 0.5 if name == "lars" else 0.02)
+    optimiser = build_optimiser(
+        module, OptimizerConfig(name=name, betas=(0.9, 0.9, 0.99)), 0.5 if name == "lars" else 0.02
+    )
     losses = []
     for _ in range(60):
         loss = (module(x) - x.sum(1, keepdim=True)).pow(2).mean()

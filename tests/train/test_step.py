@@ -66,12 +66,12 @@ def test_the_order_of_a_step(tmp_path):
 def test_gradients_are_clipped_by_their_norm(tmp_path):
     """With plain SGD at rate 1 the weights move by the gradient, whose norm may not pass the limit."""
     moved = {}
+    plain_sgd = {"name": "sgd", "lr": 1.0, "warmup_epochs": 0, "weight_decay": 0.0, "betas": (0.0,)}
     for limit in (0.0, 0.25):
         learner = small_learner()
         before = weights(learner)
         run_fit(
-            tmp_path / str(limit), epochs=1, batches=1, learner=learner,
-            optimizer={"name": "sgd", "lr": 1.0, "warmup_epochs": 0, "weight_decay": 0.0, "betas": (0.0,), "clip_norm": limit},
+            tmp_path / str(limit), epochs=1, batches=1, learner=learner, optimizer=plain_sgd | {"clip_norm": limit}
         )  # fmt: skip
         moved[limit] = (weights(learner) - before).norm().item()
         logged = float(rows(tmp_path / str(limit) / "steps.csv")[0]["grad_norm"])
@@ -164,7 +164,10 @@ def test_bf16_keeps_float32_weights_and_whole_boxes(tmp_path):
 
     inner = learner.forward
     kinds = []
-    learner.forward = lambda batch: (kinds.append((batch[0].boxes.dtype, torch.is_autocast_enabled("cpu"))), inner(batch))[1]
+    learner.forward = lambda batch: (
+        kinds.append((batch[0].boxes.dtype, torch.is_autocast_enabled("cpu"))),
+        inner(batch),
+    )[1]
     run_fit(tmp_path / "r", epochs=1, batches=1, learner=learner, prepare=boxed, train={"precision": "bf16"})
     assert kinds == [(torch.float32, True)]
     assert learner.backbone.conv.weight.dtype == torch.float32
@@ -173,7 +176,7 @@ def test_bf16_keeps_float32_weights_and_whole_boxes(tmp_path):
 def test_the_batch_must_fit_the_data_and_counts_must_be_counts(tmp_path):
     with pytest.raises(UsageError, match="at least one batch of 4 images, found none"):
         run_fit(tmp_path / "r", batches=0)
-    with pytest.raises(UsageError, match="train.accumulate must be at least 1, found 0"):
+    with pytest.raises(UsageError, match=r"train.accumulate must be at least 1, found 0"):
         run_fit(tmp_path / "r", train={"accumulate": 0})
     with pytest.raises(UsageError, match="one device so far"):
         run_fit(tmp_path / "r", train={"devices": 2})

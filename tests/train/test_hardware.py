@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmid.errors import UsageError
+from cmid.train import resolve_device, resolve_precision
+from cmid.train.hardware import cpu_multiplies_bf16
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_bf16_only_where_the_cpu_multiplies_it():
+    assert resolve_precision("auto", CPU) == ("bf16" if cpu_multiplies_bf16() else "32")
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert cpu_multiplies_bf16() == bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+
+
+def test_what_is_asked_for_is_taken_or_refused():
+    assert [resolve_precision(p, CPU) for p in ("32", "bf16")] == ["32", "bf16"]
+    assert resolve_precision("16", torch.device("cuda")) == "16"
+    with pytest.raises(UsageError, match="needs a GPU; on a CPU use 32"):
+        resolve_precision("16", CPU)
+    with pytest.raises(UsageError, match="auto, 32, bf16 or 16, found '64'"):
+        resolve_precision("64", CPU)
+
+
+def test_devices():
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="sees no CUDA device"):
+            resolve_device("gpu")
+    with pytest.raises(UsageError, match="found 'tpu'"):
+        resolve_device("tpu")
+
+
+def test_reading_checkpoints_does_not_wait_for_lightning():
+    code = "import cmid.train, sys; sys.exit(any(m.split('.')[0] == 'lightning' for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+QUIET = """
+import sys, tempfile, warnings
+sys.path.insert(0, sys.argv[1])
+from tests.train.small_run import run_fit
+run_fit(sys.argv[2], epochs=1, batches=2)
+"""
+
+
+def test_lightning_says_nothing_and_leaves_no_folders(tmp_path, request):
+    command = [sys.executable, "-c", QUIET, str(request.config.rootpath), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("cpu, precision 32, channels last; learning rate 0.01")
+    assert len(lines) == 4, lines
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {"settings.yaml", "steps.csv", "metrics.csv", "checkpoints"}

@@ -1,0 +1,43 @@
+import importlib.util
+
+import pytest
+import yaml
+
+from cmid.errors import UsageError
+from cmid.train.loggers import PACKAGES, require_loggers
+
+from .small_run import Probe, rows, run_fit
+
+
+def test_tensorboard_has_every_row_once_also_after_a_resume(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train = {"loggers": ("tensorboard",)}
+    run_fit(tmp_path / "r", epochs=2, train=train | {"max_steps": 7}, probes=[Probe(knn_top1=5.0)])
+    run_fit(tmp_path / "r", epochs=2, train=train, probes=[Probe(knn_top1=5.0)], resume=True)
+    events = reader.EventAccumulator(str(tmp_path / "r" / "tensorboard")).Reload()
+    steps = rows(tmp_path / "r" / "steps.csv")
+    got = events.Scalars("total")
+    assert [e.step for e in got] == list(range(1, 11))
+    assert [e.value for e in got] == pytest.approx([float(row["total"]) for row in steps], rel=1e-6)
+    assert {"agreement", "contrast", "lr", "grad_norm", "epoch/knn_top1", "epoch/total"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [e.step for e in events.Scalars("epoch/knn_top1")] == [5, 10]
+    hparams = tmp_path / "r" / "tensorboard" / "hparams.yaml"
+    if hparams.exists():
+        assert yaml.safe_load(hparams.read_text())["method"] == "small"
+
+
+def test_a_missing_package_says_how_to_install_it(tmp_path):
+    missing = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package) is None]
+    if not missing:
+        pytest.skip("every logger is installed")
+    with pytest.raises(UsageError, match=r"pip install 'cmid\[loggers\]'"):
+        run_fit(tmp_path / "r", train={"loggers": (missing[0],)})
+    assert not (tmp_path / "r").exists()
+
+
+def test_unknown_loggers_are_named():
+    with pytest.raises(UsageError, match="may name tensorboard, wandb, mlflow, found 'csv'"):
+        require_loggers(["csv"])
+    require_loggers([])

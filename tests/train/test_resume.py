@@ -1,0 +1,230 @@
+"""A run that was interrupted, however it was, equals one that never was: bit by bit, row by row."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmid.errors import CmidError, UsageError
+from cmid.train import Interrupted, read_checkpoint
+
+from .small_run import SETTINGS, MemoryLoader, Probe, numbers, rows, run_fit, small_learner
+
+HOW = {"epochs": 4, "batches": 7, "train": {"accumulate": 2, "checkpoint_minutes": 1e-9}}
+"""16 optimiser steps, of 2, 2, 2 and 1 batches, with a checkpoint after each."""
+
+
+class SlowLoader(MemoryLoader):
+    """Takes its time, so that there is some in which to be killed."""
+
+    def __iter__(self):
+        for views in super().__iter__():
+            time.sleep(0.02)
+            yield views
+
+
+def train_in_a_process(out, resume, how):
+    torch.set_num_threads(1)
+    try:
+        run_fit(Path(out), resume=resume, loader=SlowLoader(how["batches"]), probes=[Probe(knn_top1=1.0)], **how)
+    except CmidError as error:
+        Path(f"{out}.said").write_text(str(error))
+        os._exit(error.exit_code)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts training in a process of its own, forked from one that has the imports behind it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cmid.train.loop", "lightning.fabric", "timm.optim"])
+
+    def begin(out, *, resume, how=HOW):
+        process = context.Process(target=train_in_a_process, args=(str(out), resume, how))
+        process.start()
+        return process
+
+    return begin
+
+
+def wait_for_rows(process, out, count):
+    deadline = time.monotonic() + 120
+    while not (out / "steps.csv").exists() or len((out / "steps.csv").read_text().splitlines()) <= count:
+        assert process.is_alive(), f"ended with {process.exitcode} before step {count}"
+        assert time.monotonic() < deadline
+        time.sleep(0.003)
+
+
+def same(a, b, where=""):
+    """Equal in structure and bit by bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{where}.{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def same_run(a, b):
+    for table in ("steps.csv", "metrics.csv"):
+        assert numbers(a / table) == numbers(b / table)
+    one, two = (read_checkpoint(path).state for path in (a, b))
+    for part in ("learner", "optimiser", "progress", "position", "loader", "best"):
+        same(one[part], two[part], part)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    run_fit(out, probes=[Probe(knn_top1=1.0)], **HOW)
+    assert [int(row["step"]) for row in rows(out / "steps.csv")] == list(range(1, 17))
+    return out
+
+
+def test_killed_again_and_again(tmp_path, start, unbroken):
+    out = tmp_path / "run"
+    for number, count in enumerate((2, 5, 8, 9, 14)):
+        process = start(out, resume=number > 0)
+        wait_for_rows(process, out, count)
+        time.sleep(0.007 * number)  # now here, now there in a step
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        step = read_checkpoint(out, lazy=False).progress.step
+        assert step >= count - 1
+    process = start(out, resume=True)
+    process.join(120)
+    assert process.exitcode == 0
+    same_run(out, unbroken)
+    assert {p.name for p in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert not (out / ".lock").exists()
+
+
+def test_killed_while_writing_checkpoints(tmp_path, start):
+    """A large state, written after every step: most of the time goes into writing, so most kills hit it."""
+    out = tmp_path / "run"
+    how = HOW | {"learner": small_learner(width=300), "batches": 40}
+    for number in range(4):
+        process = start(out, resume=number > 0, how=how)
+        already = len(rows(out / "steps.csv")) if number else 0
+        wait_for_rows(process, out, already + 2)
+        time.sleep(0.017 * number)
+        process.kill()
+        process.join()
+        assert read_checkpoint(out, lazy=False).progress.step >= already + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop(tmp_path, start, unbroken, number):
+    out = tmp_path / "run"
+    how = HOW | {"train": {"accumulate": 2}}  # no checkpoints by the clock: this one is written for the signal
+    process = start(out, resume=False, how=how)
+    wait_for_rows(process, out, 6)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    assert f"Stopped by {number.name}. The run is saved after step" in Path(f"{out}.said").read_text()
+    at = read_checkpoint(out).state
+    assert at["position"]["batch"] > 0
+    assert at["progress"]["step"] == len(rows(out / "steps.csv"))
+    run_fit(out, resume=True, probes=[Probe(knn_top1=1.0)], **how)
+    same_run(out, unbroken)
+
+
+def test_max_steps_is_a_piece_of_the_run(tmp_path, unbroken):
+    out = tmp_path / "run"
+    pieces = [(3, False), (3, True), (4, True), (9, True), (0, True)]
+    for steps, resume in pieces:
+        how = HOW | {"train": {"accumulate": 2, "max_steps": steps}}
+        result = run_fit(out, resume=resume, probes=[Probe(knn_top1=1.0)], **how)
+        assert result.steps_done == (steps or 16)
+    assert result.epochs_done == 4
+    same_run(out, unbroken)
+
+
+def test_rows_of_several_steps_survive_an_interruption_between_them(tmp_path):
+    train = {"log_every": 4}
+    run_fit(tmp_path / "whole", epochs=3, batches=7, train=train)
+    for steps in (2, 6, 10, 0):
+        run_fit(tmp_path / "pieces", epochs=3, batches=7, train=train | {"max_steps": steps}, resume=steps != 2)
+    same_run(tmp_path / "pieces", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_each_optimiser_resumes(tmp_path, name):
+    how = {"optimizer": {"name": name, "betas": (0.9, 0.99)}, "train": {"max_steps": 4}}
+    run_fit(tmp_path / "whole", **how | {"train": {}})
+    run_fit(tmp_path / "pieces", **how)
+    run_fit(tmp_path / "pieces", resume=True, **how | {"train": {}})
+    same_run(tmp_path / "pieces", tmp_path / "whole")
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path):
+    before = run_fit(tmp_path / "run", probes=[Probe(knn_top1=4.0)])
+    content = before.last_checkpoint.read_bytes()
+    learner = small_learner()
+    after = run_fit(tmp_path / "run", resume=True, learner=learner)
+    assert (after.epochs_done, after.metrics) == (2, before.metrics)
+    assert after.last_checkpoint.read_bytes() == content
+    same(dict(learner.state_dict()), read_checkpoint(tmp_path / "run").learner_state)
+
+
+def test_skipped_files_are_listed_and_kept_over_a_resume(tmp_path):
+    loader = MemoryLoader(5)
+    loader.skipped = {"bad.jpg": "cut short"}
+    run_fit(tmp_path / "run", loader=loader, train={"max_steps": 3})
+    assert (tmp_path / "run" / "skipped.csv").read_text() == "file,reason\nbad.jpg,cut short\n"
+    again = MemoryLoader(5)
+    run_fit(tmp_path / "run", loader=again, resume=True)
+    assert again.skipped == {"bad.jpg": "cut short"}
+
+
+def test_what_would_make_another_run_is_refused(tmp_path):
+    run_fit(tmp_path / "run", train={"max_steps": 3})
+    before = (tmp_path / "run" / "steps.csv").read_text()
+    for how, words in (
+        ({"epochs": 3}, "epochs was 2, is 3"),
+        ({"seed": 9}, "seed was 3, is 9"),
+        ({"images_per_batch": 8}, "images_per_batch was 4, is 8"),
+        ({"batches": 6}, "batches_per_epoch was 5, is 6"),
+        ({"train": {"accumulate": 2}}, "accumulate was 1, is 2"),
+        ({"settings": SETTINGS | {"backbone": "swin"}}, "backbone was 'small', is 'swin'"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run_fit(tmp_path / "run", resume=True, **how)
+    with pytest.raises(CmidError, match=r"another architecture.*backbone.conv.weight \(6, 3, 3, 3\) instead of \(8,"):
+        run_fit(tmp_path / "run", resume=True, learner=small_learner(width=8))
+    with pytest.raises(UsageError, match="already holds a run"):
+        run_fit(tmp_path / "run")
+    assert (tmp_path / "run" / "steps.csv").read_text() == before
+    run_fit(tmp_path / "run", resume=True)
+
+
+def test_a_damaged_last_checkpoint_is_said(tmp_path):
+    result = run_fit(tmp_path / "run")
+    result.last_checkpoint.write_bytes(result.last_checkpoint.read_bytes()[:-100])
+    with pytest.raises(CmidError, match=r"cut short.*such as best.ckpt"):
+        run_fit(tmp_path / "run", resume=True)
+
+
+def test_a_second_signal_stops_at_once():
+    from cmid.train.interrupts import Interrupts
+
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert interrupts.requested == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert Interrupted("x", signal.SIGINT).exit_code == 130
