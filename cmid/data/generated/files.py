@@ -103,12 +103,12 @@ def _write_picture(
         Image.fromarray(pixels).save(path, compress_level=1)
     else:
         import rasterio
-        from rasterio.transform import from_origin
+        from rasterio import Affine
 
         zone, east, north = where
         profile = {
             "driver": "GTiff", "width": pixels.shape[1], "height": pixels.shape[0], "count": 3, "dtype": "uint8",
-            "crs": f"EPSG:{32601 + zone}", "transform": from_origin(east, north, gsd, gsd), "compress": "deflate",
+            "crs": f"EPSG:{32601 + zone}", "transform": Affine(gsd, 0, east, 0, -gsd, north), "compress": "deflate",
             "photometric": "RGB",
         }  # fmt: skip
         with rasterio.open(path, "w", **profile) as file:

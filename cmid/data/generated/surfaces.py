@@ -46,7 +46,7 @@ def dashes(
     for (x0, y0), (x1, y1) in pairwise(points):
         length, angle = hypot(x1 - x0, y1 - y0), atan2(y1 - y0, x1 - x0)
         c, s = cos(angle), sin(angle)
-        while start < length:
+        while start + dash / 2 <= length:
             middle = start + dash / 2
             x, y = x0 + c * middle - s * offset, y0 + s * middle + c * offset
             if canvas.sees(x, y, dash):
@@ -204,7 +204,7 @@ def bridge(
     canvas.quad(x, y, length, width - 1.6, angle, (118, 118, 120), "bridge")
     if median:
         canvas.quad(x, y, length, median, angle, (176, 174, 168), "bridge")
-    ends = placed([(-length / 2, 0), (length / 2, 0)], x, y, angle)
+    ends = placed([(1.6 - length / 2, 0), (length / 2 - 1.6, 0)], x, y, angle)
     for offset in lines:
         dashes(canvas, ends, offset, material="bridge")
     canvas.box("bridge", x, y, length, width, angle, "bridge")

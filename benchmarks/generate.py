@@ -1,0 +1,108 @@
+"""How fast scenes are drawn: seconds of one core per scene of 256 px, and what they are spent on.
+
+    OMP_NUM_THREADS=1 python benchmarks/generate.py
+
+Every scene is timed by the processor time of this process, the best of several repeats, after the noise tiles have
+been made; their cost at the start of a process is given apart. A yardstick in the same run, blurring a 256 px
+image with Pillow (Gaussian, radius 0.7), tells how busy or slow the machine was: 2.5 to 2.8 ms on the two cores we
+measured on while nothing else ran. Results go to `generate.json` beside this file.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import PIL
+from PIL import Image, ImageFilter
+
+AIM_MS = 5.0
+
+
+def best_ms(work, repeats, clock=time.process_time):
+    times = []
+    for _ in range(repeats):
+        start = clock()
+        work()
+        times.append(clock() - start)
+    return 1e3 * min(times)
+
+
+def processor():
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--size", type=int, default=256)
+    options.add_argument("--scenes", type=int, default=10, help="of each class")
+    options.add_argument("--repeats", type=int, default=5)
+    given = options.parse_args()
+
+    start = time.process_time()
+    from cmid.data.generated import SCENE_CLASSES, class_of, draw_scene, make_folders, write_scene
+    from cmid.data.generated.files import dota_text
+    from cmid.data.generated.texture import CROWN_PX, crowns, sheets
+
+    imported = time.process_time()
+    sheets()
+    for which in range(len(CROWN_PX)):
+        crowns(which)
+    tiles = time.process_time()
+
+    grey = np.random.default_rng(0).normal(120, 20, (256, 256, 3)).clip(0, 255).astype(np.uint8)
+    picture = Image.fromarray(grey)
+    yardstick = [best_ms(lambda: picture.filter(ImageFilter.GaussianBlur(0.7)), 100)]
+    count = given.scenes * len(SCENE_CLASSES)
+    sums = {name: dict.fromkeys(("draw", "draw_both_dates", "labelled", "written"), 0.0) for name in SCENE_CLASSES}
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        make_folders(out)
+
+        def labelled(index):
+            """What one picture with its mask and boxes costs on disk, without the second date."""
+            scene = draw_scene(0, index, given.size, second_date=False)
+            Image.fromarray(scene.image).save(out / "image.jpg", quality=92)
+            mask = Image.fromarray(scene.mask)
+            mask.putpalette(range(24))
+            mask.save(out / "mask.png", compress_level=1)
+            (out / "boxes.txt").write_text(dota_text(scene))
+
+        for index in range(count):
+            row = sums[class_of(index)]
+            row["draw"] += best_ms(lambda i=index: draw_scene(0, i, given.size, second_date=False), given.repeats)
+            row["draw_both_dates"] += best_ms(lambda i=index: draw_scene(0, i, given.size), given.repeats)
+            row["labelled"] += best_ms(lambda i=index: labelled(i), given.repeats)
+            row["written"] += best_ms(lambda i=index: write_scene(out, 0, i, given.size, "jpg"), given.repeats)
+    yardstick.append(best_ms(lambda: picture.filter(ImageFilter.GaussianBlur(0.7)), 100))
+
+    by_class = {name: {k: round(v / given.scenes, 2) for k, v in row.items()} for name, row in sums.items()}
+    mean = {k: round(sum(row[k] for row in by_class.values()) / len(by_class), 2) for k in by_class["forest"]}
+    result = {
+        "ms_per_scene": mean,
+        "per_second_and_core": {k: round(1e3 / v, 1) for k, v in mean.items()},
+        "aim_labelled_ms": AIM_MS,
+        "labelled_over_aim": round(mean["labelled"] / AIM_MS, 2),
+        "yardstick_blur_ms": [round(v, 2) for v in yardstick],
+        "labelled_over_yardstick": round(mean["labelled"] / (sum(yardstick) / 2), 2),
+        "start_seconds": {"import": round(imported - start, 2), "tiles": round(tiles - imported, 2)},
+        "ms_by_class": by_class,
+        "size": given.size,
+        "scenes": count,
+        "repeats": given.repeats,
+        "hardware": {"processor": processor(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__},
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    Path(__file__).with_suffix(".json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
