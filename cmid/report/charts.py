@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cmid.report.markup import Markup, tag
 
 BINS = 120  # points drawn for a long curve; more would only thicken the line
+FEW = 30  # points that are marked one by one
 COLOURS = 8  # classes c0 to c7 of page.css
 
 
@@ -113,7 +114,7 @@ def line_chart(chart: Chart) -> Markup | None:
     x0, x1 = (x0, x1) if x1 > x0 else (x0 - 0.5, x1 + 0.5)
     low, high = min(d.low.min() for d in drawn), max(d.high.max() for d in drawn)
     reference = chart.reference
-    if reference is not None and not low - 0.5 * (high - low) <= reference[0] <= high + 0.5 * (high - low):
+    if reference is not None and not low - (high - low) <= reference[0] <= high + (high - low):
         reference = None
     if reference is not None:
         low, high = min(low, reference[0]), max(high, reference[0])
@@ -144,9 +145,9 @@ def line_chart(chart: Chart) -> Markup | None:
             outline = _path(np.append(across(d.x), across(d.x[::-1])), np.append(down(d.high), down(d.low[::-1])))
             shapes.append(tag("path", class_=f"band c{s.colour % COLOURS}", d=outline + "Z"))
         shapes.append(tag("path", class_=f"line c{s.colour % COLOURS}", d=_path(across(d.x), down(d.mean))))
-        if len(d.x) == 1:
-            x, y = float(across(d.x[0])) / 10, float(down(d.mean[0])) / 4
-            labels.append(tag("i", class_=f"dot c{s.colour % COLOURS}", style=f"left:{x:.2f}%;top:{y:.2f}%"))
+        if len(d.x) <= FEW:
+            points = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(across(d.x), down(d.mean), strict=True))
+            shapes.append(tag("path", class_=f"points c{s.colour % COLOURS}", d=points))
     plot = tag(
         "div",
         tag("svg", *shapes, view_box="0 0 1000 400", preserveaspectratio="none", aria_hidden="true"),

@@ -1,6 +1,7 @@
 """What the run's journal says over time: losses, pace, kNN, spread of the features."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +17,12 @@ Table = Mapping[str, NDArray]  # column name -> (rows,) float, NaN where the cel
 def read_table(path: Path) -> dict[str, NDArray[np.float64]]:
     """The columns of a CSV file with a header, as numbers; a missing file or one without rows has no columns.
 
-    A last line that was cut short by an interruption is read as far as it goes.
+    A last line that was cut short is left out: half a number is another number.
     """
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
-        rows = list(csv.DictReader(lines))
+    text = path.read_bytes().decode(errors="replace")
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
     names = [name for name in rows[0] if name] if rows else []
     return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
 
@@ -93,9 +94,17 @@ def pace_section(steps: Table, columns: Mapping[str, tuple[str, str]], x: str = 
 
 
 def knn_section(
-    metrics: Table, columns: Mapping[str, str], chance: float | None = None, x: str = "epoch"
+    metrics: Table, columns: Mapping[str, str], chance: float | None = None, why_not: str = "", x: str = "epoch"
 ) -> Section | Absent:
-    """Accuracy of kNN over time: `columns` maps a column in percent to its title; `chance` is in percent too."""
+    """Accuracy of kNN over time.
+
+    Args:
+        metrics: the journal, a row an epoch.
+        columns: column in percent -> title.
+        chance: what guessing would give, in percent.
+        why_not: why there may be no such column, where it is not for want of labels.
+        x: the column that counts epochs.
+    """
     title = "kNN accuracy"
     reference = (chance, "chance") if chance else None
     made = charts(
@@ -106,7 +115,8 @@ def knn_section(
         )
     )
     if made is None:
-        return Absent(title, "The run had no labelled images to score on: set knn.data to a folder of class folders.")
+        unlabelled = "The run had no labelled images to score on: set knn.data to a folder of class folders."
+        return Absent(title, why_not or unlabelled)
     return Section(
         "knn",
         title,

@@ -65,8 +65,8 @@ def colour_section(images: Sequence[tuple[str, RGB]], maps: NDArray, stride: int
         "dense",
         "Dense features",
         "Positions with alike features have alike colours, in all images: roofs, roads, water and fields should "
-        f"separate without any label. Three principal components of {height} × {width} positions, one for each "
-        f"{stride} px, smoothly enlarged.",
+        f"separate without any label. Three principal components of {height} × {width} positions (the map of stride "
+        f"{stride}), smoothly enlarged.",
         tag("div", *cards, class_="cards"),
     )
 

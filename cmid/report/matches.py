@@ -92,7 +92,8 @@ def _crops(pair: MatchedPair) -> Markup:
     ends = centres(pair.matches[:, 1], pair.grid) * SIDE + (SIDE + GAP, 0)
     lines = []
     for i, ((xa, ya), (xb, yb)) in enumerate(zip(starts, ends, strict=True)):
-        path = f"M{xa:.1f} {ya:.1f}L{xb:.1f} {yb:.1f}"
+        bend = (i % 5 - 2) * 7  # lines of one row of positions would hide each other
+        path = f"M{xa:.1f} {ya:.1f}Q{(xa + xb) / 2:.1f} {(ya + yb) / 2 + bend:.1f} {xb:.1f} {yb:.1f}"
         lines += [
             tag("path", class_="under", d=path),
             tag("path", class_=f"line c{i % 6}", d=path),

@@ -69,5 +69,5 @@ def test_odd_curves_stay_inside_the_frame(y):
 
 def test_a_reference_far_away_does_not_flatten_the_curve():
     series = [Series("a", np.arange(3.0), np.array([1.0, 2.0, 3.0]))]
-    assert "guessing" in line_chart(Chart("a", "step", series, reference=(3.5, "guessing")))
-    assert "guessing" not in line_chart(Chart("a", "step", series, reference=(300.0, "guessing")))
+    assert "guessing" in line_chart(Chart("a", "step", series, reference=(4.5, "guessing")))
+    assert "guessing" not in line_chart(Chart("a", "step", series, reference=(5.5, "guessing")))

@@ -7,10 +7,10 @@ from cmid.report.page import Absent, Section
 
 def test_a_table_has_gaps_and_a_torn_last_line(tmp_path):
     path = tmp_path / "metrics.csv"
-    path.write_text("epoch,loss,knn\n1,2.5,\n2,2.0,40\n3,1.")
+    path.write_text("epoch,loss,knn\n1,2.5,\n2,2.0,40\n3,nan,x\n4,1.")
     table = read_table(path)
     np.testing.assert_array_equal(table["epoch"], [1, 2, 3])
-    np.testing.assert_array_equal(table["loss"], [2.5, 2, 1])
+    np.testing.assert_array_equal(table["loss"], [2.5, 2, np.nan])
     np.testing.assert_array_equal(table["knn"], [np.nan, 40, np.nan])
     assert last(table, ["knn_teacher", "knn"]) == 40
     assert last(table, ["other"]) is None

@@ -46,7 +46,7 @@ def test_a_line_joins_the_matched_cells():
         (False, True),
     )
     body = match_section([pair]).body
-    assert 'd="M16.0 16.0L456.0 208.0"' in body  # 224 px crops with a gap of 24: the last cell of the second
+    assert 'd="M16.0 16.0Q236.0 98.0 456.0 208.0"' in body  # 224 px crops with a gap of 24: the last cell of the second
     assert '<rect class="frame f1" x="8.0" y="8.0" width="24.0" height="24.0">' in body
     assert "1 match; second crop mirrored" in body
 

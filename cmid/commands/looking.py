@@ -1,0 +1,285 @@
+"""What a learner makes of some images, as sections of a report: where data, method and report meet."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from cmid.config import PretrainConfig
+from cmid.contracts import Backbone, Learner, View, Views
+from cmid.data.augment import BatchAugment
+from cmid.data.crops import reduction_for, squash
+from cmid.data.decode import BadImage, Decoded, Reduction
+from cmid.data.images import ImageLoader, resize_whole
+from cmid.data.labelled import LabelledImages
+from cmid.data.sources import ImageSource
+from cmid.data.views import ViewLoader
+from cmid.errors import CmidError
+from cmid.evaluation.features import extract_features
+from cmid.ops.matching import cell_centres
+from cmid.ops.normalise import denormalise, normalise
+from cmid.report.dense import Correspondence, colour_section, correspondence_section
+from cmid.report.feature_map import map_section
+from cmid.report.features import nearest, project, similarity
+from cmid.report.matches import MatchedPair, match_section
+from cmid.report.neighbours import Neighbours, Thumb, neighbour_section
+from cmid.report.page import Absent, Section
+from cmid.report.pictures import RGB, as_rgb, fit
+from cmid.report.reconstructions import Reconstruction, reconstruction_section
+
+NEIGHBOURS = 6
+POINTS = 4
+FINE_GRID = 12  # positions a side that a dense map should have to be worth looking at
+SOURCE_SIDE = 448
+VIEW_NAMES = ("weak view", "strong view")
+
+
+class Chosen:
+    """Some images of a source, by their place among the chosen; `labels` where the source has them."""
+
+    def __init__(self, source: ImageSource, places: Sequence[int]) -> None:
+        self.source, self.places = source, [int(i) for i in places]
+        self.classes: tuple[str, ...] = ()
+        if isinstance(source, LabelledImages):
+            self.classes, self.labels = source.classes, source.labels[self.places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def name(self, i: int) -> str:
+        """What image i is called."""
+        return self.source.name(self.places[i])
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i; raises `BadImage`."""
+        return self.source.decode(self.places[i], reduction)
+
+
+@dataclass(frozen=True)
+class Album:
+    """Whole images that could be read.
+
+    Attributes:
+        source: where they come from, in the same order.
+        images: `(N, 3, S, S)` uint8.
+        thumbs: the same, to be drawn, with name and class.
+    """
+
+    source: Chosen
+    images: Tensor
+    thumbs: list[Thumb]
+
+    def __len__(self) -> int:
+        return len(self.thumbs)
+
+    def first(self, count: int) -> Chosen:
+        """The first `count` of its images."""
+        return Chosen(self.source.source, self.source.places[:count])
+
+
+def choose(source: ImageSource, count: int, seed: int, size: int) -> Album:
+    """`count` readable images of a source, drawn by `seed`, as squares of `size` pixels.
+
+    Raises:
+        CmidError: where none of those drawn can be read.
+    """
+    order = np.random.default_rng([seed & (1 << 64) - 1, 0]).permutation(len(source))
+    drawn = Chosen(source, order[:count].tolist())
+    read = list(ImageLoader(drawn, size, workers=0))
+    if not read:
+        raise CmidError(f"none of {len(drawn)} images could be read, {drawn.name(0)} among them")
+    places = torch.cat([batch.indices for batch in read]).tolist()
+    images = torch.cat([batch.images for batch in read])
+    kept = Chosen(source, [drawn.places[i] for i in places])
+    return Album(kept, images, [_thumb(kept, i, image) for i, image in enumerate(images)])
+
+
+def short_name(name: str) -> str:
+    """A file with the folder it lies in: `beach/beach01.jpg`."""
+    return "/".join(Path(name).parts[-2:])
+
+
+def _thumb(source: Chosen, i: int, image: Tensor) -> Thumb:
+    label = source.classes[int(source.labels[i])] if source.classes else None
+    return Thumb(image.permute(1, 2, 0).numpy(), short_name(source.name(i)), label)
+
+
+class Looker:
+    """Asks a learner about images; every answer is fixed by the settings' seed.
+
+    Args:
+        learner: with its trained weights; put into evaluation mode.
+        settings: of its run.
+        device: where it computes, in float32.
+    """
+
+    def __init__(self, learner: Learner, settings: PretrainConfig, device: torch.device) -> None:
+        self.learner, self.settings, self.device = learner.to(device).eval(), settings, device
+        self.views = settings.views
+        self._features: dict[int, NDArray] = {}
+
+    @property
+    def backbone(self) -> Backbone:
+        """The student's, which is what `extract` writes by default."""
+        return self.learner.backbone
+
+    def views_of(self, album: Album, count: int) -> Views:
+        """Crops of the first `count` images as in training, recoloured and normalised, in the album's order."""
+        chosen = album.first(count)
+        loader = ViewLoader(
+            chosen, self.views, batch_size=len(chosen), seed=self.settings.seed, workers=0, max_bad_share=1.0
+        )
+        cut = next(iter(loader))
+        order = cut.indices.argsort(stable=True)
+        sorted_ = [View(view.images[order], view.boxes[order], view.flipped[order]) for view in cut]
+        batch = Views(tuple(sorted_), cut.indices[order], cut.epoch)
+        with self._seeded():
+            return BatchAugment(self.views)(batch.to(self.device))
+
+    def view_sections(self, album: Album, count: int) -> list[Section | Absent]:
+        """Reconstructions, matches and correspondences of two views of each of the first images."""
+        views = self.views_of(album, count)
+        names = [album.thumbs[i].name for i in views.indices.tolist()]
+        return [*self._method_sections(album, views, names), self._correspondences(views, names)]
+
+    def _method_sections(self, album: Album, views: Views, names: Sequence[str]) -> list[Section | Absent]:
+        look = getattr(self.learner, "look", None)
+        if look is None:
+            reason = f"The method {self.settings.method} neither reconstructs nor matches."
+            return [Absent("Reconstructions", reason), Absent("Matches", reason)]
+        with self._seeded(), torch.no_grad():
+            seen = look(views)
+        pictures = [self._drawn(view.images) for view in views]
+        painted: Section | Absent = Absent(
+            "Reconstructions", "The reconstruction branch was off: set cmid.reconstruction_weight above 0."
+        )
+        if seen.predictions:
+            masked, predicted = ([self._drawn(images) for images in each] for each in (seen.masked, seen.predictions))
+            painted = reconstruction_section(
+                [
+                    Reconstruction(name, VIEW_NAMES[v], pictures[v][i], masked[v][i], predicted[v][i])
+                    for i, name in enumerate(names)
+                    for v in range(len(predicted))
+                ]
+            )
+        both = torch.stack((seen.matches.first, seen.matches.second), -1).cpu().numpy()
+        valid = seen.matches.valid.cpu().numpy()
+        pairs = []
+        for i, name in enumerate(names):
+            source, boxes = self._source(album, int(views.indices[i]), views, i)
+            flipped = bool(views[0].flipped[i]), bool(views[1].flipped[i])
+            crops = pictures[0][i], pictures[1][i]
+            pairs.append(MatchedPair(name, crops, seen.grid, both[i][valid[i]], source, boxes, flipped))
+        return [painted, match_section(pairs)]
+
+    def _source(self, album: Album, place: int, views: Views, row: int) -> tuple[RGB | None, NDArray]:
+        """The image two crops were cut from, small, and their boxes in its pixels."""
+        boxes = torch.stack([view.boxes[row] for view in views]).cpu().numpy().astype(float)
+        try:
+            image = album.source.decode(place, lambda width, height: reduction_for(min(width, height), SOURCE_SIDE))
+        except BadImage:  # it has gone since the crops were cut
+            return None, boxes
+        pixels, width, height = image.pixels, image.width, image.height
+        if self.views.squash:
+            width = height = self.views.size
+            pixels = squash(pixels, self.views.size)
+        small = fit(pixels, SOURCE_SIDE)
+        return small, boxes * ([small.shape[1] / width, small.shape[0] / height] * 2)
+
+    def _correspondences(self, views: Views, names: Sequence[str]) -> Section | Absent:
+        maps = [
+            self.dense_maps(F.interpolate(view.images, scale_factor=2.0, mode="bicubic", antialias=True))[0]
+            for view in views
+        ]
+        grid = (maps[0].shape[2], maps[0].shape[3])
+        first = cell_centres(views[0].boxes, views[0].flipped, grid).cpu().numpy()
+        boxes, mirrored = views[1].boxes.cpu().numpy(), views[1].flipped.cpu().numpy()
+        pictures = [self._drawn(view.images) for view in views]
+        pairs = []
+        for i, name in enumerate(names):
+            place = (first[i] - boxes[i, :2]) / (boxes[i, 2:] - boxes[i, :2])
+            place[:, 0] = 1 - place[:, 0] if mirrored[i] else place[:, 0]
+            margin = 0.5 / np.array([grid[1], grid[0]])
+            inside = np.flatnonzero(((place >= margin) & (place <= 1 - margin)).all(1))
+            if len(inside) < POINTS:
+                continue
+            points = spread_out(first[i], inside, POINTS)
+            vectors = maps[0][i].reshape(len(maps[0][i]), -1)
+            heat = np.stack([similarity(vectors[:, p], maps[1][i]) for p in points])
+            pairs.append(Correspondence(name, pictures[0][i], pictures[1][i], grid, points, heat, place[points]))
+        if not pairs:
+            return Absent("Correspondences", "No two crops of an example image overlap enough; try more images.")
+        return correspondence_section(pairs[: max(1, len(names) // 2)])
+
+    def dense_maps(self, images: Tensor) -> tuple[NDArray[np.float32], int]:
+        """Features `(N, D, h, w)` of normalised images `(N, C, H, W)`, and pixels per position.
+
+        Of the coarsest map with `FINE_GRID` positions a side, or the finest where none has so many.
+        """
+        with torch.no_grad():
+            pyramid = self.backbone(images.to(self.device))
+        fine = [i for i, each in enumerate(pyramid.maps) if min(each.shape[-2:]) >= FINE_GRID]
+        best = fine[-1] if fine else 0
+        return pyramid[best].float().cpu().numpy(), pyramid.strides[best]
+
+    def dense_section(self, album: Album, count: int) -> Section | Absent:
+        """Dense features of the first whole images as colours."""
+        images, drawn = [], []
+        for i in range(min(count, len(album))):
+            try:
+                square = resize_whole(album.source.decode(i).pixels, 2 * self.views.size)
+            except BadImage:
+                continue
+            images.append(square)
+            drawn.append((album.thumbs[i].name, square.permute(1, 2, 0).numpy()))
+        if not images:
+            return Absent("Dense features", "The example images can no longer be read.")
+        maps, stride = self.dense_maps(normalise(torch.stack(images), self.views.mean, self.views.std))
+        return colour_section(drawn, maps, stride)
+
+    def neighbour_and_map_sections(
+        self, album: Album, count: int, method: Literal["pca", "tsne", "umap"]
+    ) -> list[Section | Absent]:
+        """Neighbours of the first `count` images among all of the album, and all of them on a plane."""
+        batches = (
+            (normalise(part, self.views.mean, self.views.std), torch.zeros(len(part), dtype=torch.int64))
+            for part in album.images.split(32)
+        )
+        features = extract_features(self.backbone, batches, self.device)[0].numpy()
+        queries = np.arange(min(count, len(album)))
+        sections: list[Section | Absent] = []
+        if len(album) < 2:
+            sections.append(Absent("Nearest neighbours", "There is only one image."))
+        else:
+            found, distances = nearest(features[queries], features, NEIGHBOURS, queries)
+            rows = [
+                Neighbours(album.thumbs[q], [album.thumbs[j] for j in found[q]], distances[q].tolist()) for q in queries
+            ]
+            sections.append(neighbour_section(rows, len(album)))
+        return [*sections, map_section(album.thumbs, project(features, method, self.settings.seed), method)]
+
+    def _drawn(self, images: Tensor) -> NDArray[np.uint8]:
+        return as_rgb(denormalise(images.detach(), self.views.mean, self.views.std).cpu().numpy())
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.settings.seed)
+            yield
+
+
+def spread_out(places: NDArray, among: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """`count` of the positions `among`, far apart: the most central first, then always the farthest from all taken."""
+    here = places[among]
+    taken = [int(np.linalg.norm(here - here.mean(0), axis=1).argmin())]
+    while len(taken) < min(count, len(among)):
+        distance = np.linalg.norm(here[:, None] - here[taken][None], axis=2).min(1)
+        taken.append(int(distance.argmax()))
+    return among[taken]
