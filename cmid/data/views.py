@@ -52,16 +52,31 @@ class _Cut:
 
 
 class _Plan(Sampler[_Order]):
-    """The orders of one epoch from the loader's position on; read anew at each start, so workers may live on."""
+    """The order of an epoch, and the position in it. Read anew at each start, so workers live on.
 
-    def __init__(self, loader: "ViewLoader") -> None:
-        self.loader = loader
+    Knows nothing of the loader: a circle of references would keep its workers alive after it is dropped.
+    """
+
+    def __init__(self, images: int, seed: int, *, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
+        self.images, self.seed, self.rank, self.world_size = images, seed, rank, world_size
+        self.together = batch_size * world_size
+        self.batches = images // self.together if drop_last else -(-images // self.together)
+        self.epoch, self.batch = 0, 0
+
+    def __len__(self) -> int:
+        return self.batches
 
     def __iter__(self) -> Iterator[_Order]:
-        loader, epoch = self.loader, self.loader.epoch
-        order = epoch_order(len(loader.source), loader.seed, epoch)
-        for batch in range(loader.batch, len(loader)):
-            yield _Order(epoch, loader.share_of(order, batch))
+        epoch, order = self.epoch, epoch_order(self.images, self.seed, self.epoch)
+        for batch in range(self.batch, self.batches):
+            yield _Order(epoch, self.share_of(order, batch))
+
+    def share_of(self, order: np.ndarray, batch: int) -> np.ndarray:
+        """This process's images of one batch; every process takes as many."""
+        chunk = order[batch * self.together : (batch + 1) * self.together]
+        each = -(-len(chunk) // self.world_size)
+        chunk = np.concatenate([chunk, order[: each * self.world_size - len(chunk)]])
+        return chunk[self.rank * each : (self.rank + 1) * each]
 
 
 class _Batches(Dataset[_Cut]):
@@ -149,8 +164,6 @@ class ViewLoader:
         pin_memory: copy batches to page-locked memory, for GPUs.
 
     Attributes:
-        epoch: the epoch of the next batch.
-        batch: the number of the next batch in it.
         skipped: position and reason of every image that could not be read so far, in this process.
 
     Raises:
@@ -181,64 +194,77 @@ class ViewLoader:
                 f"batch larger than the data set: {batch_size} images{shared}, but there are {len(source)}; "
                 f"the largest batch that fits is {len(source) // world_size}"
             )
-        self.source, self.views, self.batch_size, self.seed = source, views, batch_size, seed
-        self.rank, self.world_size, self.drop_last, self.max_bad_share = rank, world_size, drop_last, max_bad_share
+        self.source, self.views, self.batch_size, self.max_bad_share = source, views, batch_size, max_bad_share
         self.workers = choose_workers(workers, world_size)
-        self.epoch, self.batch = 0, 0
         self.skipped: dict[int, str] = {}
         self._bad_allowed = int(max_bad_share * len(source))
-        self._loader = DataLoader(
-            _Batches(source, views, seed, crops, self._bad_allowed),
+        self._plan = _Plan(
+            len(source), seed, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
+        )
+        self._batches = _Batches(source, views, seed, crops, self._bad_allowed)
+        self._pin_memory = pin_memory
+        self._loader: DataLoader | None = None
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._plan)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._plan.epoch
+
+    @property
+    def batch(self) -> int:
+        """The number of the next batch in its epoch."""
+        return self._plan.batch
+
+    def __iter__(self) -> Iterator[Views]:
+        if self._loader is None:
+            self._loader = self._start()
+        epoch, batches = self.epoch, iter(self._loader)
+        try:
+            while (cut := next(batches, None)) is not None:
+                self._note(cut.bad)
+                self.resume_at(epoch, self.batch + 1)
+                yield cut.views
+        except CmidError:
+            del batches
+            self.close()
+            raise
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise CmidError(
+                f"a loader process died, which is mostly for want of memory: {error}; try fewer workers "
+                f"(now {self.workers}) or smaller images"
+            ) from error
+
+    def _start(self) -> DataLoader:
+        return DataLoader(
+            self._batches,
             batch_size=None,
-            sampler=_Plan(self),
+            sampler=self._plan,
             collate_fn=_as_is,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             worker_init_fn=start_worker,
-            pin_memory=pin_memory,
+            pin_memory=self._pin_memory,
             generator=torch.Generator(),  # else each epoch would draw from, and so shift, the trainer's own numbers
         )
 
-    def __len__(self) -> int:
-        """Batches of a whole epoch."""
-        together = self.batch_size * self.world_size
-        return len(self.source) // together if self.drop_last else -(-len(self.source) // together)
-
-    def __iter__(self) -> Iterator[Views]:
-        epoch = self.epoch
-        batches = iter(self._loader)
-        while True:
-            try:
-                cut: _Cut = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise CmidError(
-                    f"a loader process died, which is mostly for want of memory: {error}; try fewer workers "
-                    f"(now {self.workers}) or smaller images"
-                ) from error
-            self._note(cut.bad)
-            self.resume_at(epoch, self.batch + 1)
-            yield cut.views
-
-    def share_of(self, order: np.ndarray, batch: int) -> np.ndarray:
-        """This process's images of one batch of an epoch in `order`."""
-        together = self.batch_size * self.world_size
-        chunk = order[batch * together : (batch + 1) * together]
-        each = -(-len(chunk) // self.world_size)
-        chunk = np.concatenate([chunk, order[: each * self.world_size - len(chunk)]])  # all processes take as many
-        return chunk[self.rank * each : (self.rank + 1) * each]
+    def close(self) -> None:
+        """End the worker processes; a later iteration starts new ones."""
+        self._loader = None
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of `epoch`; in that epoch already, stay at the position."""
         if epoch != self.epoch:
-            self.epoch, self.batch = epoch, 0
+            self.resume_at(epoch, 0)
 
     def resume_at(self, epoch: int, batch: int) -> None:
         """Make batch number `batch` (from 0) of `epoch` the next one; past the last is the next epoch's first."""
-        self.epoch, self.batch = (epoch, batch) if batch < len(self) else (epoch + 1, 0)
+        self._plan.epoch, self._plan.batch = (epoch, batch) if batch < len(self) else (epoch + 1, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Position and skipped images, as plain numbers and text."""
@@ -263,9 +289,9 @@ class ViewLoader:
 
     def _note(self, bad: dict[int, str]) -> None:
         self.skipped.update(bad)
-        if len(self.skipped) <= self._bad_allowed:
-            return
         count, images = len(self.skipped), len(self.source)
+        if count <= self._bad_allowed and count < images:
+            return
         first = "; ".join(f"{self.source.name(i)} ({reason})" for i, reason in list(self.skipped.items())[:3])
         raise CmidError(
             f"too many unreadable images: {count} of {images} so far, where at most {self._bad_allowed} "
