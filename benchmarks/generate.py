@@ -5,7 +5,7 @@
 Every scene is timed by the processor time of this process, the best of several repeats, after the noise tiles have
 been made; their cost at the start of a process is given apart. A yardstick in the same run, blurring a 256 px
 image with Pillow (Gaussian, radius 0.7), tells how busy or slow the machine was: 2.5 to 2.8 ms on the two cores we
-measured on while nothing else ran. Results go to `generate.json` beside this file.
+measured on while nothing else ran. Results go to `results/generate.json`.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main():
 
     start = time.process_time()
     from cmid.data.generated import SCENE_CLASSES, class_of, draw_scene, make_folders, write_scene
-    from cmid.data.generated.files import dota_text
+    from cmid.data.generated.files import dota_text, write_picture
     from cmid.data.generated.texture import CROWN_PX, crowns, sheets
 
     imported = time.process_time()
@@ -68,10 +68,10 @@ def main():
         def labelled(index):
             """What one picture with its mask and boxes costs on disk, without the second date."""
             scene = draw_scene(0, index, given.size, second_date=False)
-            Image.fromarray(scene.image).save(out / "image.jpg", quality=92)
             mask = Image.fromarray(scene.mask)
             mask.putpalette(range(24))
-            mask.save(out / "mask.png", compress_level=1)
+            write_picture(out / "image.jpg", Image.fromarray(scene.image))
+            write_picture(out / "mask.png", mask)
             (out / "boxes.txt").write_text(dota_text(scene))
 
         for index in range(count):
@@ -101,7 +101,7 @@ def main():
     }
     text = json.dumps(result, indent=2)
     print(text)
-    Path(__file__).with_suffix(".json").write_text(text + "\n")
+    (Path(__file__).parent / "results" / "generate.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

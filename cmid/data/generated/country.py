@@ -246,7 +246,7 @@ def river(plan: Plan) -> None:
     density = rng.uniform(0.3, 1.0)
     for x, y in course:
         for side in (-1, 1):
-            for _ in range(5):
+            for _ in range(4):
                 if rng.random() < density:
                     off = width * 0.5 + 5 + abs(rng.gauss(0, 9))
                     plan.plant(rng.uniform(1.8, 4.6), b.tree, x + rng.uniform(-6, 6), y + side * off, 0.16)
@@ -260,22 +260,22 @@ def beach(plan: Plan) -> None:
     plan.foliage, plan.crown_m = foliage(plan), 5.0
     reach = plan.reach + 10
     shore = moved(
-        wander(rng, reach, rng.uniform(2, 14), rng.uniform(40, 110), 40), rng.uniform(-0.35, 0.35) * plan.half
+        wander(rng, reach, rng.uniform(2, 14), rng.uniform(40, 110), 32), rng.uniform(-0.35, 0.35) * plan.half
     )
     far: list[Point] = [(-reach, reach + 60), (reach, reach + 60)]
     deep = rng.choice(((34, 74, 96), (28, 88, 108), (52, 92, 96), (30, 60, 88), (70, 98, 92)))
     shallow = rng.choice(((96, 158, 156), (118, 150, 138), (130, 156, 150), (84, 142, 150)))
-    plan.add(
-        Layer.GROUND, s.polygon, [*moved(shore, -rng.uniform(5, 11), rng, 0.8), *far[::-1]], b.lit(sand, 0.9), "sand"
-    )
-    plan.add(
-        Layer.GROUND, s.polygon, [*moved(shore, -rng.uniform(2, 4), rng, 0.6), *far[::-1]], b.lit(sand, 0.74), "sand"
-    )
+    damp, wet = moved(shore, -rng.uniform(5, 11), rng, 0.8), moved(shore, -rng.uniform(2, 4), rng, 0.6)
+    plan.add(Layer.GROUND, s.polygon, between(damp, moved(wet, 1.0)), b.lit(sand, 0.9), "sand")
+    plan.add(Layer.GROUND, s.polygon, between(wet, moved(shore, 1.0)), b.lit(sand, 0.74), "sand")
     steps, slope = 11, rng.uniform(3, 8)
+    lines = [moved(shore, k * slope, rng, 0.5) for k in range(steps)]
     for k in range(steps):
         t = (k / (steps - 1)) ** 0.8
         mix = tuple(shallow[c] * (1 - t) + deep[c] * t for c in range(3))
-        plan.add(Layer.WATER, s.polygon, [*moved(shore, k * slope, rng, 0.5), *far[::-1]], mix, "sea")
+        # Each band a little under the next, or the ground would show between them.
+        outer = moved(lines[k + 1], 1.5) if k + 1 < steps else far
+        plan.add(Layer.WATER, s.polygon, between(lines[k], outer), mix, "sea")
     surf, rough = rng.randint(1, 4), rng.uniform(0.4, 1.0)
     for k in range(surf):
         base = (0.0, 9.0, 21.0, 36.0)[k] + rng.uniform(-1, 3)
@@ -289,7 +289,7 @@ def beach(plan: Plan) -> None:
         for x, y in inland * 3:
             plan.plant(rng.uniform(1.0, 3.0), b.tree, x + rng.uniform(-6, 6), y - abs(rng.gauss(3, 16)), 0.2)
     if kind > 0.35:
-        y = inland[20][1] - rng.uniform(14, 22)
+        y = inland[16][1] - rng.uniform(14, 22)
         plan.add(Layer.ROAD, s.road, [(-reach, y), (reach, y)], 7.0, rng.choice(GREY), (186, 178, 166))
         plan.add(Layer.MARKING, s.dashes, [(-reach, y), (reach, y)], 0.0)
         for k in range(-7, 8):

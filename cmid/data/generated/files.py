@@ -17,6 +17,7 @@ and aircraft come and go between the dates without counting as change, as do sea
 
 import csv
 import json
+from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -58,8 +59,8 @@ def write_scene(out: Path, seed: int, index: int, size: int, image_format: Image
         _write_picture(out / folder / picture, pixels, image_format, scene.gsd, where)
     mask = Image.fromarray(scene.mask)
     mask.putpalette(_PALETTE)
-    mask.save(out / "masks" / scene.name / f"{stem}.png", compress_level=1)
-    Image.fromarray(scene.change).save(out / "change" / scene.name / f"{stem}.png", compress_level=1)
+    write_picture(out / "masks" / scene.name / f"{stem}.png", mask)
+    write_picture(out / "change" / scene.name / f"{stem}.png", Image.fromarray(scene.change))
     (out / "labelTxt" / f"{stem}.txt").write_text(dota_text(scene), encoding="ascii")
     values = (f"images/{picture}", scene.name, index, seed, size, f"{scene.gsd:.4f}")
     return dict(zip(FIELDS, values, strict=True))
@@ -97,10 +98,8 @@ def write_index(out: Path, rows: list[dict[str, Any]]) -> None:
 def _write_picture(
     path: Path, pixels: np.ndarray, image_format: ImageFormat, gsd: float, where: tuple[int, float, float]
 ) -> None:
-    if image_format == "jpg":
-        Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
-    elif image_format == "png":
-        Image.fromarray(pixels).save(path, compress_level=1)
+    if image_format != "tif":
+        write_picture(path, Image.fromarray(pixels))
     else:
         import rasterio
         from rasterio import Affine
@@ -113,3 +112,14 @@ def _write_picture(
         }  # fmt: skip
         with rasterio.open(path, "w", **profile) as file:
             file.write(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def write_picture(path: Path, image: Image.Image) -> None:
+    """Encodes as JPEG or PNG, as the name says."""
+    # In one piece: Pillow writes to a file in many small ones, which takes twice as long.
+    encoded = BytesIO()
+    if path.suffix == ".jpg":
+        image.save(encoded, "JPEG", quality=JPEG_QUALITY)
+    else:
+        image.save(encoded, "PNG", compress_level=1)
+    path.write_bytes(encoded.getbuffer())

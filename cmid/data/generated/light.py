@@ -147,7 +147,6 @@ def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[n
                 share *= wave
                 texture += share
     texture += np.float32(1)
-    np.maximum(texture, np.float32(0.25), out=texture)
 
     dark = SHADED.take(material)
     dark *= shadow

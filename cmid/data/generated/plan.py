@@ -30,7 +30,7 @@ class Layer(IntEnum):
     ABOVE = 10
 
 
-@dataclass
+@dataclass(slots=True)
 class Item:
     """One thing to draw.
 

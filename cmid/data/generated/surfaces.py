@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import atan2, cos, hypot, pi, sin
+from math import atan2, ceil, cos, hypot, pi, sin
 
 from cmid.data.generated.buildings import lit
 from cmid.data.generated.canvas import Canvas, Colour, Point, placed, rectangle, ribbon
@@ -46,12 +46,14 @@ def dashes(
     for (x0, y0), (x1, y1) in pairwise(points):
         length, angle = hypot(x1 - x0, y1 - y0), atan2(y1 - y0, x1 - x0)
         c, s = cos(angle), sin(angle)
-        while start + dash / 2 <= length:
-            middle = start + dash / 2
-            x, y = x0 + c * middle - s * offset, y0 + s * middle + c * offset
-            if canvas.sees(x, y, dash):
-                canvas.quad(x, y, dash, width, angle, colour, material)
-            start += dash + gap
+        # Straight to the first dash that can be seen: the picture's middle is at (0, 0).
+        middle, period, reach = -(x0 * c + y0 * s), dash + gap, 0.72 * canvas.size * canvas.gsd + dash + abs(offset)
+        first = start + max(0, int((middle - reach - start) / period)) * period
+        while first + dash / 2 <= min(length, middle + reach):
+            along = first + dash / 2
+            canvas.quad(x0 + c * along - s * offset, y0 + s * along + c * offset, dash, width, angle, colour, material)
+            first += period
+        start += max(0, ceil((length - dash / 2 - start) / period)) * period
         start -= length
 
 

@@ -143,8 +143,8 @@ def parking(plan: Plan) -> None:
     for _ in range(rng.randint(1, 3)):
         # A shelter over a few bays.
         row = edge - 2 * reach + rng.randint(2, int(2 * reach / module)) * module + 2.5
-        where = (rng.uniform(-0.8, 0.8) * plan.half, row)
-        plan.build(9, b.flat, *where, rng.uniform(7, 16), 5.0, 0.0, 3.0, rng.choice(b.SHEETS), 0, 0.0)
+        x = rng.uniform(-0.8, 0.8) * plan.half
+        plan.build(9, b.flat, x, row, rng.uniform(7, 16), 5.0, 0.0, 3.0, rng.choice(b.SHEETS), 0, 0.0)
     depth = reach - edge + 30
     plan.add(
         Layer.LOW,
