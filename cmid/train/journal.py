@@ -135,7 +135,7 @@ class Journal:
         numbers |= {"images_per_s": pace.images_per_s, "data_wait": pace.data_wait, "seconds": pace.seconds}
         self._metrics.append({"epoch": epochs_done, "step": step, "lr": lr, **numbers})
         if self._loggers:
-            self._loggers.log({f"epoch/{name}": value for name, value in numbers.items()}, step)
+            self._loggers.log({f"per_epoch/{name}": value for name, value in numbers.items()}, step)
         self._epoch, self._epoch_pace = Means(), Pace()
         return numbers
 

@@ -1,8 +1,9 @@
 """Loggers besides the CSV files: TensorBoard, W&B and MLflow, through Lightning's."""
 
 import importlib.util
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cmid.errors import UsageError
@@ -32,37 +33,85 @@ class Loggers:
         run: TensorBoard's and W&B's files go below it; its folder's name is the run's name.
         settings: recorded as the run's hyperparameters.
         step: optimiser steps done; TensorBoard drops what a resumed run had logged beyond.
+        say: prints a line.
+
+    Raises:
+        UsageError: one of them cannot start.
     """
 
-    def __init__(self, names: Sequence[str], run: RunDirectory, settings: Mapping[str, Any], step: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        run: RunDirectory,
+        settings: Mapping[str, Any],
+        step: int,
+        say: Callable[[str], object] = print,
+    ) -> None:
+        self._say = say
         self._loggers = [_build(name, run, step) for name in names]
-        for logger in self._loggers:
-            logger.log_hyperparams(dict(settings))
+        self._each(lambda logger: logger.log_hyperparams(dict(settings)))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Writes one curve point per value."""
-        for logger in self._loggers:
-            logger.log_metrics(dict(values), step)
+        self._each(lambda logger: logger.log_metrics(dict(values), step))
 
     def close(self, status: str) -> None:
         """Ends the run there; `status` is success, failed or aborted."""
-        for logger in self._loggers:
-            logger.save()
-            logger.finalize(status)
+        self._each(lambda logger: logger.save())
+        self._each(lambda logger: logger.finalize(status))
+
+    def _each(self, act: Callable[[Any], object]) -> None:
+        """A service that fails is left out from then on: the run matters more."""
+        for logger in tuple(self._loggers):
+            try:
+                act(logger)
+            except Exception as error:
+                self._loggers.remove(logger)
+                self._say(f"Warning: {type(logger).__name__} failed and gets nothing more: {error}")
 
 
 def _build(name: str, run: RunDirectory, step: int) -> Any:
     quiet_lightning()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if name == "tensorboard":
-            from lightning.fabric.loggers import TensorBoardLogger
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name](run, step)
+    except Exception as error:  # a service may fail in any way it likes
+        raise UsageError(
+            f"The logger '{name}' could not start: {error}. Set it up (W&B: `wandb login`, or WANDB_MODE=offline; "
+            "MLflow: MLFLOW_TRACKING_URI), or leave it out of --train.loggers."
+        ) from error
 
-            return TensorBoardLogger(run.path, name="", version="tensorboard", purge_step=step + 1 if step else None)
-        if name == "wandb":
-            from lightning.pytorch.loggers import WandbLogger
 
-            return WandbLogger(name=run.path.name, project="cmid", save_dir=run.path)
-        from lightning.pytorch.loggers import MLFlowLogger
+def _tensorboard(run: RunDirectory, step: int) -> Any:
+    from lightning.fabric.loggers import TensorBoardLogger
 
-        return MLFlowLogger(experiment_name="cmid", run_name=run.path.name)
+    return TensorBoardLogger(run.path, name="", version="tensorboard", purge_step=step + 1 if step else None)
+
+
+def _wandb(run: RunDirectory, step: int) -> Any:
+    from lightning.pytorch.loggers import WandbLogger
+
+    logger = WandbLogger(name=run.path.name, project="cmid", save_dir=run.path, version=_known_id(run, "wandb"))
+    _keep_id(run, "wandb", logger.experiment.id)
+    return logger
+
+
+def _mlflow(run: RunDirectory, step: int) -> Any:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without a server, a folder in the run will do
+    known, folder = _known_id(run, "mlflow"), str(run.path / "mlruns")
+    logger = MLFlowLogger(experiment_name="cmid", run_name=run.path.name, run_id=known, save_dir=folder)
+    _keep_id(run, "mlflow", logger.run_id)
+    return logger
+
+
+def _known_id(run: RunDirectory, name: str) -> str | None:
+    """The id under which the service knows the run that is being resumed."""
+    file = run.path / f".{name}_id"
+    return file.read_text().strip() if file.is_file() else None
+
+
+def _keep_id(run: RunDirectory, name: str, known_as: str | None) -> None:
+    (run.path / f".{name}_id").write_text(f"{known_as}\n")

@@ -135,7 +135,7 @@ def fit(
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
         if resume:
             doing.restore()
-        loggers = Loggers(train.loggers, run, settings, doing.progress.step)
+        loggers = Loggers(train.loggers, run, settings, doing.progress.step, line.say)
         journal.attach(loggers)
         return doing.to_the_end()
     finally:
@@ -200,7 +200,7 @@ class _Run:
         self.loader.set_epoch(self.epoch)
         if self.batch:
             self.loader.resume_at(self.epoch, self.batch)
-        torch.manual_seed(draw_seed(self.seed, "epoch", self.epoch))  # a DataLoader draws its workers' seeds
+        self.stepper.machine.seed(draw_seed(self.seed, "epoch", self.epoch))  # a DataLoader draws its workers' seeds
         batches = self._promised(iter(self.loader))
         while self.batch < self.plan.batches_per_epoch and self.progress.step < self.plan.last_step:
             try:
@@ -247,7 +247,7 @@ class _Run:
         modes = [(module, module.training) for module in self.learner.modules()]
         with self.journal.paused(), torch.no_grad():
             for probe in due:
-                torch.manual_seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
+                self.stepper.machine.seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
                 found |= probe(self.learner, self.stepper.machine.device)
         for module, training in modes:
             module.training = training

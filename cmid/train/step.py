@@ -89,18 +89,23 @@ class Stepper:
         All batches of a window hear of the same progress, as the one big batch would that they stand for.
         """
         number = epoch * self.plan.batches_per_epoch + batch
-        torch.manual_seed(draw_seed(self.seed, number, self.machine.fabric.global_rank))
+        self.machine.seed(draw_seed(self.seed, number, self.machine.fabric.global_rank))
         self.learner.before_step(before)
         indices, device, fabric = views.indices, self.machine.device, self.machine.fabric
         with torch.no_grad():
             views = self.machine.format(self.prepare(views.to(device, non_blocking=True)))
         more_to_come = (batch + 1) % self.plan.accumulate != 0 and batch + 1 < self.plan.batches_per_epoch
-        with fabric.no_backward_sync(self.module, enabled=more_to_come):
-            terms: dict[str, Tensor] = self.module(Sealed(views))
-            each = torch.stack([term.float() for term in terms.values()])
-            total = each.sum()
-            fabric.backward(total / window if window > 1 else total)
-        names, values = (*terms, "total"), torch.cat([each.detach(), total.detach()[None]])
+        parts, summed = self.learner.parts, dict[str, Tensor]()
+        for part in range(parts):
+            # Gradients of processes meet once, after the last part of the last batch.
+            with fabric.no_backward_sync(self.module, enabled=more_to_come or part < parts - 1):
+                terms: dict[str, Tensor] = self.module(Sealed(views), part if parts > 1 else None)
+                total = torch.stack([term.float() for term in terms.values()]).sum()
+                fabric.backward(total / window if window > 1 else total)
+            for name, term in terms.items():
+                summed[name] = summed[name] + term.detach().float() if name in summed else term.detach().float()
+        each = torch.stack(list(summed.values()))
+        names, values = (*summed, "total"), torch.cat([each, each.sum()[None]])
         self.journal.batch(names, values)
         self.watch.see(Seen("loss", before.step, epoch, (batch,), (indices,), names, values, lr))
 
