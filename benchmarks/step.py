@@ -66,9 +66,10 @@ class Steps:
         """All that the trainer does with a batch that is ready, optimiser and teacher included."""
         self.learner.before_step(Progress(self.count, 1000))
         self.optimiser.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss = sum(self.learner(self.views).values())
-        loss.backward()
+        for part in range(self.learner.parts):
+            with self.autocast():
+                loss = sum(self.learner(self.views, part).values())
+            loss.backward()
         self.optimiser.step()
         self.count += 1
         self.learner.after_step(Progress(self.count, 1000))
@@ -80,11 +81,13 @@ class Steps:
         with self.autocast():
             masks = [self.learner._draw_mask(v) for v in self.views]
             hidden = [fill_with_mean(v.images, to_pixels(m, v.images.shape[-2:])) for v, m in zip(self.views, masks)]  # noqa: B905
-            outputs = [student(images, mask).last for images, mask in zip(hidden, masks)]  # noqa: B905
             with torch.no_grad():
                 for view in self.views:
                     teacher(view.images)
-        sum(o.float().mean() for o in outputs).backward()
+        for images, mask in zip(hidden, masks):  # noqa: B905
+            with self.autocast():
+                output = student(images, mask).last
+            output.float().mean().backward()
 
     def augmentation(self):
         """The colours of a batch, on the device."""

@@ -168,16 +168,28 @@ class Learner(nn.Module, ABC):
     One step of the trainer is: `before_step(progress)`, `forward(batch)`, sum of the terms, backward, optimiser
     step, `after_step(progress)`. All state that a later step reads is in parameters and buffers, or follows from
     `progress`; so a checkpoint is `state_dict()` and nothing else.
+
+    Attributes:
+        backbone: what is exported.
+        parts: into how many parts the loss of a batch falls whose gradients can be taken one after the other; the
+            trainer does so, and holds the activations of one part at a time.
     """
 
     backbone: Backbone
+    parts: int = 1
 
     def before_step(self, progress: Progress) -> None:
         """Called before each forward with what has been completed so far; sets temperatures and the like."""
 
     @abstractmethod
-    def forward(self, batch: Views) -> dict[str, Tensor]:
-        """The loss terms of the paper, by name, each a scalar already weighted; the trainer adds them up."""
+    def forward(self, batch: Views, part: int | None = None) -> dict[str, Tensor]:
+        """The loss terms of the paper, by name, each a scalar already weighted; the trainer adds them up.
+
+        Args:
+            batch: augmented views on the learner's device.
+            part: which part of the terms, 0 to `parts - 1`, asked for in this order and with the same batch; their
+                sum is the whole. None gives the whole at once.
+        """
 
     def after_step(self, progress: Progress) -> None:
         """Called after each optimiser step, without gradient; updates teachers and queues."""

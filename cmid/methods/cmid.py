@@ -52,6 +52,24 @@ class Look(NamedTuple):
     grid: tuple[int, int]
 
 
+class Seen(NamedTuple):
+    """A batch between its parts: two views with their masks, and what the teacher made of them, all without gradient.
+
+    Attributes:
+        batch: the augmented views.
+        masks: bool `(B, h, w)`, True = hidden.
+        masked: `(B, C, H, W)`, hidden pixels at their mean.
+        keys: `(B, D)` unit rows of the teacher's global head; empty where that branch is off.
+        local: maps `(B, C, h, w)` of the teacher that feed the local branch; empty where that branch is off.
+    """
+
+    batch: Views
+    masks: tuple[Tensor, ...]
+    masked: tuple[Tensor, ...]
+    keys: list[Tensor]
+    local: list[Tensor]
+
+
 class CMID(Learner):
     """The method on any backbone.
 
@@ -63,6 +81,7 @@ class CMID(Learner):
         ValueError: where all three branches are off, or in parity mode a batch does not divide the queue.
     """
 
+    parts = 2
     queue: Tensor
     queue_pointer: Tensor
     centre: Tensor
@@ -103,33 +122,56 @@ class CMID(Learner):
 
     # ---------------------------------------------------------------- the paper, in its order
 
-    def forward(self, batch: Views) -> dict[str, Tensor]:
-        """Weighted terms `reconstruction`, `global` and `local` of two augmented views `(B, C, H, W)`."""
-        masks, masked = self._hide(batch)
-        return self.terms(batch, masks, masked)
+    def forward(self, batch: Views, part: int | None = None) -> dict[str, Tensor]:
+        """Weighted terms `reconstruction`, `global` and `local` of two augmented views `(B, C, H, W)`.
+
+        The student's two views meet only through the teacher, so each is a part whose gradient can be taken alone.
+        """
+        if part in (None, 0):
+            masks, masked = self._hide(batch)
+            self._seen: Seen | None = self._see(batch, masks, masked)
+        assert self._seen is not None, "the first part comes first"
+        terms = self._terms(self._seen, (0, 1) if part is None else (part,))
+        if part != 0:
+            self._seen = None  # lets go of the batch
+        return terms
 
     def terms(self, batch: Views, masks: tuple[Tensor, ...], masked: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """The loss terms for given masks `(B, h, w)` and masked images `(B, C, H, W)`, one of each a view."""
-        c = self.config
-        student = [self.backbone(images, mask) for images, mask in zip(masked, masks, strict=True)]
-        with torch.no_grad():
-            teacher = [self.teacher_backbone(view.images) for view in batch]
-            if not self.exact:  # Departure: the published teacher moves before the optimiser steps, and not at first.
-                self._follow(self.progress.step - 1)
+        return self._terms(self._see(batch, masks, masked), (0, 1))
 
-        terms: dict[str, Tensor] = {}
-        if c.reconstruction_weight:
-            losses = [
-                self._reconstruction(features.last, view.images, mask)
-                for features, view, mask in zip(student, batch, masks, strict=True)
-            ]
-            terms["reconstruction"] = c.reconstruction_weight * torch.stack(losses).mean()
-        if c.global_weight:
-            terms["global"] = c.global_weight * self._global([s.last for s in student], [t.last for t in teacher])
-        if c.local_weight:
-            stage = c.local_stage
-            local = self._local([s[stage] for s in student], [t[stage] for t in teacher], batch)
-            terms["local"] = c.local_weight * self.local_gate * local
+    @torch.no_grad()
+    def _see(self, batch: Views, masks: tuple[Tensor, ...], masked: tuple[Tensor, ...]) -> Seen:
+        """What the teacher makes of both whole views, beside what the student will get."""
+        teacher = [self.teacher_backbone(view.images) for view in batch]
+        keys, local = [], []
+        if self.config.global_weight:
+            keys = [F.normalize(self.teacher_projector(pooled(t.last)).float(), dim=1) for t in teacher]
+        if self.config.local_weight:
+            local = [t[self.config.local_stage] for t in teacher]
+        if not self.exact:  # Departure: the published teacher moves before the optimiser steps, and not at first.
+            self._follow(self.progress.step - 1)
+        return Seen(batch, masks, masked, keys, local)
+
+    def _terms(self, seen: Seen, which: tuple[int, ...]) -> dict[str, Tensor]:
+        """The terms of the student's views `which`; both together are the loss, each branch the mean of the two."""
+        c, terms = self.config, dict[str, Tensor]()
+        for here in which:
+            there = 1 - here
+            student = self.backbone(seen.masked[here], seen.masks[here])
+            found = {}
+            if c.reconstruction_weight:
+                images, mask = seen.batch[here].images, seen.masks[here]
+                found["reconstruction"] = c.reconstruction_weight * self._reconstruction(student.last, images, mask)
+            if c.global_weight:
+                found["global"] = c.global_weight * self._global(student.last, seen.keys[there])
+            if c.local_weight:
+                local = self._local(student[c.local_stage], seen.local[there], seen.batch[here], seen.batch[there])
+                found["local"] = c.local_weight * self.local_gate * local
+            for name, value in found.items():
+                terms[name] = terms[name] + value / 2 if name in terms else value / 2
+        if 1 in which and c.global_weight and c.global_form == "moco":
+            self._remember(seen.keys)
         return terms
 
     def _reconstruction(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
@@ -144,31 +186,22 @@ class CMID(Learner):
         mixed = prediction * share + (1 - share) * 0.5 * (prediction.detach() + images)
         return spatial + self.config.frequency_weight * focal_frequency(mixed, images)
 
-    def _global(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        """The image told from others, mean of both directions: student of one view, teacher of the other."""
-        queries = [self.projector(pooled(features)) for features in student]
-        with torch.no_grad():
-            keys = [F.normalize(self.teacher_projector(pooled(features)).float(), dim=1) for features in teacher]
+    def _global(self, features: Tensor, keys: Tensor) -> Tensor:
+        """The image told from others: the student of one view, the teacher's keys `(B, D)` of the other."""
+        query = self.projector(pooled(features))
         if self.config.global_form == "byol":
-            queries = [F.normalize(self.predictor(query).float(), dim=1) for query in queries]
-            return sum((2 - 2 * (q * k).sum(1)).mean() for q, k in zip(queries, keys[::-1], strict=True)) / 2
-        rows = F.normalize(torch.cat(queries).float(), dim=1)
-        loss = info_nce(rows, torch.cat(keys[::-1]), self.queue, self.config.temperature)
-        self._remember(keys)
-        return loss
+            query = F.normalize(self.predictor(query).float(), dim=1)
+            return (2 - 2 * (query * keys).sum(1)).mean()
+        return info_nce(F.normalize(query.float(), dim=1), keys, self.queue, self.config.temperature)
 
-    def _local(self, student: list[Tensor], teacher: list[Tensor], batch: Views) -> Tensor:
-        """Agreement on the positions that show the same ground, mean of both directions."""
-        loss, shares = student[0].new_zeros((), dtype=torch.float32), []
-        for here, there in ((0, 1), (1, 0)):
-            found = self._match(batch[here], batch[there], student[here].shape[-2:])
-            scores = self.local_head(take_positions(student[here], found.first)).float()
-            with torch.no_grad():
-                targets = self.teacher_local_head(take_positions(teacher[there], found.second)).float()
-            loss = loss + self._distil(scores, targets, found.valid)
-            shares.append(found.valid.float().mean())
-        self._matched_share = torch.stack(shares).mean()
-        return loss / 2
+    def _local(self, student: Tensor, teacher: Tensor, here: View, there: View) -> Tensor:
+        """Agreement on the positions that show the same ground, maps `(B, C, h, w)` of one view and of the other."""
+        found = self._match(here, there, student.shape[-2:])
+        scores = self.local_head(take_positions(student, found.first)).float()
+        with torch.no_grad():
+            targets = self.teacher_local_head(take_positions(teacher, found.second)).float()
+        self._matched_share = found.valid.float().mean()
+        return self._distil(scores, targets, found.valid)
 
     def _distil(self, scores: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
         """Cross-entropy of sharpened, centred targets and scores, both `(B, n, D)`, over the valid positions."""

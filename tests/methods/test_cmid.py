@@ -57,6 +57,28 @@ def test_a_few_steps_lower_the_loss_and_teach_no_gradient(mode, form):
     assert all(p.grad is None and not p.requires_grad for p in teachers)
 
 
+@pytest.mark.parametrize("mode", ["exact", "parity"])
+def test_the_parts_are_the_whole(mode):
+    """Taking one view's gradient after the other's changes neither loss, gradient, queue nor centre."""
+    whole, views = learner(mode=mode), batch()
+    parts = copy.deepcopy(whole)
+    torch.manual_seed(2)
+    terms = whole(views)
+    sum(terms.values()).backward()
+    torch.manual_seed(2)
+    found = []
+    for part in range(parts.parts):
+        found.append(parts(views, part))
+        sum(found[-1].values()).backward()
+    for name, value in terms.items():
+        torch.testing.assert_close(sum(f[name] for f in found), value)
+    for (name, a), b in zip(whole.named_parameters(), parts.parameters(), strict=True):
+        if a.requires_grad:
+            torch.testing.assert_close(b.grad, a.grad, msg=name)
+    for (name, a), b in zip(whole.named_buffers(), parts.buffers(), strict=True):
+        torch.testing.assert_close(b, a, msg=name)
+
+
 @pytest.mark.parametrize("off", ["reconstruction", "global", "local"])
 def test_a_branch_switched_off_is_not_built(off):
     model = learner(**{f"{off}_weight": 0.0})
