@@ -115,7 +115,7 @@ def _albums(config: ReportConfig, run: Run) -> tuple[Album | None, Album | None]
         if asked is None and own is None:
             return None
         try:
-            return choose(open_(asked or own or ""), config.map_images, s.seed, size)
+            return choose(open_(asked or own or ""), max(config.map_images, config.images), s.seed, size)
         except CmidError as error:
             if asked is not None:
                 raise

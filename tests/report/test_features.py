@@ -88,3 +88,13 @@ def test_a_missing_umap_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(UsageError, match=r"pip install 'cmid\[umap\]'"):
         project(np.ones((9, 4)), "umap", 0)
+
+
+def test_umap_is_fixed_by_its_seed_and_keeps_two_groups_apart():
+    pytest.importorskip("umap", reason="umap-learn is an extra: pip install 'cmid[umap]'")
+    rng = np.random.default_rng(6)
+    features = np.repeat(3 * rng.normal(size=(2, 12)), 12, axis=0) + 0.2 * rng.normal(size=(24, 12))
+    placed = project(features, "umap", 7)
+    np.testing.assert_array_equal(placed, project(features, "umap", 7))
+    within = np.linalg.norm(placed[:12] - placed[:12].mean(0), axis=1).mean()
+    assert within < np.linalg.norm(placed[:12].mean(0) - placed[12:].mean(0)) / 2
