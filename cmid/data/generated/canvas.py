@@ -184,19 +184,17 @@ class Canvas:
         c, s = self._c * self.gsd / 2, self._s * self.gsd / 2
         return abs(c * x - s * y) < half and abs(s * x + c * y) < half
 
-    def waves(self, length: float) -> tuple[np.ndarray, np.ndarray]:
-        """Sine waves of `length` metres across the place's y and x axes, two `(size, size)` float32 arrays."""
+    def waves(self, length: float, across: bool) -> np.ndarray:
+        """`(size, size)` float32 sine waves of `length` metres along the place's y axis (`across`) or its x axis."""
         axis = (np.arange(self.size) + 0.5 - self.size / 2) * (2 * np.pi * self.gsd / length)
         c, s = cos(self.turn_rad), sin(self.turn_rad)
-
-        def wave(kx: float, ky: float) -> np.ndarray:
-            # sin(a + b), so that only two rows of sines are worked out.
-            a, b = kx * axis, ky * axis
-            rows = np.sin(b).astype(np.float32)[:, None] * np.cos(a).astype(np.float32)
-            rows += np.cos(b).astype(np.float32)[:, None] * np.sin(a).astype(np.float32)
-            return rows
-
-        return wave(-s, c), wave(c, s)
+        kx, ky = (-s, c) if across else (c, s)
+        # sin(a + b), so that only two rows of sines are worked out.
+        parts = (np.sin(ky * axis), np.cos(kx * axis), np.cos(ky * axis), np.sin(kx * axis))
+        sin_b, cos_a, cos_b, sin_a = (part.astype(np.float32) for part in parts)
+        waves: np.ndarray = sin_b[:, None] * cos_a
+        waves += cos_b[:, None] * sin_a
+        return waves
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour `(H, W, 4)` uint8 (the fourth meaningless), material `(H, W)` uint8, shadow `(H, W)` uint8."""

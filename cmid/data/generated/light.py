@@ -1,5 +1,6 @@
 """The day and the sensor: sun, season, haze, colour cast, blur and noise of one date, and the picture they give."""
 
+import threading
 from dataclasses import dataclass
 from math import cos, radians, sin, tan
 from random import Random
@@ -110,6 +111,16 @@ class Ground:
         return cls(grain, mottle, tint, corner(rng, size, CROWN_TILE_PX), max(row_m, 3.0 * gsd), nearest)
 
 
+_scratch = threading.local()
+
+
+def _buffers(size: int) -> np.ndarray:
+    """`(6, size, size)` float32 of this thread to work in; fresh ones each time take about 5 % longer."""
+    if getattr(_scratch, "size", None) != size:
+        _scratch.size, _scratch.arrays = size, np.empty((6, size, size), np.float32)
+    return _scratch.arrays
+
+
 def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[np.ndarray, np.ndarray]:
     """The picture of a canvas on a day.
 
@@ -118,71 +129,77 @@ def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[n
     """
     size, tiles = canvas.size, sheets()
     colour, material, shadow = canvas.pixels()
+    index = material.astype(np.intp)
     present = [CODE[name] for name in canvas.used]
+    texture, dark, tint, share, plane, spare = _buffers(size)
 
-    def strength(of: np.ndarray) -> np.ndarray | None:
-        return of.take(material) if of[present].any() else None
+    def spread(of: np.ndarray, out: np.ndarray) -> bool:
+        """Writes the strength of something at each pixel into `out`; False, and nothing, if it is nowhere."""
+        if not of[present].any():
+            return False
+        of.take(index, out=out, mode="clip")  # "raise" would work in a copy
+        return True
 
-    texture = GRAIN.take(material)
-    texture *= window(tiles["grain"], size, ground.grain)
-    if (share := strength(MOTTLE)) is not None:
-        share *= window(tiles["mottle"], size, ground.mottle)
-        texture += share
-    if (share := strength(CANOPY)) is not None:
+    def scatter(of: np.ndarray, tile: np.ndarray) -> None:
+        if spread(of, share):
+            np.multiply(share, tile, out=share)
+            np.add(texture, share, out=texture)
+
+    texture.fill(1)
+    scatter(GRAIN, window(tiles["grain"], size, ground.grain))
+    scatter(MOTTLE, window(tiles["mottle"], size, ground.mottle))
+    scatter(RIPPLE, window(tiles["ripple"], size, corner(rng, size)))
+    if CANOPY[present].any():
         x, y = light.sun
         reach = max((x * x + y * y) ** 0.5, 1e-6)
-        # A slope facing the sun is bright: minus the gradient along the shadow.
         slope_x, slope_y, lightness = (window(tile, size, ground.crowns) for tile in crowns(ground.crown))
-        relief = slope_x * np.float32(-0.7 * x / reach)
-        relief -= slope_y * np.float32(0.7 * y / reach)
-        relief += lightness * np.float32(0.7)
-        share *= relief
-        texture += share
-    if (share := strength(RIPPLE)) is not None:
-        share *= window(tiles["ripple"], size, corner(rng, size))
-        texture += share
-    if ROWS[present].any() or ACROSS[present].any():
-        for of, wave in zip((ROWS, ACROSS), canvas.waves(ground.row_m), strict=True):
-            if (share := strength(of)) is not None:
-                share *= wave
-                texture += share
-    texture += np.float32(1)
+        # A slope facing the sun is bright: minus the gradient along the shadow.
+        np.multiply(slope_x, np.float32(-0.7 * x / reach), out=plane)
+        plane -= np.multiply(slope_y, np.float32(0.7 * y / reach), out=spare)
+        plane += np.multiply(lightness, np.float32(0.7), out=spare)
+        scatter(CANOPY, plane)
+    for of, across in ((ROWS, True), (ACROSS, False)):
+        if of[present].any():
+            scatter(of, canvas.waves(ground.row_m, across))
 
-    dark = SHADED.take(material)
-    dark *= shadow
-    tint = strength(TINT)
-    if tint is not None:
-        tint *= window(tiles["tint"], size, ground.tint)
+    spread(SHADED, dark) or dark.fill(0)
+    np.multiply(dark, shadow, out=dark)
+    tinted = spread(TINT, tint)
+    if tinted:
+        np.multiply(tint, window(tiles["tint"], size, ground.tint), out=tint)
     image = np.empty((size, size, 3), np.uint8)
     noise = window(tiles["sensor"], size + 2, corner(rng, size + 2))
-    white = (np.float32(light.snow) * SNOW).take(material) if light.snow else None
     for c in range(3):
-        plane = colour[..., c].astype(np.float32)
+        np.copyto(plane, colour[..., c])
         gain = (1 + SEASON * np.float32(light.season[c] - 1)) * np.float32(light.gain[c])
-        if white is not None:
+        if light.snow:
+            white = np.float32(light.snow) * SNOW.take(index)
             plane += white * (np.float32(225 + 8 * c) - plane)
             gain = 1 + (gain - 1) * np.float32(1 - light.snow)
-        plane *= gain.take(material)
-        if tint is not None and c != 1:
-            plane *= (texture + tint) if c == 0 else (texture - np.float32(0.6) * tint)
+        plane *= gain.take(index, out=share, mode="clip")
+        if tinted and c != 1:
+            # Paler plants are redder and less blue.
+            np.multiply(tint, np.float32(1 if c == 0 else -0.6), out=spare)
+            plane *= np.add(spare, texture, out=spare)
         else:
             plane *= texture
-        plane -= plane * dark * np.float32(light.dark[c] / 255)
+        np.multiply(plane, dark, out=spare)
+        plane -= np.multiply(spare, np.float32(light.dark[c] / 255), out=spare)
         if light.blur:
-            soften(plane, light.blur)
+            soften(plane, light.blur, spare)
         # Each band reads its own place of the noise tile, a pixel apart.
-        plane += noise[c : c + size, 2 - c : 2 - c + size] * np.float32(light.noise)
+        own = noise[c : c + size, 2 - c : 2 - c + size]
+        plane += np.multiply(own, np.float32(light.noise), out=spare)
         plane += np.float32(light.haze[c] + 0.5)
         np.clip(plane, 0, 255, out=plane)
         image[..., c] = plane
     return image, material
 
 
-def soften(plane: np.ndarray, weight: float) -> None:
-    """Blurs `(H, W)` float32 in place, each neighbour in a row or column counting `weight`."""
-    w = np.float32(weight)
-    for view in (plane, plane.T):
-        step = np.diff(view, axis=0)
-        step *= w
+def soften(plane: np.ndarray, weight: float, spare: np.ndarray) -> None:
+    """Blurs `(H, W)` float32 in place, each neighbour in a row or column counting `weight`; overwrites `spare`."""
+    for view, step in ((plane, spare[1:]), (plane.T, spare[:, 1:].T)):
+        np.subtract(view[1:], view[:-1], out=step)
+        np.multiply(step, np.float32(weight), out=step)
         view[:-1] += step
         view[1:] -= step
