@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from cmid.errors import CmidError
@@ -42,3 +44,22 @@ class Interrupts:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = number
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keeps the death of a loader's worker from raising here; the next batch asked for will tell of it.
+
+    A signal to the whole process group kills the workers, too, and torch's handler would then raise amid a step,
+    leaving nothing consistent to save.
+    """
+    here = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    handler = signal.getsignal(signal.SIGCHLD) if here else None
+    if handler is None or handler == signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)

@@ -24,7 +24,7 @@ from cmid.errors import CmidError, UsageError
 from cmid.train.checkpoints import FORMAT, load_learner, read_checkpoint
 from cmid.train.collapse import collapse_warning, warn_of_collapse
 from cmid.train.hardware import choose_machine
-from cmid.train.interrupts import Interrupted, Interrupts
+from cmid.train.interrupts import Interrupted, Interrupts, undisturbed
 from cmid.train.journal import Journal
 from cmid.train.loggers import Loggers, require_loggers
 from cmid.train.optimisers import build_optimiser, scaled_lr
@@ -190,26 +190,23 @@ class _Run:
             status = "aborted"
             raise
         finally:
-            if len(self.loader.skipped):
-                self.loader.write_skipped(self.run.skipped)
+            self._write_skipped()
             self.journal.close(status)
         return self._result()
 
     def _epoch(self) -> None:
         """The rest of an epoch, and its end."""
-        self.loader.set_epoch(self.epoch)
-        if self.batch:
-            self.loader.resume_at(self.epoch, self.batch)
+        self.loader.resume_at(self.epoch, self.batch)
         self.stepper.machine.seed(draw_seed(self.seed, "epoch", self.epoch))  # a DataLoader draws its workers' seeds
         batches = self._promised(iter(self.loader))
         while self.batch < self.plan.batches_per_epoch and self.progress.step < self.plan.last_step:
             try:
                 self.stepper(batches, self.epoch, self.batch)
-            except RuntimeError as error:
-                if self.interrupts.requested is None:
+            except (RuntimeError, CmidError) as error:
+                if self.interrupts.requested is None or not self.stepper.can_undo:
                     raise
-                if self.stepper.untouched:  # the signal reached the loader's workers, too, and they are gone
-                    self.save()
+                self.stepper.undo()  # the signal reached the loader's workers, too, and they are gone
+                self.save()
                 self._leave(error)
             self.batch += self.plan.window(self.batch)
             ended = self.batch == self.plan.batches_per_epoch
@@ -234,8 +231,7 @@ class _Run:
             self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
             if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
                 warn_of_collapse(probed, earlier, self.journal.line.say)
-        if len(self.loader.skipped):
-            self.loader.write_skipped(self.run.skipped)
+        self._write_skipped()
         self.save(is_best=self.saver.note(self.epoch, numbers))
 
     def _probe(self) -> dict[str, float]:
@@ -256,7 +252,7 @@ class _Run:
     def save(self, *, is_best: bool = False) -> None:
         """Writes a checkpoint, after making sure that everything so far was finite."""
         self.stepper.watch.check()
-        with self.journal.paused():
+        with undisturbed(), self.journal.paused():
             state = {
                 "format": FORMAT,
                 "cmid": version("cmid"),
@@ -297,6 +293,13 @@ class _Run:
         if state["is_best"]:
             self.saver.keep_best()  # a kill may have come between the two files
         self.journal.line.say(f"Resuming after step {self.progress.step}, epoch {self.progress.epoch:.2f}.")
+
+    def _write_skipped(self) -> None:
+        if len(self.loader.skipped):
+            try:
+                self.loader.write_skipped(self.run.skipped)
+            except OSError as error:
+                self.journal.line.say(f"Warning: {self.run.skipped} cannot be written ({error.strerror or error}).")
 
     def _promised(self, batches: Iterator[Views]) -> Iterator[Views]:
         yield from batches

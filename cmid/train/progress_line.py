@@ -39,13 +39,13 @@ class ProgressLine:
     """Shows a run's standing; drawn by the training thread itself, since loader workers are forked from it.
 
     Args:
-        console: where to; by default the terminal.
+        console: where to; by default standard error.
         clock: seconds that only rise.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._console = console or Console(soft_wrap=True, highlight=False)
+        self._console = console or Console(stderr=True, soft_wrap=True, highlight=False)
         self._first_step = 0
         self._began = self._clock()
         self._shown = -float("inf")

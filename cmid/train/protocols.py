@@ -18,16 +18,13 @@ class Loader(Protocol):
         """Images that could not be read so far."""
 
     def __iter__(self) -> Iterator[Views]:
-        """The batches of the epoch that was set, from the batch that was set."""
+        """The rest of the epoch that `resume_at` named, from the batch that it named."""
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration is epoch `epoch`, counted from 0, whole."""
-
     def resume_at(self, epoch: int, batch: int) -> None:
-        """The next iteration is epoch `epoch` from its batch `batch` on; later ones are whole."""
+        """The next iteration is epoch `epoch` from its batch `batch` on, both counted from 0."""
 
     def names(self, indices: Tensor) -> Sequence[str]:
         """File names of `indices` `(B,)` int64."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from cmid.contracts import Learner, Progress, Views
 from cmid.train.hardware import Machine, Sealed
+from cmid.train.interrupts import undisturbed
 from cmid.train.journal import Journal
 from cmid.train.plan import Plan, draw_seed
 from cmid.train.schedules import CosineWithWarmup
@@ -52,8 +54,9 @@ class Stepper:
         self.plan, self.schedule, self.seed, self.clip_norm = plan, schedule, seed, clip_norm
         self.journal, self.watch = journal, watch
         self.optimiser: Any = machine.fabric.setup_optimizers(optimiser)
-        self.untouched = True
-        """False once a step has begun to change anything."""
+        self._kept: list[Tensor] = []
+        self.can_undo = False
+        """Whether a step that broke off can be taken back."""
         self.trained = [p for group in optimiser.param_groups for p in group["params"]]
 
     def __call__(self, batches: Iterator[Views], epoch: int, batch: int) -> Progress:
@@ -62,29 +65,46 @@ class Stepper:
         lr = self.schedule(before.step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        waited, indices, self.untouched = 0.0, [], True
+        waited, seen = 0.0, []
+        self._kept = [b.clone() for b in self.learner.buffers()] if window > 1 else []
         for i in range(batch, batch + window):
+            self.can_undo = i == batch or window > 1
             began = time.perf_counter()
             views = next(batches)
             waited += time.perf_counter() - began
-            self.untouched = False
-            indices.append(views.indices)
-            self._forward_backward(views, before, epoch, i, window, lr)
-        norm = self._gradient_norm()
-        if norm is not None:
-            numbers = tuple(range(batch, batch + window))
-            self.watch.see(Seen("gradient", before.step, epoch, numbers, tuple(indices), ("gradient norm",), norm, lr))
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        done = self.plan.progress(epoch, batch + window)
-        with torch.no_grad():
-            self.learner.after_step(done)
-        self.journal.step(sum(len(i) for i in indices), waited, norm)
-        self._write_down(done, lr)
+            self.can_undo = False
+            with undisturbed():
+                seen.append(self._forward_backward(views, before, epoch, i, window, lr))
+        with undisturbed():
+            norm = self._update(seen)
+            done = self.plan.progress(epoch, batch + window)
+            with torch.no_grad():
+                self.learner.after_step(done)
+            self._write_down(done, seen, waited, norm)
         return done
 
-    def _forward_backward(self, views: Views, before: Progress, epoch: int, batch: int, window: int, lr: float) -> None:
-        """Adds the gradients of one batch, whose loss is its share of the window's mean.
+    def undo(self) -> None:
+        """Takes back a step that broke off for want of a batch: all it has changed is buffers and gradients."""
+        assert self.can_undo, "the step has gone too far"
+        with torch.no_grad():
+            for buffer, kept in zip(self.learner.buffers(), self._kept, strict=False):
+                buffer.copy_(kept)
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _update(self, losses: list[Seen]) -> Tensor | None:
+        """Clipping and the optimiser's step, once all gradients are there; gives their norm `(1,)`."""
+        norm = self._gradient_norm()
+        if norm is not None:
+            batches = tuple(number for loss in losses for number in loss.batches)
+            indices = tuple(each for loss in losses for each in loss.indices)
+            whole = replace(losses[0], what="gradient", batches=batches, indices=indices)
+            self.watch.see(replace(whole, names=("gradient norm",), values=norm))
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def _forward_backward(self, views: Views, before: Progress, epoch: int, batch: int, window: int, lr: float) -> Seen:
+        """Adds the gradients of one batch, whose loss is its share of the window's mean; gives its loss terms.
 
         All batches of a window hear of the same progress, as the one big batch would that they stand for.
         """
@@ -106,8 +126,9 @@ class Stepper:
                 summed[name] = summed[name] + term.detach().float() if name in summed else term.detach().float()
         each = torch.stack(list(summed.values()))
         names, values = (*summed, "total"), torch.cat([each, each.sum()[None]])
-        self.journal.batch(names, values)
-        self.watch.see(Seen("loss", before.step, epoch, (batch,), (indices,), names, values, lr))
+        seen = Seen("loss", before.step, epoch, (batch,), (indices,), names, values, lr)
+        self.watch.see(seen)
+        return seen
 
     def _gradient_norm(self) -> Tensor | None:
         """Norm `(1,)` of all gradients, clipped if asked for; None in precision 16.
@@ -123,10 +144,13 @@ class Stepper:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
         return None if half or norm is None else norm.detach().reshape(1).to(self.machine.device, torch.float32)
 
-    def _write_down(self, done: Progress, lr: float) -> None:
+    def _write_down(self, done: Progress, losses: list[Seen], waited: float, norm: Tensor | None) -> None:
+        for loss in losses:
+            self.journal.batch(loss.names, loss.values)
+        self.journal.step(sum(len(loss.indices[0]) for loss in losses), waited, norm)
         due = self.journal.row_is_due(done.step)
         if due or self.machine.device.type == "cpu":  # a CPU does not run behind our back: looking costs nothing
             self.watch.check()
         if due:
-            self.journal.row(done, lr, self.learner.extra_logs)
+            self.journal.row(done, losses[0].lr, self.learner.extra_logs)
         self.journal.show(done)

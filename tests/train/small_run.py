@@ -84,9 +84,6 @@ class MemoryLoader:
     def __len__(self):
         return self.batches
 
-    def set_epoch(self, epoch):
-        self.epoch, self.first = epoch, 0
-
     def resume_at(self, epoch, batch):
         self.epoch, self.first = epoch, batch
 

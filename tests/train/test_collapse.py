@@ -31,7 +31,7 @@ def test_what_counts_as_collapse(values, earlier, words):
 def test_a_run_warns_once_when_features_collapse(tmp_path, capsys):
     probe = Probe(feature_std=[0.01, 0.0101, 1e-4, 1e-4, 1e-4], effective_rank=[60.0, 61.0, 2.5, 1.1, 1.1])
     run_fit(tmp_path / "r", epochs=5, probes=[probe])
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert out.count("Warning: Features are collapsing") == 1
     assert out.index("epoch 3/5") < out.index("Warning") < out.index("epoch 4/5")
     assert "Try a lower learning rate" in out

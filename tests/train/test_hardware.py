@@ -53,8 +53,8 @@ run_fit(sys.argv[2], epochs=1, batches=2)
 def test_lightning_says_nothing_and_leaves_no_folders(tmp_path, request):
     command = [sys.executable, "-c", QUIET, str(request.config.rootpath), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
     assert lines[0].startswith("cpu, precision 32, channels last; learning rate 0.01")
     assert len(lines) == 4, lines
     assert [p.name for p in tmp_path.iterdir()] == ["run"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from cmid.errors import CmidError, UsageError
 from cmid.train import Interrupted, read_checkpoint
@@ -27,10 +28,28 @@ class SlowLoader(MemoryLoader):
             yield views
 
 
-def train_in_a_process(out, resume, how):
+class WorkedLoader(MemoryLoader):
+    """Has its batches from worker processes, as the real one does."""
+
+    def __iter__(self):
+        rest = _Numbered(list(super().__iter__()))
+        yield from DataLoader(rest, batch_size=None, sampler=range(len(rest.views)), num_workers=2)
+
+
+class _Numbered(torch.utils.data.Dataset):
+    def __init__(self, views):
+        self.views = views
+
+    def __getitem__(self, number):
+        time.sleep(0.05)
+        return self.views[number]
+
+
+def train_in_a_process(out, resume, how, loader):
     torch.set_num_threads(1)
+    os.setsid()
     try:
-        run_fit(Path(out), resume=resume, loader=SlowLoader(how["batches"]), probes=[Probe(knn_top1=1.0)], **how)
+        run_fit(Path(out), resume=resume, loader=loader(how["batches"]), probes=[Probe(knn_top1=1.0)], **how)
     except CmidError as error:
         Path(f"{out}.said").write_text(str(error))
         os._exit(error.exit_code)
@@ -42,8 +61,8 @@ def start():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cmid.train.loop", "lightning.fabric", "timm.optim"])
 
-    def begin(out, *, resume, how=HOW):
-        process = context.Process(target=train_in_a_process, args=(str(out), resume, how))
+    def begin(out, *, resume, how=HOW, loader=SlowLoader):
+        process = context.Process(target=train_in_a_process, args=(str(out), resume, how, loader))
         process.start()
         return process
 
@@ -136,6 +155,21 @@ def test_asked_to_stop(tmp_path, start, unbroken, number):
     at = read_checkpoint(out).state
     assert at["position"]["batch"] > 0
     assert at["progress"]["step"] == len(rows(out / "steps.csv"))
+    run_fit(out, resume=True, probes=[Probe(knn_top1=1.0)], **how)
+    same_run(out, unbroken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_with_all_its_workers(tmp_path, start, unbroken, number):
+    """As a terminal or a cluster does it: the signal goes to every process of the group."""
+    out = tmp_path / "run"
+    how = HOW | {"train": {"accumulate": 2}}
+    process = start(out, resume=False, how=how, loader=WorkedLoader)
+    wait_for_rows(process, out, 6)
+    os.killpg(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number, Path(f"{out}.said").read_text()
+    assert read_checkpoint(out).progress.step == len(rows(out / "steps.csv")) >= 6
     run_fit(out, resume=True, probes=[Probe(knn_top1=1.0)], **how)
     same_run(out, unbroken)
 

@@ -6,7 +6,7 @@ from cmid.errors import UsageError
 from cmid.train import read_checkpoint
 from cmid.train.plan import Plan, draw_seed
 
-from .small_run import MemoryLoader, Probe, numbers, rows, run_fit, small_learner
+from .small_run import MemoryLoader, Probe, SmallLearner, numbers, rows, run_fit, small_learner
 
 
 def quiet(views):
@@ -33,6 +33,31 @@ def test_accumulated_batches_equal_the_big_one(tmp_path):
     assert (got[0] - start).abs().max() > 0.01
     torch.testing.assert_close(got[1], got[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(got[3], got[2], rtol=1e-4, atol=1e-6)
+
+
+class InParts(SmallLearner):
+    """The same loss in two parts, whose gradients the trainer takes one after the other."""
+
+    parts = 2
+
+    def forward(self, batch, part=None):
+        terms = super().forward(batch)
+        return terms if part is None else {name: terms[name] for name in (("agreement",), ("contrast",))[part]}
+
+
+def test_a_loss_in_parts_equals_the_whole(tmp_path):
+    got = []
+    for kind in (SmallLearner, InParts):
+        torch.manual_seed(5)
+        learner = kind(norm="layer", hidden=False)
+        out = tmp_path / kind.__name__
+        run_fit(out, learner=learner, prepare=quiet, train={"accumulate": 2})
+        got.append((weights(learner), rows(out / "steps.csv")))
+        assert learner.forwards == 10 * learner.parts
+    torch.testing.assert_close(got[1][0], got[0][0], rtol=1e-5, atol=1e-7)
+    for ours, whole in zip(got[1][1], got[0][1], strict=True):
+        for name in ("agreement", "contrast", "total", "grad_norm"):
+            assert float(ours[name]) == pytest.approx(float(whole[name]), rel=1e-5)
 
 
 def test_after_step_comes_once_an_optimiser_step(tmp_path):

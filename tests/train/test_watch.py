@@ -99,7 +99,7 @@ def test_a_full_disk_does_not_stop_the_run_but_is_said_at_its_end(tmp_path, caps
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert capsys.readouterr().out.count("could not be written") == 3
+    assert capsys.readouterr().err.count("could not be written") == 3
     assert read_checkpoint(tmp_path / "r", lazy=False).progress.epoch == 1
     assert sorted(p.name for p in (tmp_path / "r" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert len(rows(tmp_path / "r" / "steps.csv")) == 15
