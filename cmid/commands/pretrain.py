@@ -99,7 +99,13 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
     for name, values in (("mean", config.views.mean), ("std", config.views.std)):
         if len(values) != config.in_chans:
             raise UsageError(f"views.{name} has {len(values)} values for {config.in_chans} bands: give one a band")
-    if config.cmid.mode == "parity" and not config.views.squash:
+    c = config.cmid
+    if c.mode == "parity" and c.global_form == "moco" and c.queue_size % config.batch_size:
+        raise UsageError(
+            f"in parity mode the queue must be a multiple of the batch, as the published code asks: cmid.queue_size "
+            f"{c.queue_size} is none of batch_size {config.batch_size}; change one, or take cmid.mode exact"
+        )
+    if c.mode == "parity" and not config.views.squash:
         # The published positions are shares of the squashed image; elsewhere they would mean nothing.
         config = replace(config, views=replace(config.views, squash=True))
     return config
