@@ -27,7 +27,8 @@ def generator_for(seed: int, epoch: int, index: int, crop: int) -> np.random.Gen
     word = (1 << 64) - 1
     # the first word of the counter is left at 0: it counts the numbers drawn
     key = np.array([seed & word, epoch & word], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(counter=[0, crop, index, 0], key=key))
+    counter = np.array([0, crop, index, 0], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=key))
 
 
 def draw_box(generator: np.random.Generator, width: int, height: int, views: ViewConfig) -> Box:

@@ -76,12 +76,12 @@ class FolderSource:
             raise UsageError(f"limit must be 0 (all images) or above, found {limit}")
         if self.path.is_dir():
             names = find_images(self.path)
-            self._root, looked_for = self.path, f"files ending in {' '.join(SUFFIXES)}, at any depth"
+            folder, looked_for = self.path, f"files ending in {' '.join(SUFFIXES)}, at any depth"
         elif self.path.is_file():
             if self.path.suffix.lower() in SUFFIXES:
                 raise UsageError(f"{path} is one image: expected a folder of images, or a text file listing paths")
             names = read_list(self.path)
-            self._root, looked_for = self.path.parent, "one path a line"
+            folder, looked_for = self.path.parent, "one path a line"
         else:
             raise UsageError(
                 f"no such folder or list file: {path}; expected a folder of images, or a text file of paths"
@@ -93,6 +93,7 @@ class FolderSource:
             found = "no images" if not names else f"only one image, {names[0]}"
             why = "; pre-training needs at least 2" if names else f"; looked for {looked_for}"
             raise UsageError(f"{found} in {path}{f' with limit {limit}' if names and limit else ''}{why}")
+        self._folder = str(folder)
         # one block of bytes, not a million objects: forked workers then share its memory
         self._names = np.array([os.fsencode(name) for name in names])
 
@@ -106,15 +107,15 @@ class FolderSource:
 
     def path_of(self, i: int) -> Path:
         """The path of image i."""
-        return self._root / os.fsdecode(bytes(self._names[i]))
+        return Path(self.name(i))
 
     def name(self, i: int) -> str:
         """What image i is called in messages: its path."""
-        return str(self.path_of(i))
+        return os.path.join(self._folder, os.fsdecode(bytes(self._names[i])))  # noqa: PTH118 - a tenth of the time
 
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i, shrunk as `reduction` allows; raises `BadImage`."""
-        return decode(self.path_of(i), reduction)
+        return decode(self.name(i), reduction)
 
     def read(self, i: int) -> np.ndarray:
         """Image i as `(H, W, 3)` uint8 RGB; raises `BadImage`."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from cmid.config import ViewConfig
 from cmid.contracts import View, Views
@@ -84,16 +84,18 @@ class _Batches(Dataset[_Cut]):
 
     def __init__(self, source: ImageSource, views: ViewConfig, seed: int, crops: int, bad_allowed: int) -> None:
         self.source, self.views, self.seed, self.crops, self.bad_allowed = source, views, seed, crops, bad_allowed
+        self.scratch = torch.empty(0, dtype=torch.uint8)
 
     def __getitem__(self, order: _Order) -> _Cut:
         count, size = len(order.indices), self.views.size
-        images = [torch.empty((count, BANDS, size, size), dtype=torch.uint8) for _ in range(self.crops)]
+        if self.scratch.shape[:1] != (count,):
+            self.scratch = torch.empty((count, self.crops, BANDS, size, size), dtype=torch.uint8)
         boxes = np.zeros((self.crops, count, 4), dtype=np.float32)
         flips = np.zeros((self.crops, count), dtype=np.bool_)
         used = np.array(order.indices, dtype=np.int64)
         bad: dict[int, str] = {}
         for row, index in enumerate(order.indices.tolist()):
-            outs = [crop[row] for crop in images]
+            outs = list(self.scratch[row])
             for candidate in self._candidates(order.epoch, index, bad):
                 try:
                     boxes[:, row], flips[:, row] = self._cut(order.epoch, candidate, outs)
@@ -102,8 +104,13 @@ class _Batches(Dataset[_Cut]):
                 else:
                     used[row] = candidate
                     break
+        # in a worker default_collate stacks right into the shared memory that the batch travels in
         views = tuple(
-            View(images[k], torch.from_numpy(boxes[k].copy()), torch.from_numpy(flips[k].copy()))
+            View(
+                default_collate(list(self.scratch[:, k])),
+                torch.from_numpy(boxes[k].copy()),
+                torch.from_numpy(flips[k].copy()),
+            )
             for k in range(self.crops)
         )
         return _Cut(Views(views, torch.from_numpy(used), order.epoch), bad)
