@@ -9,8 +9,8 @@ What is chosen where a file leaves a choice:
   by 257 would leave them black. Nodata, zeros and NaN do not count. The colours keep their balance.
 - Of more than 3 bands the first three are taken; of two, the first.
 - The EXIF orientation is applied. Of several frames or pages the first is read.
-- JPEGs go to torchvision's decoder, which gives the pixels of Pillow's in two thirds of the time; what it refuses,
-  and what may be decoded at 1/2, 1/4 or 1/8 because the caller says that suffices, goes to Pillow.
+- JPEGs go to torchvision's decoder, which gives Pillow's pixels sooner (benchmarks/views.py); what it refuses, and
+  what may be decoded at 1/2, 1/4 or 1/8 because the caller says that suffices, goes to Pillow.
 """
 
 import warnings
