@@ -1,8 +1,7 @@
 """Colours of a whole batch at once, on its device: jitter, blur, noise, solarisation, grey, normalisation.
 
 Written here because kornia, the library that draws per sample, has one blur kernel and one noise variance for a
-whole batch, asks the device at every operation whether any sample is chosen, and takes more than twice as long
-(benchmarks/views.py). The single operations equal those of torchvision.
+whole batch, and takes more than twice as long (benchmarks/views.py). The single operations equal those of torchvision.
 
 Every sample has its own draws; an operation that a sample is spared gets the factor that leaves it alone. The four
 parts of the jitter come in a fixed order, brightness, contrast, saturation, hue: an order per sample would compute
