@@ -1,12 +1,13 @@
-"""What CMID learns on real images, on two cores: pre-train on AID (no labels), probe frozen features on UC Merced.
+r"""What CMID learns on real images, on two cores: pre-train on AID (no labels), probe frozen features on UC Merced.
 
-    python benchmarks/learning.py --images AID_150px --labelled UCMerced_LandUse \\
+    python benchmarks/learning.py --images AID_150px --labelled UCMerced_LandUse \
         --train-list split_80_20_train.txt --test-list split_80_20_test.txt --runs runs/learning --plan short
 
 Plans: `short` (10 epochs: exact and parity, two seeds), `long` (30 epochs, exact), `branches` (10 epochs, each branch
 off once), `random` (no pre-training). Interrupt it whenever you like: the next call goes on where it stopped, and
 keeps what is finished. Student and teacher are both scored; settings were chosen on a part of the training list.
-Opponents: random weights, and the default SimCLR of a one-command tool (kNN-5 34, linear 51 after 10 epochs, measured elsewhere).
+Opponents: random weights, and the default SimCLR of a one-command tool (kNN-5 34 %, linear 51 % after 10 epochs,
+measured elsewhere).
 """
 
 import argparse
@@ -22,12 +23,12 @@ from cmid.train import read_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 RECIPE = "cmid-small"
-OFF = {"reconstruction": 0.0, "global": 0.0, "local": 0.0}
+BRANCHES = ("reconstruction", "global", "local")
 PLANS = {
     "random": [("random", 0, 0, {})],
     "short": [(f"{mode}", 10, seed, {"mode": mode}) for seed in (0, 1) for mode in ("exact", "parity")],
     "long": [("exact", 30, 0, {"mode": "exact"})],
-    "branches": [(f"without {name}", 10, 0, {f"{name}_weight": 0.0}) for name in OFF],
+    "branches": [(f"without {name}", 10, 0, {f"{name}_weight": 0.0}) for name in BRANCHES],
 }
 
 
@@ -47,7 +48,7 @@ def train(arguments, name, epochs, seed, settings):
 
 
 def probe(arguments, weights, which, **more):
-    """kNN and linear accuracy on the test list, with intervals."""
+    """Accuracy of kNN and of a linear probe on the test list, with intervals."""
     found = {}
     for kind in ("knn", "linear"):
         result = cmid.evaluate(
