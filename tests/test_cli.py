@@ -101,7 +101,7 @@ def test_a_default_on_the_command_line_wins_too(tmp_path):
     [
         (["--batch-size", "8"], "batch_size", 8),
         (["--batch_size=8"], "batch_size", 8),
-        (["--limit", "-1"], "limit", -1),
+        (["--train.workers", "-1"], "train.workers", -1),
         (["--optimizer.warmup-epochs", "1e-1"], "optimizer.warmup_epochs", 0.1),
         (["--resume"], "resume", True),
         (["--resume", "false"], "resume", False),

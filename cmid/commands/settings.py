@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import jsonargparse
 import yaml
 
+from cmid.commands.ranges import within_range
 from cmid.commands.recipes import find_recipe
 from cmid.errors import UsageError, did_you_mean, nearest
 
@@ -88,12 +89,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """`settings` flat, every name known and every value of its field's type; `source` names them in errors."""
+    """`settings` flat, every name known, every value of its field's type and range; `source` names them in errors."""
     parser = _converter(kind)  # type: ignore[arg-type]
-    return {
-        name: _convert(parser, name, known[name], value, source)
-        for name, value in _flatten(_plain(settings), known, source)
-    }
+    values = {}
+    for name, value in _flatten(_plain(settings), known, source):
+        values[name] = _convert(parser, name, known[name], value, source)
+        within_range(name, values[name], source)
+    return values
 
 
 def make_parser(kind: type[Any], **more: Any) -> jsonargparse.ArgumentParser:

@@ -71,6 +71,18 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
     return requested  # type: ignore[return-value]
 
 
+def device_name(device: torch.device) -> str:
+    """The device with its model's name, and for a CPU how many threads torch uses."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type != "cpu":
+        return str(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"cpu ({models[0] if models else platform.processor() or 'unknown'}, {torch.get_num_threads()} threads)"
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where a run computes.
@@ -90,7 +102,10 @@ class Machine:
     def words(self) -> str:
         """The machine in words."""
         slow = self.device.type == "cpu" and self.precision == "bf16" and not cpu_multiplies_bf16()
-        parts = [str(self.device), f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}"]
+        parts = [
+            device_name(self.device),
+            f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}",
+        ]
         return ", ".join(parts + ["channels last"] * self.channels_last)
 
     def place(self, learner: Learner, *, compile_backbone: bool) -> Any:

@@ -189,6 +189,14 @@ class _Run:
         except (Interrupted, KeyboardInterrupt):
             status = "aborted"
             raise
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            # torch's signal handler says so wherever we happen to be, in the middle of a step too
+            raise CmidError(
+                f"A loader process died, which is mostly for want of memory: {error}. Go on with --resume, and fewer "
+                "train.workers."
+            ) from error
         finally:
             self._write_skipped()
             self.journal.close(status)
@@ -256,6 +264,7 @@ class _Run:
             state = {
                 "format": FORMAT,
                 "cmid": version("cmid"),
+                "machine": self.stepper.machine.words(),
                 **self.identity,
                 "learner": dict(self.learner.state_dict()),
                 "optimiser": self.optimiser.state_dict(),

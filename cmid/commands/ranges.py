@@ -1,0 +1,55 @@
+"""What numbers a setting may have, by its dotted name; a setting that is not here may have any of its type."""
+
+from typing import Any
+
+from cmid.errors import UsageError
+
+SHARE, POSITIVE, COUNT, FROM_ZERO = (0, 1), (1e-12, None), (1, None), (0, None)
+"""Least and greatest value, both allowed; None is no bound."""
+
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "epochs": COUNT, "batch_size": COUNT, "in_chans": COUNT, "limit": FROM_ZERO, "max_bad_share": SHARE,
+    "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE,
+    "bootstrap": COUNT, "k": COUNT, "temperature": POSITIVE, "regularisation": POSITIVE,
+    "validation_share": (0.01, 0.99), "images": COUNT, "map_images": COUNT,
+    "views.size": COUNT, "views.scale": (1e-4, 1), "views.ratio": (0.01, 100), "views.flip": SHARE,
+    "views.colour_jitter": FROM_ZERO, "views.colour_jitter_p": SHARE, "views.blur_p": SHARE,
+    "views.blur_sigma": POSITIVE, "views.noise_p": SHARE, "views.noise_var": FROM_ZERO, "views.solarize_p": SHARE,
+    "views.grey_p": SHARE, "views.std": POSITIVE,
+    "cmid.mask_ratio": (0.01, 1), "cmid.mask_cell_px": COUNT, "cmid.mask_stage": (0, None),
+    "cmid.reconstruction_weight": FROM_ZERO, "cmid.frequency_weight": FROM_ZERO, "cmid.global_weight": FROM_ZERO,
+    "cmid.local_weight": FROM_ZERO, "cmid.global_hidden": COUNT, "cmid.global_dim": COUNT,
+    "cmid.predictor_hidden": COUNT, "cmid.temperature": POSITIVE, "cmid.queue_size": COUNT, "cmid.momentum": SHARE,
+    "cmid.momentum_end": SHARE, "cmid.local_hidden": COUNT, "cmid.local_bottleneck": COUNT,
+    "cmid.local_prototypes": COUNT, "cmid.local_matches": COUNT, "cmid.local_temperature": POSITIVE,
+    "cmid.local_teacher_temperature": POSITIVE, "cmid.local_temperature_epochs": FROM_ZERO,
+    "cmid.local_start_epoch": FROM_ZERO, "cmid.centre_momentum": SHARE,
+    "optimizer.lr": FROM_ZERO, "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
+    "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
+    "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,
+    "train.accumulate": COUNT, "train.devices": COUNT, "train.workers": (-1, None), "train.max_steps": FROM_ZERO,
+    "train.log_every": COUNT, "knn.k": COUNT, "knn.every_epochs": COUNT,
+}  # fmt: skip
+ASCENDING = ("views.scale", "views.ratio", "views.blur_sigma", "views.noise_var")
+"""Pairs whose first must not exceed their second."""
+
+
+def within_range(name: str, value: Any, source: str) -> None:
+    """Raise the UsageError that names setting, bounds and value, unless `value` (or each in it) is in its range."""
+    low, high = RANGES.get(name, (None, None))
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            continue
+        if (low is not None and number < low) or (high is not None and number > high):
+            raise UsageError(f"{name} ({source}): expected {bounds(low, high)}, found {number}.")
+    if name in ASCENDING and value[0] > value[1]:
+        raise UsageError(f"{name} ({source}): expected the least first, found {value[0]} before {value[1]}.")
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """A range in words."""
+    if low == POSITIVE[0] and high is None:
+        return "a number above 0"
+    if high is None:
+        return f"at least {low}"
+    return f"{low} to {high}"
