@@ -55,7 +55,7 @@ class CMIDConfig:
     mask_cell_px: int = 32
     """Side of a mask cell in pixels."""
     mask_stage: int = 0
-    """Where the mask token enters: 0 after the stem or patch embedding, 1 to 3 before that stage."""
+    """Where the mask token enters: 0 after the stem or patch embedding, k after the k-th stage."""
     mask_token: Literal["add", "replace"] = "add"
     """Whether the token is added to hidden positions or put in their place."""
     reconstruction_weight: float = 1.0
@@ -99,7 +99,7 @@ class CMIDConfig:
     local_temperature_epochs: int = 50
     """Epochs over which the teacher temperature rises."""
     local_start_epoch: int = 0
-    """First epoch with the local branch."""
+    """First epoch with the local branch, from where its temperature rises; -1 as published for ResNet-50."""
     centre_momentum: float = 0.9
     """Momentum of the local teacher's centre."""
 
@@ -145,7 +145,7 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Which device; auto takes a GPU where there is one."""
     devices: int = 1
-    """Processes on this node."""
+    """Processes on this node; only 1 so far."""
     workers: int = -1
     """Loader processes; -1 chooses from the cores."""
     max_steps: int = 0

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.learners import build_learner
+from cmid.commands.looking import Chosen
 from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
@@ -61,11 +63,13 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     )
     torch.manual_seed(config.seed)
     learner = build_learner(config)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{config.method} ({config.cmid.mode}) on {config.backbone}: {len(source):,} images of {config.data}, "
         f"views of {config.views.size} px, {config.epochs} epochs"
     )
+    for note in cautions(config, len(source)):
+        console.print(f"note: {note}")
     with RunDirectory(config.out) as run:
         done = fit(
             learner,
@@ -105,16 +109,43 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
             f"in parity mode the queue must be a multiple of the batch, as the published code asks: cmid.queue_size "
             f"{c.queue_size} is none of batch_size {config.batch_size}; change one, or take cmid.mode exact"
         )
+    if c.mode == "parity" and config.train.accumulate > 1:
+        raise UsageError(
+            f"train.accumulate is {config.train.accumulate}, but the published code, and so parity mode, never adds up "
+            "gradients: set it to 1 (and batch_size to all images of a step), or take cmid.mode exact"
+        )
     if c.mode == "parity" and not config.views.squash:
         # The published positions are shares of the squashed image; elsewhere they would mean nothing.
         config = replace(config, views=replace(config.views, squash=True))
     return config
 
 
+def cautions(config: PretrainConfig, images: int) -> list[str]:
+    """What is allowed but seldom meant, each with a number to use instead."""
+    notes, c, o = [], config.cmid, config.optimizer
+    if o.warmup_epochs > config.epochs / 3:
+        notes.append(
+            f"the rate warms up over {o.warmup_epochs:g} of {config.epochs} epochs and hardly gets to its full height; "
+            f"optimizer.warmup_epochs {max(1, config.epochs // 10)} is usual for so short a run"
+        )
+    if c.global_weight and c.global_form == "moco" and c.queue_size > 2 * images:
+        notes.append(
+            f"a queue of {c.queue_size:,} holds each of {images:,} images more than once, so that images are told from "
+            f"themselves; cmid.queue_size {max(config.batch_size, images // 2)} or less would not"
+        )
+    if c.local_weight and c.local_temperature_epochs > config.epochs:
+        notes.append(
+            f"the local teacher's temperature rises over {c.local_temperature_epochs} epochs and is not through after "
+            f"{config.epochs}; cmid.local_temperature_epochs {config.epochs} would be"
+        )
+    return notes
+
+
 def build_probes(config: PretrainConfig, source: ImageSource) -> list[Probe]:
     """The spread of features on some of the run's own images, and kNN where a labelled folder is named."""
     precision = resolve_precision(config.train.precision, resolve_device(config.train.accelerator))
-    some = FolderSource(config.data, limit=min(SPREAD_IMAGES, len(source)), seed=config.seed)
+    places = np.random.default_rng(config.seed).permutation(len(source))[:SPREAD_IMAGES]
+    some = Chosen(source, sorted(places.tolist()))
     probes: list[Probe] = [FeatureSpread(batches_of(some, config), precision=precision)]
     if config.knn.data:
         train, test = LabelledFolder(config.knn.data).split(config.knn.train_list, config.knn.test_list)

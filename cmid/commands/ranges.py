@@ -10,7 +10,7 @@ SHARE, POSITIVE, COUNT, FROM_ZERO = (0, 1), (1e-12, None), (1, None), (0, None)
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "epochs": COUNT, "batch_size": COUNT, "in_chans": COUNT, "limit": FROM_ZERO, "max_bad_share": SHARE,
     "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE,
-    "bootstrap": COUNT, "k": COUNT, "temperature": POSITIVE, "regularisation": POSITIVE,
+    "bootstrap": COUNT, "seed": (0, 2**63 - 1), "k": COUNT, "temperature": POSITIVE, "regularisation": POSITIVE,
     "validation_share": (0.01, 0.99), "images": COUNT, "map_images": COUNT,
     "views.size": COUNT, "views.scale": (1e-4, 1), "views.ratio": (0.01, 100), "views.flip": SHARE,
     "views.colour_jitter": FROM_ZERO, "views.colour_jitter_p": SHARE, "views.blur_p": SHARE,
@@ -23,12 +23,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "cmid.momentum_end": SHARE, "cmid.local_hidden": COUNT, "cmid.local_bottleneck": COUNT,
     "cmid.local_prototypes": COUNT, "cmid.local_matches": COUNT, "cmid.local_temperature": POSITIVE,
     "cmid.local_teacher_temperature": POSITIVE, "cmid.local_temperature_epochs": FROM_ZERO,
-    "cmid.local_start_epoch": FROM_ZERO, "cmid.centre_momentum": SHARE,
+    "cmid.local_start_epoch": (-1, None), "cmid.centre_momentum": SHARE,
     "optimizer.lr": FROM_ZERO, "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
     "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,
     "train.accumulate": COUNT, "train.devices": COUNT, "train.workers": (-1, None), "train.max_steps": FROM_ZERO,
-    "train.log_every": COUNT, "knn.k": COUNT, "knn.every_epochs": COUNT,
+    "train.log_every": COUNT, "train.checkpoint_minutes": FROM_ZERO, "knn.k": COUNT, "knn.every_epochs": COUNT,
 }  # fmt: skip
 ASCENDING = ("views.scale", "views.ratio", "views.blur_sigma", "views.noise_var")
 """Pairs whose first must not exceed their second."""

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,9 +49,10 @@ class PrototypeHead(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Cosines in [-1, 1] with each prototype."""
+        """Cosines in [-1, 1] with each prototype, float32."""
         embedding = self.mlp(features.flatten(0, -2)).unflatten(0, features.shape[:-1])
-        return F.linear(F.normalize(embedding, dim=-1), F.normalize(self.prototypes.weight, dim=-1))
+        with torch.autocast(features.device.type, enabled=False):  # cosines are divided by 0.04: bf16 is too coarse
+            return F.linear(F.normalize(embedding.float(), dim=-1), F.normalize(self.prototypes.weight, dim=-1))
 
 
 class PixelHead(nn.Sequential):

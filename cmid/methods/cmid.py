@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from cmid.config import CMIDConfig
@@ -95,6 +96,11 @@ class CMID(Learner):
         self.exact = c.mode == "exact"
         self.backbone = backbone
         self.teacher_backbone = copy.deepcopy(backbone)
+        self._matched: dict[int, Tensor] = {}
+        if self.exact:  # Departure: the published teacher leaves out blocks at random, as the student does.
+            for module in self.teacher_backbone.modules():
+                if isinstance(module, DropPath):
+                    module.drop_prob = 0.0
         width = backbone.channels[-1]
         if c.reconstruction_weight:
             self.pixel_head = PixelHead(width, backbone.in_chans, backbone.strides[-1])
@@ -149,8 +155,6 @@ class CMID(Learner):
             keys = [F.normalize(self.teacher_projector(pooled(t.last)).float(), dim=1) for t in teacher]
         if self.config.local_weight:
             local = [t[self.config.local_stage] for t in teacher]
-        if not self.exact:  # Departure: the published teacher moves before the optimiser steps, and not at first.
-            self._follow(self.progress.step - 1)
         return Seen(batch, masks, masked, keys, local)
 
     def _terms(self, seen: Seen, which: tuple[int, ...]) -> dict[str, Tensor]:
@@ -166,12 +170,14 @@ class CMID(Learner):
             if c.global_weight:
                 found["global"] = c.global_weight * self._global(student.last, seen.keys[there])
             if c.local_weight:
-                local = self._local(student[c.local_stage], seen.local[there], seen.batch[here], seen.batch[there])
+                # Departure: before its first epoch the published code leaves this branch out; here it has weight 0,
+                # so that under DDP no parameter goes without a gradient.
+                local = self._local(student[c.local_stage], seen, here)
                 found["local"] = c.local_weight * self.local_gate * local
             for name, value in found.items():
                 terms[name] = terms[name] + value / 2 if name in terms else value / 2
-        if 1 in which and c.global_weight and c.global_form == "moco":
-            self._remember(seen.keys)
+        if 1 in which:
+            self._end_of_forward(seen)
         return terms
 
     def _reconstruction(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
@@ -194,13 +200,14 @@ class CMID(Learner):
             return (2 - 2 * (query * keys).sum(1)).mean()
         return info_nce(F.normalize(query.float(), dim=1), keys, self.queue, self.config.temperature)
 
-    def _local(self, student: Tensor, teacher: Tensor, here: View, there: View) -> Tensor:
-        """Agreement on the positions that show the same ground, maps `(B, C, h, w)` of one view and of the other."""
-        found = self._match(here, there, student.shape[-2:])
+    def _local(self, student: Tensor, seen: Seen, here: int) -> Tensor:
+        """Agreement on the positions that show the same ground: the student's map `(B, C, h, w)` of view `here`."""
+        there = 1 - here
+        found = self._match(seen.batch[here], seen.batch[there], student.shape[-2:])
         scores = self.local_head(take_positions(student, found.first)).float()
         with torch.no_grad():
-            targets = self.teacher_local_head(take_positions(teacher, found.second)).float()
-        self._matched_share = found.valid.float().mean()
+            targets = self.teacher_local_head(take_positions(seen.local[there], found.second)).float()
+        self._matched[here] = found.valid.float().mean()
         return self._distil(scores, targets, found.valid)
 
     def _distil(self, scores: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -210,7 +217,8 @@ class CMID(Learner):
         weight = valid.to(loss.dtype)
         # Divided by the mean count over the processes, so that DDP's average is one process' loss.
         loss = (loss * weight).sum() / (gather.total(weight.sum()) / gather.processes()).clamp(min=1e-6)
-        self._move_centre(targets, weight)
+        if self.local_gate:
+            self._move_centre(targets, weight)
         return loss
 
     # ---------------------------------------------------------------- state between steps
@@ -220,10 +228,10 @@ class CMID(Learner):
         c, epoch = self.config, int(progress.epoch)
         self.progress = progress
         self.local_gate = float(epoch >= c.local_start_epoch)
-        if not self.exact and c.local_start_epoch == 0:
-            epoch += 1  # Departure: without a warm-up phase the published schedule is read one epoch ahead.
+        # Departure: the published ResNet-50 settings begin at epoch -1, and so read this schedule one epoch ahead.
+        since = epoch - (max(0, c.local_start_epoch) if self.exact else c.local_start_epoch)
         low, high = c.local_teacher_temperature
-        share = min(1.0, epoch / max(1, c.local_temperature_epochs - 1))
+        share = min(1.0, max(0, since) / max(1, c.local_temperature_epochs - 1))
         self.teacher_temperature = low + (high - low) * share
 
     def after_step(self, progress: Progress) -> None:
@@ -241,6 +249,13 @@ class CMID(Learner):
             follow(self.teacher_projector, self.projector, self.momentum)
         if c.local_weight:
             follow(self.teacher_local_head, self.local_head, self.momentum)
+
+    def _end_of_forward(self, seen: Seen) -> None:
+        """What changes once both views have been seen."""
+        if self.config.global_weight and self.config.global_form == "moco":
+            self._remember(seen.keys)
+        if not self.exact:  # Departure: the published teacher moves before the optimiser steps, and not at first.
+            self._follow(self.progress.step - 1)
 
     def _remember(self, keys: list[Tensor]) -> None:
         """Put the teacher's keys of both views into the queue, the strong view's first."""
@@ -319,7 +334,7 @@ class CMID(Learner):
 
     def extra_logs(self) -> dict[str, Tensor]:
         """Share of the local branch's positions that had a match, 0 to 1."""
-        return {"matched_share": self._matched_share} if self.config.local_weight else {}
+        return {"matched_share": torch.stack(list(self._matched.values())).mean()} if self._matched else {}
 
     def exported_backbones(self) -> dict[str, Backbone]:
         """The student (what the published code exports) and the teacher."""
@@ -359,6 +374,8 @@ def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -
         temperature: divides the cosines.
     """
     positive = (queries * keys).sum(dim=1, keepdim=True)
-    # A copy, because the queue is written before the gradient is taken.
-    logits = torch.cat((positive, queries @ queue.clone().T), dim=1) / temperature
+    with torch.autocast(queries.device.type, enabled=False):  # bf16 would round cosines near 1 to steps of 0.004
+        # A copy, because the queue is written before the gradient is taken.
+        negatives = queries @ queue.clone().T
+    logits = torch.cat((positive, negatives), dim=1) / temperature
     return F.cross_entropy(logits, logits.new_zeros(logits.shape[0], dtype=torch.long))

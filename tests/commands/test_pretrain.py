@@ -155,6 +155,8 @@ def test_too_few_images(count, words, tmp_path, capsys):
         (["--epochs", "0"], "at least 1"),
         (["--cmid.mode", "parity", "--cmid.queue-size", "7"], "multiple"),
         (["--cmid.reconstruction-weight", "0", "--cmid.global-weight", "0", "--cmid.local-weight", "0"], "branches"),
+        (["--cmid.mode", "parity", "--train.accumulate", "2"], "adds up"),
+        (["--seed", "99999999999999999999"], "seed"),
         (["--knn.data", "nowhere"], "nowhere"),
     ],
 )
@@ -164,6 +166,14 @@ def test_requests_that_cannot_be_carried_out(words, expected, images, tmp_path, 
     assert main([*base, *words]) == 2
     assert expected in one_line(capsys)
     assert not (tmp_path / "run").exists(), "nothing is left of a run that never began"
+
+
+def test_settings_that_are_seldom_meant_are_pointed_out(images, tmp_path, capsys):
+    settings = ["--optimizer.warmup-epochs", 10, "--cmid.queue-size", 64, "--train.max-steps", 1]
+    assert run(images, tmp_path / "[/odd] name", *settings) == 0
+    said = capsys.readouterr().err
+    for words in ("warms up over 10 of 1 epochs", "a queue of 64", "rises over 50 epochs", "[/odd] name"):
+        assert words in said
 
 
 def test_a_run_is_never_overwritten(images, tmp_path, capsys):

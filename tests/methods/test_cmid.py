@@ -161,6 +161,49 @@ def test_the_teacher_follows_after_the_step():
     torch.testing.assert_close(exact.teacher_backbone.model.conv1.weight, before + 0.5)
 
 
+def test_the_published_teacher_moves_after_all_of_its_forward():
+    """Backbone and heads alike: what the local branch is given at step 1 is the teacher of step 0."""
+    parity, views = learner(mode="parity", momentum=0.5, momentum_end=0.5), batch()
+    before = parity.teacher_local_head.prototypes.weight.clone()
+    with torch.no_grad():
+        parity.local_head.prototypes.weight.add_(1.0)
+    seen = []
+    parity.teacher_local_head.register_forward_pre_hook(lambda head, _: seen.append(head.prototypes.weight.clone()))
+    parity.before_step(Progress(1, 10))
+    parity(views)
+    assert len(seen) == 2
+    assert all(torch.equal(weight, before) for weight in seen)
+    torch.testing.assert_close(parity.teacher_local_head.prototypes.weight, before + 0.5)
+
+
+def test_stochastic_depth_is_the_students_alone():
+    torch.manual_seed(0)
+    model = CMID(create_backbone("swin_tiny_patch4_window7_224", drop_path=0.5), CMIDConfig(**SMALL)).train()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert not torch.equal(model.backbone(image).last, model.backbone(image).last)
+        assert torch.equal(model.teacher_backbone(image).last, model.teacher_backbone(image).last)
+
+
+def test_before_its_first_epoch_the_local_branch_weighs_nothing():
+    model = learner(local_start_epoch=2)
+    model.before_step(Progress(epoch=1.5, total_epochs=10))
+    terms = model(batch())
+    assert terms["local"].item() == 0
+    assert not model.centre.any()
+    model.before_step(Progress(epoch=2.0, total_epochs=10))
+    assert model.teacher_temperature == pytest.approx(0.04), "its temperature rises from there"
+    assert model(batch())["local"].item() > 0
+
+
+def test_cosines_are_float32_under_autocast():
+    model = learner()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.local_head(torch.randn(4, 512)).dtype == torch.float32
+        terms = model(batch())
+    assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+
+
 def test_the_published_teacher_waits_a_step():
     parity = learner(mode="parity", momentum=0.5, momentum_end=0.5)
     before = parity.teacher_backbone.model.conv1.weight.clone()
