@@ -129,6 +129,8 @@ def fit(
                 "batches_per_epoch": len(loader),
             },
         }  # fmt: skip
+        if "images" in (counted := loader.state_dict()):
+            identity["fixed"]["images"] = counted["images"]
         saver = Saver(run, train.checkpoint_minutes, line.say)
         doing = _Run(stepper, built, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")
@@ -286,7 +288,7 @@ class _Run:
         """
         state = read_checkpoint(self.run.last, lazy=False).state
         now, before = self.identity["fixed"], state["fixed"]
-        differing = [f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]]
+        differing = [f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n]]
         if differing:
             raise UsageError(
                 f"The run in {self.run.path} was started with other numbers: {'; '.join(differing)}. Resume with its "

@@ -100,7 +100,7 @@ class MemoryLoader:
         return [f"image{int(i):03d}.png" for i in indices]
 
     def state_dict(self):
-        return {"skipped": dict(self.skipped)}
+        return {"images": len(self.images), "skipped": dict(self.skipped)}
 
     def load_state_dict(self, state):
         self.skipped = dict(state["skipped"])

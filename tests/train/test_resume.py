@@ -243,6 +243,28 @@ def test_what_would_make_another_run_is_refused(tmp_path):
     run_fit(tmp_path / "run", resume=True)
 
 
+def nine_or_ten(images):
+    """Two batches of four an epoch, whichever it is."""
+    loader = MemoryLoader(2)
+    loader.images = loader.images[torch.arange(images) % 8]
+    return loader
+
+
+def test_another_number_of_images_is_refused_though_the_batches_are_as_many(tmp_path):
+    run_fit(tmp_path / "run", loader=nine_or_ten(9), train={"max_steps": 3})
+    with pytest.raises(UsageError, match=r"images was 9, is 10\."):
+        run_fit(tmp_path / "run", resume=True, loader=nine_or_ten(10))
+    assert run_fit(tmp_path / "run", resume=True, loader=nine_or_ten(9)).steps_done == 4
+
+
+def test_a_checkpoint_that_does_not_count_images_is_resumed(tmp_path):
+    loader = nine_or_ten(9)
+    loader.state_dict = lambda: {"skipped": {}}
+    run_fit(tmp_path / "run", loader=loader, train={"max_steps": 3})
+    assert "images" not in read_checkpoint(tmp_path / "run").state["fixed"]
+    assert run_fit(tmp_path / "run", resume=True, loader=nine_or_ten(9)).steps_done == 4
+
+
 def test_a_damaged_last_checkpoint_is_said(tmp_path):
     result = run_fit(tmp_path / "run")
     result.last_checkpoint.write_bytes(result.last_checkpoint.read_bytes()[:-100])
