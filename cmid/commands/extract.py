@@ -23,7 +23,9 @@ def extract(config: ExtractConfig) -> Path:
     """
     checkpoint = checkpoint_of(config.run, config.checkpoint)
     backbone, metadata = backbone_of_checkpoint(checkpoint, config.which)
-    out = Path(config.out) if config.out else checkpoint.path.parent.parent / "backbone.safetensors"
+    folder = checkpoint.path.parent
+    beside = folder.parent if folder.name == "checkpoints" else folder
+    out = Path(config.out) if config.out else beside / "backbone.safetensors"
     save_backbone(out, backbone, metadata, overwrite=config.overwrite)
     megabytes = out.stat().st_size / 1e6
     said = f"{summary(metadata)}, from {checkpoint.path}\n-> {out} ({megabytes:.1f} MB)"

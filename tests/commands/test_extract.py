@@ -86,6 +86,14 @@ def test_a_checkpoint_file_is_taken_as_it_is(run):
     assert out == run / "backbone.safetensors" and read_metadata(out).epochs == 1.0
 
 
+def test_a_checkpoint_that_was_taken_elsewhere_gets_its_backbone_beside_it(run):
+    moved = run.parent / "deep" / "x" / "last.ckpt"
+    moved.parent.mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").rename(moved)
+    assert extract(ExtractConfig(run=str(moved))) == moved.parent / "backbone.safetensors"
+    assert sorted(path.name for path in moved.parent.iterdir()) == ["backbone.safetensors", "last.ckpt"]
+
+
 def test_never_replaces_a_file_unless_asked(run):
     out = extract(ExtractConfig(run=str(run)))
     before = out.read_bytes()
