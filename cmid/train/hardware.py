@@ -129,6 +129,15 @@ class Machine:
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
+    def precision_state(self) -> dict[str, Any]:
+        """Plain values of the gradient scaler; empty but for precision 16."""
+        return self.fabric.strategy.precision.state_dict()
+
+    def load_precision_state(self, state: dict[str, Any]) -> None:
+        """Continues from what `precision_state` gave, there with another precision perhaps."""
+        if state:  # a scaler that is new to the run starts afresh: it refuses an empty state
+            self.fabric.strategy.precision.load_state_dict(state)
+
     def format(self, views: Views) -> Views:
         """`views` with images in the memory format the learner has."""
         if not self.channels_last:

@@ -137,6 +137,7 @@ def fit(
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
         if resume:
             doing.restore()
+            run.write_settings(settings)
         loggers = Loggers(train.loggers, run, settings, doing.progress.step, line.say)
         journal.attach(loggers)
         return doing.to_the_end()
@@ -274,7 +275,7 @@ class _Run:
                 "position": {"epoch": self.epoch, "batch": self.batch},
                 "loader": self.loader.state_dict(),
                 "journal": self.journal.state(),
-                "precision": self.stepper.machine.fabric.strategy.precision.state_dict(),
+                "precision": self.stepper.machine.precision_state(),
             }
             if self.saver.save(state, self.learner, is_best=is_best):
                 self.saved_at = self.progress.step
@@ -296,7 +297,7 @@ class _Run:
             )
         load_learner(self.learner, state["learner"], self.run.last)
         self.optimiser.load_state_dict(state["optimiser"])
-        self.stepper.machine.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.stepper.machine.load_precision_state(state["precision"])
         self.loader.load_state_dict(state["loader"])
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
         self.journal.restore(state["journal"], self.epoch, self.progress.step)

@@ -56,7 +56,7 @@ class RunDirectory:
         return self._lock is not None
 
     def open(self, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Takes the folder for a new run, or for going on with the one in it; writes `settings.yaml`.
+        """Takes the folder for a new run, whose `settings.yaml` it writes, or for going on with the one in it.
 
         Args:
             settings: resolved settings, plain values only.
@@ -86,16 +86,25 @@ class RunDirectory:
             remove_leftovers(self.checkpoints)
             if resume:
                 self._compare(settings)
-            self.settings.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+            else:
+                self.write_settings(settings)
         except UsageError:
             self.close()
             raise
         except OSError as error:
             self.close()
-            raise UsageError(
-                f"The run's folder {self.path} cannot be written: {error.strerror or error}. Choose another --out, or "
-                "change its permissions."
-            ) from error
+            raise self._unwritable(error) from error
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Writes `settings.yaml`; on a resume, only when the checkpoint has been accepted.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        try:
+            self.settings.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Lets go of the folder; one in which nothing has happened is removed again."""
@@ -119,6 +128,12 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"The run's folder {self.path} cannot be written: {error.strerror or error}. Choose another --out, or "
+            "change its permissions."
+        )
 
     def _created_nothing(self) -> bool:
         ours = {self.settings.name, self.checkpoints.name, ".lock"}

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision, Precision
 
 from cmid.errors import UsageError
 from cmid.train import resolve_device, resolve_precision
-from cmid.train.hardware import cpu_multiplies_bf16
+from cmid.train.hardware import Machine, cpu_multiplies_bf16
 
 CPU = torch.device("cpu")
 
@@ -36,6 +38,25 @@ def test_devices():
             resolve_device("gpu")
     with pytest.raises(UsageError, match="found 'tpu'"):
         resolve_device("tpu")
+
+
+def machine_of(kind):
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0) if kind == "16-mixed" else None
+    plugin = Precision() if kind is None else MixedPrecision(kind, "cpu", scaler)
+    return Machine(Fabric(accelerator="cpu", plugins=plugin), CPU, "16" if scaler else "32", channels_last=False)
+
+
+def test_a_scaler_goes_on_or_starts_afresh_where_the_run_had_none():
+    saved = machine_of("16-mixed").precision_state()
+    assert saved["scale"] == 8
+    for kind in (None, "bf16-mixed"):
+        assert machine_of(kind).precision_state() == {}
+        machine_of(kind).load_precision_state(saved)
+    half = machine_of("16-mixed")
+    half.load_precision_state({})
+    assert half.precision_state() == saved
+    half.load_precision_state(saved | {"scale": 4.0})
+    assert half.precision_state()["scale"] == 4
 
 
 def test_reading_checkpoints_does_not_wait_for_lightning():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.utils.data import DataLoader
 
 from cmid.errors import CmidError, UsageError
@@ -225,6 +226,8 @@ def test_skipped_files_are_listed_and_kept_over_a_resume(tmp_path):
 def test_what_would_make_another_run_is_refused(tmp_path):
     run_fit(tmp_path / "run", train={"max_steps": 3})
     before = (tmp_path / "run" / "steps.csv").read_text()
+    kept = (tmp_path / "run" / "settings.yaml").read_bytes()
+    changed = {"settings": SETTINGS | {"data": "elsewhere", "out": "y"}}
     for how, words in (
         ({"epochs": 3}, "epochs was 2, is 3"),
         ({"seed": 9}, "seed was 3, is 9"),
@@ -234,13 +237,15 @@ def test_what_would_make_another_run_is_refused(tmp_path):
         ({"settings": SETTINGS | {"backbone": "swin"}}, "backbone was 'small', is 'swin'"),
     ):
         with pytest.raises(UsageError, match=words):
-            run_fit(tmp_path / "run", resume=True, **how)
+            run_fit(tmp_path / "run", resume=True, **changed | how)
     with pytest.raises(CmidError, match=r"another architecture.*backbone.conv.weight \(6, 3, 3, 3\) instead of \(8,"):
-        run_fit(tmp_path / "run", resume=True, learner=small_learner(width=8))
+        run_fit(tmp_path / "run", resume=True, learner=small_learner(width=8), **changed)
     with pytest.raises(UsageError, match="already holds a run"):
         run_fit(tmp_path / "run")
     assert (tmp_path / "run" / "steps.csv").read_text() == before
-    run_fit(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "settings.yaml").read_bytes() == kept
+    run_fit(tmp_path / "run", resume=True, **changed)
+    assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text()) == changed["settings"]
 
 
 def nine_or_ten(images):
