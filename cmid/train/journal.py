@@ -47,6 +47,8 @@ class Journal:
     """Keeps the tables of a run in step with its checkpoints.
 
     A row of steps.csv holds means over the optimiser steps since the row before; the first step has a row of its own.
+    The last row of a run that `max_steps` stops between two rows gives way to the next one when the run is resumed, so
+    that its table is that of a run never stopped.
 
     Args:
         run: where the tables are.
@@ -67,6 +69,7 @@ class Journal:
         self._interval, self._epoch = Means(), Means()
         self._interval_pace, self._epoch_pace = Pace(), Pace()
         self._rates: list[float] = []
+        self._stopgap: int | None = None
         self._shown: dict[str, float] = {}
         self._shown_pace = Pace()
         self._clock = time.perf_counter()
@@ -100,7 +103,7 @@ class Journal:
 
     def row_is_due(self, step: int) -> bool:
         """Whether steps.csv gets a row after `step` optimiser steps."""
-        return step == 1 or step % self._log_every == 0 or step == self._plan.total_steps
+        return self._ends_interval(step) or step == self._plan.last_step
 
     def row(self, progress: Progress, lr: float, extra: Callable[[], Mapping[str, Tensor]]) -> None:
         """Writes a row of steps.csv; `extra` is asked for further numbers."""
@@ -116,7 +119,13 @@ class Journal:
             self._loggers.log({k: v for k, v in row.items() if k != "step"}, progress.step)
         self._rates.append(pace.images_per_s)
         self._shown, self._shown_pace = terms, pace
-        self._interval, self._interval_pace = Means(), Pace()
+        if self._ends_interval(progress.step):
+            self._interval, self._interval_pace, self._stopgap = Means(), Pace(), None
+        else:
+            self._stopgap = progress.step
+
+    def _ends_interval(self, step: int) -> bool:
+        return step == 1 or step % self._log_every == 0 or step == self._plan.total_steps
 
     def show(self, progress: Progress) -> None:
         """Shows how the run stands."""
@@ -162,11 +171,14 @@ class Journal:
             "epoch": self._epoch.state(),
             "interval_pace": asdict(self._interval_pace),
             "epoch_pace": asdict(self._epoch_pace),
+            "stopgap": self._stopgap,
         }
 
     def restore(self, state: Mapping[str, Any], epochs_done: int, step: int) -> None:
         """Goes back to a checkpoint: rows beyond it are dropped."""
-        self._steps.keep(lambda row: int(row["step"]) <= step)
+        self._stopgap = state.get("stopgap")  # absent from older checkpoints
+        dropped = self._stopgap if step < self._plan.last_step else None
+        self._steps.keep(lambda row: int(row["step"]) <= step and int(row["step"]) != dropped)
         self._metrics.keep(lambda row: int(row["epoch"]) <= epochs_done)
         self._interval.restore(state["interval"], self._device)
         self._epoch.restore(state["epoch"], self._device)

@@ -14,7 +14,7 @@ class Saver:
 
     Args:
         run: the run.
-        minutes: a checkpoint is due so long after the one before; 0 is never.
+        minutes: a checkpoint is due so long after the one before; with 0 or less only the ends of epochs have one.
         say: prints a line.
     """
 

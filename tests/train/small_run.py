@@ -63,11 +63,14 @@ class SmallLearner(Learner):
 
     def after_step(self, progress):
         self.steps_seen.append(progress.step)
-        momentum = 0.9 + 0.1 * progress.fraction
-        for mine, theirs in zip(self.teacher.parameters(), self.backbone.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - momentum)
+        self.follow(0.9 + 0.1 * progress.fraction)
         self.queue[:, self.pointer % 8] = self.key[0]
         self.pointer += 1
+
+    @torch.no_grad()
+    def follow(self, momentum):
+        for mine, theirs in zip(self.teacher.parameters(), self.backbone.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - momentum)
 
     def extra_logs(self):
         return {"temperature": torch.tensor(self.temperature)}

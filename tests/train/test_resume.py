@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from cmid.errors import CmidError, UsageError
 from cmid.train import Interrupted, read_checkpoint
 
-from .small_run import SETTINGS, MemoryLoader, Probe, numbers, rows, run_fit, small_learner
+from .small_run import SETTINGS, MemoryLoader, Probe, SmallLearner, numbers, rows, run_fit, small_learner
 
 HOW = {"epochs": 4, "batches": 7, "train": {"accumulate": 2, "checkpoint_minutes": 1e-9}}
 """16 optimiser steps, of 2, 2, 2 and 1 batches, with a checkpoint after each."""
@@ -175,6 +175,38 @@ def test_asked_to_stop_with_all_its_workers(tmp_path, start, unbroken, number):
     same_run(out, unbroken)
 
 
+class EarlyTeacher(SmallLearner):
+    """Its teacher moves within `forward`, before the optimiser steps."""
+
+    def forward(self, batch):
+        terms = super().forward(batch)
+        self.follow(0.9)
+        return terms
+
+
+class StoppedLoader(MemoryLoader):
+    """Amid the second window, the signal comes and the worker with the next batch dies of it."""
+
+    def __iter__(self):
+        for number, views in enumerate(super().__iter__()):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+            yield views
+
+
+def test_a_step_taken_back_leaves_no_trace_in_a_teacher_that_moved_in_it(tmp_path):
+    def run(name, **more):
+        torch.manual_seed(5)
+        run_fit(tmp_path / name, batches=7, learner=EarlyTeacher(), train={"accumulate": 2}, **more)
+
+    run("whole")
+    with pytest.raises(Interrupted, match="saved after step 1 "):
+        run("pieces", loader=StoppedLoader(7))
+    run("pieces", resume=True)
+    same_run(tmp_path / "pieces", tmp_path / "whole")
+
+
 def test_max_steps_is_a_piece_of_the_run(tmp_path, unbroken):
     out = tmp_path / "run"
     pieces = [(3, False), (3, True), (4, True), (9, True), (0, True)]
@@ -189,8 +221,10 @@ def test_max_steps_is_a_piece_of_the_run(tmp_path, unbroken):
 def test_rows_of_several_steps_survive_an_interruption_between_them(tmp_path):
     train = {"log_every": 4}
     run_fit(tmp_path / "whole", epochs=3, batches=7, train=train)
-    for steps in (2, 6, 10, 0):
-        run_fit(tmp_path / "pieces", epochs=3, batches=7, train=train | {"max_steps": steps}, resume=steps != 2)
+    for number, steps in enumerate((2, 6, 6, 10, 0)):
+        run_fit(tmp_path / "pieces", epochs=3, batches=7, train=train | {"max_steps": steps}, resume=number > 0)
+        last = rows(tmp_path / "pieces" / "steps.csv")[-1]
+        assert int(last["step"]) == steps or steps == 0  # a run that max_steps stops has a last row, too
     same_run(tmp_path / "pieces", tmp_path / "whole")
 
 
