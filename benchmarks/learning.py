@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 
 import cmid
+from cmid.commands.settings import resolve
+from cmid.config import PretrainConfig, as_plain
 from cmid.errors import CmidError
 from cmid.train import read_checkpoint
 
@@ -33,17 +35,31 @@ PLANS = {
 
 
 def train(arguments, name, epochs, seed, settings):
-    """The finished run's directory; trains, or goes on training, where there is none."""
+    """The finished run's directory; trains, or goes on training, where there is none.
+
+    A run of other settings than today's recipe is refused, never taken for this one.
+    """
     out = Path(arguments.runs) / f"{name.replace(' ', '_')}_{epochs}ep_s{seed}"
+    wanted = {"epochs": epochs, "seed": seed, "cmid": {**settings, "local_temperature_epochs": epochs}}
     try:
-        done = read_checkpoint(out).progress.epoch >= epochs
+        found = read_checkpoint(out)
     except CmidError:
-        done = False
-    if not done:
-        cmid.pretrain(
-            arguments.images, recipe=RECIPE, out=str(out), epochs=epochs, seed=seed, cmid=settings, report=False,
-            resume=(out / "checkpoints" / "last.ckpt").exists(), train={"workers": 1},
-        )  # fmt: skip
+        found = None
+    if found is not None and found.progress.epoch >= epochs:
+        today = as_plain(resolve(PretrainConfig, wanted, recipe=RECIPE))
+        today["views"]["squash"] = found.settings["views"]["squash"]  # follows from the mode
+        differing = [
+            k for k in ("cmid", "views", "optimizer", "backbone", "batch_size") if today[k] != found.settings[k]
+        ]
+        if differing:
+            raise SystemExit(
+                f"{out} was trained with other settings ({', '.join(differing)}): remove it, or name --runs"
+            )
+        return out
+    cmid.pretrain(
+        arguments.images, recipe=RECIPE, out=str(out), report=False, resume=found is not None,
+        train={"workers": 1}, **wanted,
+    )  # fmt: skip
     return out
 
 
@@ -69,17 +85,18 @@ def main():
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, epochs, seed, settings in PLANS[arguments.plan]:
         if name == "random":
-            scores = [probe(arguments, "random", "random", backbone="resnet18", seed=seed)]
+            about, scores = {}, [probe(arguments, "random", "random", backbone="resnet18", seed=seed)]
         else:
             run, scores = train(arguments, name, epochs, seed, settings), []
+            trained = read_checkpoint(run)
+            about = {"machine": trained.state.get("machine"), "settings": trained.settings}
             for which in ("student", "teacher"):
                 file = run / f"{which}.safetensors"
                 if not file.exists():
                     cmid.extract(str(run), out=str(file), which=which)
                 scores.append(probe(arguments, file, which))
         results[f"{name}, {epochs} epochs, seed {seed}"] = {
-            "recipe": RECIPE, "settings": settings, "scores": scores, "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
+            "recipe": RECIPE, "scores": scores, "torch": torch.__version__, **about,
         }  # fmt: skip
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
