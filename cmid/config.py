@@ -151,7 +151,7 @@ class TrainConfig:
     max_steps: int = 0
     """Stop after so many optimiser steps, for trials; 0 runs all epochs."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint at least this often, besides one every epoch."""
+    """A checkpoint at least this often, besides one every epoch; 0: only at the ends of epochs and of the run."""
     log_every: int = 10
     """Steps between rows of steps.csv."""
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()

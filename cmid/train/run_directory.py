@@ -136,6 +136,8 @@ class RunDirectory:
         )
 
     def _created_nothing(self) -> bool:
+        if not self.path.is_dir():  # removed under the running job
+            return False
         ours = {self.settings.name, self.checkpoints.name, ".lock"}
         return {p.name for p in self.path.iterdir()} <= ours and not any(self.checkpoints.glob("*"))
 

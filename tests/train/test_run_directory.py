@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,13 @@ def test_nothing_is_left_of_a_run_in_which_nothing_happened(tmp_path):
     with RunDirectory(tmp_path / "a" / "b") as run:
         run.open(SETTINGS, resume=False)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_removed_under_the_job_is_let_go_quietly(tmp_path):
+    with RunDirectory(tmp_path / "a") as run:
+        run.open(SETTINGS, resume=False)
+        shutil.rmtree(run.path)
+    assert not run.is_open
 
 
 def test_a_folder_with_files_is_not_overwritten(tmp_path):
