@@ -1,108 +1,261 @@
-"""`cmid demo`: the main job from end to end on generated scenes; says at each step what it does and what to look at."""
+"""`cmid demo`: the main job from end to end on generated scenes; says at each step what it does and what to look at.
 
+Given the same folder again it goes on where it was left: scenes that are complete are not drawn again, a run that
+has a checkpoint is resumed, one that has ended is only evaluated and reported again.
+"""
+
+import csv
+import re
+import shutil
 import time
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from cmid.commands.evaluate import EvaluateResult, evaluate
 from cmid.commands.generate import generate
 from cmid.commands.learners import build_learner
 from cmid.commands.pretrain import PretrainResult, pretrain
+from cmid.commands.report import duration
 from cmid.commands.settings import resolve
 from cmid.config import DemoConfig, EvaluateConfig, GenerateConfig, KnnConfig, PretrainConfig
-from cmid.contracts import View, Views
+from cmid.contracts import Learner, Progress, View, Views
+from cmid.data.augment import BatchAugment
+from cmid.data.generated import SCENE_CLASSES
 from cmid.errors import UsageError
-from cmid.train import resolve_device
+from cmid.train import Interrupted, RunDirectory, read_checkpoint
+from cmid.train.hardware import Machine, Sealed, choose_machine
+from cmid.train.optimisers import build_optimiser, scaled_lr
 
 RECIPE = "cmid-demo"
 EPOCHS = (4, 60)
 """Fewest and most epochs, whatever the machine."""
+BESIDE_STEPS = 1.3
+"""Time of a run over that of its training steps alone: online kNN, spread of features, checkpoints, loading."""
+OWN = ("scenes", "run", "linear_*.json", ".linear_*.json.part", ".DS_Store")
+"""What may be in the demo's folder."""
+SCENE_FILE = re.compile(
+    rf"classes\.json|labelTxt/({'|'.join(SCENE_CLASSES)})_\d{{5,}}\.txt"
+    rf"|(images|date2|masks|change)/({'|'.join(SCENE_CLASSES)})/\3_\d{{5,}}\.(jpg|png)"
+)
+"""Files that an interrupted `generate` can have left, by their paths in its folder."""
 
 
 def demo(config: DemoConfig) -> PretrainResult:
-    """Generate, pre-train, extract, evaluate, report.
+    """Generate, pre-train, extract, evaluate, report; goes on where an earlier demo in the folder was left.
 
     Raises:
-        UsageError: the folder holds files already.
+        UsageError: too few scenes for a batch, or a folder that holds something else: nothing has been written.
         CmidError: a failure on the way.
     """
     console = Console(highlight=False)
     out = Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not empty: remove it, or give the demo another folder with --out")
+    settings = _settings(config, out)
+    _check(config, settings, out)
+    run = RunDirectory(settings.out)
 
-    _say(console, 1, f"Drawing {config.count} overhead scenes with their labels (no download).")
-    scenes = generate(GenerateConfig(out=str(out / "scenes"), count=config.count, seed=config.seed))
-    console.print(
-        f"   Look at: {scenes.images} (twelve kinds of place); masks, oriented boxes and a second date are beside it."
-    )
-
-    settings = _settings(config, out, scenes.images)
-    _say(
+    _draw(console, config, out / "scenes")
+    _show(
         console,
-        2,
-        f"Pre-training CMID on these images without their labels: {settings.backbone}, {settings.epochs} epochs, "
-        f"about {config.minutes:g} minutes here. A kNN on the labels watches from outside (knn_top1, percent).",
+        f"Look at: {settings.data} (twelve kinds of place); masks, oriented boxes and a second date are beside it.",
     )
-    trained = pretrain(settings)
+
+    if run.last.is_file():
+        settings, words = _resumed(settings, run)
+        _say(console, 2, words)
+    else:
+        epochs, seconds = _epochs(config, settings, _images_per_second(settings, build_learner(settings)))
+        settings = replace(settings, epochs=epochs)
+        _say(
+            console,
+            2,
+            f"Pre-training CMID on these images without their labels: {settings.backbone}, {epochs} epochs, about "
+            f"{duration(seconds)} here. A kNN on the labels watches from outside (knn_top1, percent).",
+        )
+    try:
+        trained = pretrain(settings)
+    except Interrupted:
+        _show(console, "The same command again goes on from there.")
+        raise
 
     _say(console, 3, "The backbone is in a file of its own, with timm's names and what is needed to use it.")
-    console.print(f"   Look at: {trained.backbone}")
+    _show(console, f"Look at: {trained.backbone}")
 
     _say(console, 4, "Scoring the frozen backbone on held-out scenes, beside the same network with random weights.")
     scores = {
-        name: evaluate("linear", _evaluation(weights, settings, scenes.images, out / f"linear_{name}.json"))
+        name: evaluate("linear", _evaluation(weights, settings, out / f"linear_{name}.json"))
         for name, weights in (("random", "random"), ("cmid", str(trained.backbone)))
     }
 
     _say(console, 5, "What was learned, to look at.")
-    console.print(f"   linear probe on {scores['cmid'].classes} kinds of place: {_told(scores)}")
-    console.print(f"   [bold]Open in a browser: {trained.report}[/bold]")
-    console.print("   Your own images: cmid pretrain FOLDER --recipe cmid-small --out runs/first")
+    _show(console, f"linear probe on {scores['cmid'].classes} kinds of place: {_told(scores)}")
+    _show(console, f"Open in a browser: {trained.report}", style="bold")
+    _show(console, "Your own images: cmid pretrain FOLDER --recipe cmid-small --out runs/first")
     return trained
 
 
 def _say(console: Console, step: int, words: str) -> None:
-    console.print(f"\n[bold]{step}/5[/bold] {words}")
+    console.print(Text.assemble("\n", (f"{step}/5", "bold"), f" {words}"), soft_wrap=True)
 
 
-def _settings(config: DemoConfig, out: Path, images: Path) -> PretrainConfig:
-    """The packaged recipe, with as many epochs as the minutes allow on this machine."""
-    settings = resolve(
-        PretrainConfig,
-        {"data": str(images), "out": str(out / "run"), "seed": config.seed},
-        recipe=RECIPE,
+def _show(console: Console, words: str, style: str = "") -> None:
+    """A line under a step; a path in it is printed as it is, whole."""
+    console.print(Text(f"   {words}", style=style), soft_wrap=True)
+
+
+def _settings(config: DemoConfig, out: Path) -> PretrainConfig:
+    """The packaged recipe on the demo's scenes."""
+    images = str(out / "scenes" / "images")
+    settings = resolve(PretrainConfig, {"data": images, "out": str(out / "run"), "seed": config.seed}, recipe=RECIPE)
+    return replace(settings, knn=KnnConfig(data=images, every_epochs=2))
+
+
+def _check(config: DemoConfig, settings: PretrainConfig, out: Path) -> None:
+    """Raises `UsageError` for what would only fail later, or would touch what is not the demo's."""
+    least = max(settings.batch_size, 2 * len(SCENE_CLASSES))  # a kind of place needs a scene to train on, one to test
+    if config.count < least:
+        raise UsageError(f"count is {config.count}; the demo's batches need at least {least} scenes: --count {least}.")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; give the demo a folder with --out.")
+    foreign = sorted(p.name for p in out.iterdir() if not any(fnmatch(p.name, own) for own in OWN))
+    if foreign:
+        raise UsageError(
+            f"{out} holds files that are not the demo's ({', '.join(foreign[:3])}{' ...' if foreign[3:] else ''}): "
+            "give it another folder with --out."
+        )
+    _check_scenes(config, out / "scenes")
+    run = RunDirectory(settings.out)
+    if run.last.is_file():
+        seed = read_checkpoint(run.last).settings.get("seed")
+        if seed != config.seed:
+            raise UsageError(
+                f"The run in {run.path} was begun with seed {seed}, asked for is {config.seed}: take --seed {seed}, "
+                "or another folder with --out."
+            )
+    elif run.path.exists() and (not run.path.is_dir() or any(p.name != ".lock" for p in run.path.iterdir())):
+        raise UsageError(
+            f"{run.path} has no checkpoint to go on from: remove it, or give the demo another folder with --out."
+        )
+
+
+def _check_scenes(config: DemoConfig, scenes: Path) -> None:
+    """Scenes must be those asked for, or none, or what an interrupted `generate` has left."""
+    advice = "or give the demo another folder with --out"
+    if not scenes.exists() and not scenes.is_symlink():
+        return
+    if not (scenes / "scenes.csv").is_file():
+        if not _left_by_generate(scenes):
+            raise UsageError(f"{scenes} is no complete set of scenes (no scenes.csv in it): remove it, {advice}.")
+        return
+    with (scenes / "scenes.csv").open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.DictReader(file))
+    seeds = sorted({str(row.get("seed")) for row in rows})
+    if len(rows) != config.count or seeds != [str(config.seed)]:
+        raise UsageError(
+            f"{scenes} holds {len(rows)} scenes of seed {', '.join(seeds)}, asked for are {config.count} of seed "
+            f"{config.seed}: ask for those with --count and --seed, remove the folder, {advice}."
+        )
+    missing = [str(row.get("file")) for row in rows if not (scenes / str(row.get("file"))).is_file()]
+    if missing:
+        raise UsageError(
+            f"{scenes} lacks {len(missing)} of its scenes, first {missing[0]}: remove the folder, {advice}."
+        )
+
+
+def _left_by_generate(scenes: Path) -> bool:
+    """Whether there is nothing in the folder `scenes` but what `generate` makes before it is done."""
+    if scenes.is_symlink() or not scenes.is_dir():
+        return False
+    inside = [path for path in scenes.rglob("*") if path.is_symlink() or not path.is_dir()]
+    known = all(not p.is_symlink() and SCENE_FILE.fullmatch(p.relative_to(scenes).as_posix()) for p in inside)
+    return known and (not inside or (scenes / "classes.json").is_file())
+
+
+def _draw(console: Console, config: DemoConfig, scenes: Path) -> None:
+    """The scenes, unless they are there; what was left of an interrupted drawing is removed first."""
+    if (scenes / "scenes.csv").is_file():
+        _say(console, 1, f"The {config.count} overhead scenes are there from before; they are used as they are.")
+        return
+    _say(console, 1, f"Drawing {config.count} overhead scenes with their labels (no download).")
+    if scenes.is_dir() and any(scenes.iterdir()):
+        _show(console, f"The drawing in {scenes} was interrupted; it is removed and begun anew.")
+        shutil.rmtree(scenes)
+    generate(GenerateConfig(out=str(scenes), count=config.count, seed=config.seed))
+
+
+def _resumed(settings: PretrainConfig, run: RunDirectory) -> tuple[PretrainConfig, str]:
+    """The settings that the run was begun with, on the scenes where they are now, and what is to be done in words."""
+    checkpoint = read_checkpoint(run.last)
+    begun = resolve(PretrainConfig, config=checkpoint.settings, source=str(run.last))
+    knn = replace(begun.knn, data=settings.knn.data)
+    train = replace(settings.train, accumulate=begun.train.accumulate)
+    begun = replace(
+        begun, data=settings.data, out=settings.out, knn=knn, train=train, report=settings.report, resume=True
     )
-    settings = replace(settings, knn=KnnConfig(data=str(images), every_epochs=2))
-    epochs = int(config.minutes * 60 * _images_per_second(settings) / config.count)
-    return replace(settings, epochs=min(max(epochs, EPOCHS[0]), EPOCHS[1]))
+    done = checkpoint.progress
+    if done.step >= done.total_steps:
+        return begun, f"The pre-training of {begun.epochs} epochs has ended before; it is evaluated and reported again."
+    return begun, f"Going on with the pre-training begun before: {done.epoch:.3g} of {begun.epochs} epochs are done."
 
 
-def _images_per_second(settings: PretrainConfig) -> float:
-    """The pace of a trial of three steps on grey noise; the first only warms up."""
-    size, count = settings.views.size, min(32, settings.batch_size)
-    learner = build_learner(settings).to(resolve_device(settings.train.accelerator))
-    device = next(learner.parameters()).device
-    box = torch.tensor([[0.0, 0.0, size, size]], device=device).repeat(count, 1)
-    flipped = torch.zeros(count, dtype=torch.bool, device=device)
-    views = tuple(View(torch.randn(count, 3, size, size, device=device), box, flipped) for _ in range(2))
-    batch = Views(views, torch.arange(count, device=device))
-    pace = 0.0
-    for _ in range(3):
-        begin = time.perf_counter()
-        torch.stack(list(learner(batch).values())).sum().backward()
-        pace = max(pace, count / (time.perf_counter() - begin))
-    return pace
+def _epochs(config: DemoConfig, settings: PretrainConfig, images_per_second: float) -> tuple[int, float]:
+    """As many epochs as the minutes allow at that pace of training steps, within `EPOCHS`, and their seconds."""
+    images = config.count // settings.batch_size * settings.batch_size
+    seconds = BESIDE_STEPS * images / images_per_second
+    epochs = min(max(int(60 * config.minutes / seconds), EPOCHS[0]), EPOCHS[1])
+    return epochs, epochs * seconds
 
 
-def _evaluation(weights: str, settings: PretrainConfig, images: Path, out: Path) -> EvaluateConfig:
+def _images_per_second(settings: PretrainConfig, learner: Learner, steps: int = 3) -> float:
+    """The pace of whole training steps on noise, as the run takes them, after one that warms up; trains `learner`."""
+    machine = choose_machine(settings.train, learner)
+    module = machine.place(learner, compile_backbone=settings.train.compile)
+    size, count = settings.views.size, settings.batch_size
+    built = build_optimiser(learner, settings.optimizer, scaled_lr(settings.optimizer, count)[0])
+    optimiser: Any = machine.fabric.setup_optimizers(built)
+    prepare = BatchAugment(settings.views)
+    box = torch.tensor([[0.0, 0.0, size, size]]).repeat(count, 1)
+    noise = torch.randint(0, 256, (2, count, settings.in_chans, size, size), dtype=torch.uint8)
+    views = Views(tuple(View(n, box, torch.zeros(count, dtype=torch.bool)) for n in noise), torch.arange(count))
+    learner.train()
+    begin = 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            _finish(machine)
+            begin = time.perf_counter()
+        learner.before_step(Progress(step, steps + 1))
+        with torch.no_grad():
+            prepared = machine.format(prepare(views.to(machine.device)))
+        terms = module(Sealed(prepared), None)
+        machine.fabric.backward(torch.stack([term.float() for term in terms.values()]).sum())
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            learner.after_step(Progress(step + 1, steps + 1))
+    _finish(machine)
+    return count * steps / (time.perf_counter() - begin)
+
+
+def _finish(machine: Machine) -> None:
+    """Waits for a device that computes behind our back."""
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize(machine.device)
+    elif machine.device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _evaluation(weights: str, settings: PretrainConfig, out: Path) -> EvaluateConfig:
     random = weights == "random"
     return EvaluateConfig(
         weights=weights,
-        data=str(images),
+        data=settings.data,
         backbone=settings.backbone if random else None,
         size=settings.views.size,
         mean=settings.views.mean if random else None,
