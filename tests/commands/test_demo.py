@@ -35,16 +35,16 @@ def drawn(tmp_path):
 def test_again_it_resumes_and_then_only_looks(drawn, capfd):
     out, run = drawn, drawn / "run"
     before = {path: path.stat().st_mtime_ns for path in (out / "scenes").rglob("*.*")}
-    # a demo of 5 epochs that was stopped after the first step
+    # a demo of 3 epochs that was stopped after the first step
     config = DemoConfig(out=str(out), **LEAST)
-    begun = replace(room._settings(config, out), epochs=5, report=False)
+    begun = replace(room._settings(config, out), epochs=3, report=False)
     room.pretrain(replace(begun, train=replace(begun.train, max_steps=1)))
     capfd.readouterr()
     result = demo(config)
     said = capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert "are there from before" in said and "Going on with the pre-training begun before: 1 of 5 epochs" in said
-    assert (result.fit.epochs_done, result.fit.steps_done) == (5, 5)
+    assert "are there from before" in said and "Going on with the pre-training begun before: 1 of 3 epochs" in said
+    assert (result.fit.epochs_done, result.fit.steps_done) == (3, 3)
     assert result.report == run / "report.html" and result.report.stat().st_size > 100_000
     assert names(out) == ["linear_cmid.json", "linear_random.json", "run", "scenes"]
     assert json.loads((out / "linear_cmid.json").read_text())["test_images"] == 12
@@ -54,7 +54,7 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd):
         gone.unlink()
     moved = out.rename(out.with_name("moved"))
     result = demo(replace(config, out=str(moved)))
-    assert "The pre-training of 5 epochs has ended before" in capfd.readouterr().out
+    assert "The pre-training of 3 epochs has ended before" in capfd.readouterr().out
     assert names(moved) == ["linear_cmid.json", "linear_random.json", "run", "scenes"]
     assert result.report.is_file() and result.backbone.is_file()
     after = read_checkpoint(moved / "run" / "checkpoints" / "last.ckpt").learner_state
