@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
@@ -242,7 +243,7 @@ def _score(classifier: str, predicted: Tensor, labels: Tensor, config: EvaluateC
 
 
 def _show(result: EvaluateResult, console: Console) -> None:
-    table = Table(title=f"Frozen features on {result.protocol['data']}", title_justify="left")
+    table = Table(title=Text(f"Frozen features on {result.protocol['data']}"), title_justify="left")
     for column in ("classifier", "accuracy %", "95 % interval", "mean per class %"):
         table.add_column(column, justify="left" if column == "classifier" else "right")
     for s in result.scores:

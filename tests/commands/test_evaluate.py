@@ -1,6 +1,7 @@
 """Scores are those of scikit-learn on features taken by hand, and the table says how they came about."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -176,6 +177,12 @@ def test_unreadable_files_are_skipped_counted_and_named(config, folder, tmp_path
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_may_have_any_name(config, folder, tmp_path, capsys):
+    config.data = str(shutil.copytree(folder, tmp_path / "[/odd] :name:"))
+    evaluate("knn", config)
+    assert "[/odd] :name:" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_random_weights_follow_the_seed(config):
