@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import PIL
+from machine import processor
 from PIL import Image, ImageDraw
 
 AIM_MS = 5.0
@@ -31,12 +32,6 @@ def best_ms(work, repeats, clock=time.process_time):
         work()
         times.append(clock() - start)
     return 1e3 * min(times)
-
-
-def processor():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main():

@@ -81,9 +81,12 @@ def main():
     for name in ("images", "labelled", "train-list", "test-list", "runs"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--plan", choices=PLANS, default="short")
+    parser.add_argument("--only", default="", help="of the plan, the runs whose title holds these words")
     arguments = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, epochs, seed, settings in PLANS[arguments.plan]:
+        title = f"{name}, {epochs} epochs, seed {seed}"
+        if arguments.only not in title:
+            continue
         if name == "random":
             about, scores = {}, [probe(arguments, "random", "random", backbone="resnet18", seed=seed)]
         else:
@@ -95,10 +98,10 @@ def main():
                 if not file.exists():
                     cmid.extract(str(run), out=str(file), which=which)
                 scores.append(probe(arguments, file, which))
-        results[f"{name}, {epochs} epochs, seed {seed}"] = {
-            "recipe": RECIPE, "scores": scores, "torch": torch.__version__, **about,
-        }  # fmt: skip
         RESULTS.parent.mkdir(exist_ok=True)
+        # read again: other runs of this plan may have been written beside this one
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results[title] = {"recipe": RECIPE, "scores": scores, "torch": torch.__version__, **about}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 

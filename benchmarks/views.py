@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 import torch
 import torchvision
+from machine import processor
 from PIL import Image, ImageFilter
 
 from cmid.config import ViewConfig
@@ -159,12 +160,6 @@ def yardstick():
     grey = np.random.default_rng(0).normal(120, 20, (256, 256, 3)).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(grey)
     return round(least_ms({"blur": lambda: picture.filter(ImageFilter.GaussianBlur(0.7))}, 100)["blur"], 2)
-
-
-def processor():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main():

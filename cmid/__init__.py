@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from cmid.commands.evaluate import EvaluateResult
     from cmid.commands.generate import GenerateResult
+    from cmid.commands.pack import PackResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
 
 StrPath = str | PathLike[str]
 Settings = str | PathLike[str] | Mapping[str, Any]
 
-__all__ = ["demo", "evaluate", "extract", "generate", "pretrain", "recipes", "report"]
+__all__ = ["demo", "evaluate", "extract", "generate", "pack", "pretrain", "recipes", "report"]
 
 
 def pretrain(
@@ -112,6 +113,24 @@ def generate(out: StrPath | None = None, *, config: Settings | None = None, **se
         UsageError: a folder with files in it, an unknown setting.
     """
     return carry_out("generate", _given(settings, out=out), config=config)
+
+
+def pack(data: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "PackResult":
+    """Pack many images into few large shards, which `pretrain` reads as it reads a folder; or check shards.
+
+    Args:
+        data: what pre-training would read; with `check=True`, a folder of shards.
+        config: a YAML file, a dict or a `PackConfig`.
+        settings: fields of `cmid.config.PackConfig`: `out="shards"`, `shard_mb=256`.
+
+    Returns:
+        What was packed.
+
+    Raises:
+        UsageError: nothing to pack, a folder that holds files, an unknown setting.
+        CmidError: too many unreadable images, a full disk, or a shard that is not as it was.
+    """
+    return carry_out("pack", _given(settings, data=data), config=config)
 
 
 def report(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "Path":

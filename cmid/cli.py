@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except CmidError as error:
-        print("cmid: error:", " ".join(str(error).split()), file=sys.stderr)
+        if not error.quiet:
+            print("cmid: error:", " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("cmid: interrupted", file=sys.stderr)

@@ -4,6 +4,7 @@ A recipe is a YAML file with these fields; the command line overrides it. Units 
 below each field. The resolved settings of a run are written to its directory as `settings.yaml`.
 """
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -42,6 +43,20 @@ class ViewConfig:
     """Per-band mean subtracted, for values scaled to 0..1."""
     std: tuple[float, ...] = (0.1359, 0.1352, 0.1407)
     """Per-band standard deviation divided by, for values scaled to 0..1."""
+    low: tuple[float, ...] = ()
+    """Value of each band that becomes 0, for data of more than 8 bits (measured); empty: 8-bit data, scaled by 255."""
+    high: tuple[float, ...] = ()
+    """Value of each band that becomes 1, likewise."""
+    bands: tuple[str, ...] = ()
+    """What the bands are called, as the data say; empty: red, green, blue."""
+    colours: Literal["auto", "rgb", "bands"] = "auto"
+    """rgb: the operations above; bands: gain, offset and band drop instead of all that takes bands for colours."""
+    band_gain: float = 0.2
+    """Greatest change of each band's gain, and of their common one, on the strong view (bands only)."""
+    band_offset: float = 0.1
+    """Greatest offset of each band, in standard deviations (bands only)."""
+    band_drop_p: float = 0.1
+    """Probability that one band of the strong view is replaced by its mean (bands only)."""
 
 
 @dataclass
@@ -145,7 +160,11 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Which device; auto takes a GPU where there is one."""
     devices: int = 1
-    """Processes on this node; only 1 so far."""
+    """Processes on each node, one a GPU; under torchrun leave it out."""
+    nodes: int = 1
+    """Nodes that train together, started by SLURM or torchrun."""
+    sync_batch_norm: bool = True
+    """Batch-norm over the batch of all processes, as one process would have it."""
     workers: int = -1
     """Loader processes; -1 chooses from the cores."""
     max_steps: int = 0
@@ -163,7 +182,7 @@ class KnnConfig:
     """Online kNN on a labelled folder while pre-training."""
 
     data: str | None = None
-    """A folder with one folder per class; unset: no online kNN."""
+    """A folder with one folder per class, or torchgeo:NAME?root=DIR; unset: no online kNN."""
     train_list: str | None = None
     """Text file of paths under `data` used as neighbours; unset: a seeded 80 % of each class."""
     test_list: str | None = None
@@ -175,11 +194,31 @@ class KnnConfig:
 
 
 @dataclass
+class SceneConfig:
+    """Windows of large scenes, where `source` is scenes."""
+
+    windows: int = 0
+    """Windows that make an epoch; 0: as many as would cover the scenes' area once."""
+    window_px: int = 0
+    """Side of a window in the scene's pixels, out of which crops are cut; 0: one and a half times views.size."""
+    bands: tuple[str, ...] = ()
+    """Bands by number (from 1) or by name, in the order the backbone shall see them; empty: all."""
+    max_nodata: float = 0.25
+    """Share of a window that may be nodata; what is becomes the band's mean."""
+    statistics: int = 256
+    """Windows looked at to measure the bands before training."""
+    remote: bool = False
+    """Let GDAL read the addresses (https, s3 ...) that a list file names."""
+
+
+@dataclass
 class PretrainConfig:
     """Pre-train a backbone on unlabelled images."""
 
     data: str = ""
-    """A folder of images (any depth), or a text file listing them."""
+    """A folder of images (any depth) or of shards, a text file listing images, or torchgeo:NAME?root=DIR."""
+    source: Literal["images", "scenes"] = "images"
+    """images: each file is one; scenes: windows are drawn from large rasters."""
     out: str = "runs/pretrain"
     """The run's directory; must not exist, unless resuming."""
     method: Literal["cmid"] = "cmid"
@@ -200,10 +239,13 @@ class PretrainConfig:
     """Use only so many images, drawn by seed; 0 is all."""
     max_bad_share: float = 0.05
     """Unreadable images beyond this share of all stop the run."""
+    read_timeout_s: float = 300.0
+    """An image that takes longer to read counts as unreadable; 0 waits for ever."""
     resume: bool = False
     """Go on from the last checkpoint in `out`."""
     report: bool = True
     """Write report.html at the end."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     cmid: CMIDConfig = field(default_factory=CMIDConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -234,7 +276,7 @@ class EvaluateConfig:
     weights: str = ""
     """A backbone file, a run directory, or `random`."""
     data: str = ""
-    """A folder with one folder per class."""
+    """A folder with one folder per class, or torchgeo:NAME?root=DIR for a data set of torchgeo."""
     train_list: str | None = None
     """Text file of paths under `data`; unset: a seeded 80 % of each class."""
     test_list: str | None = None
@@ -290,6 +332,27 @@ class GenerateConfig:
 
 
 @dataclass
+class PackConfig:
+    """Pack many images into few large shards, or check shards."""
+
+    data: str = ""
+    """What pre-training would read: a folder of images, a list file, scenes, torchgeo:NAME; with `check`, shards."""
+    out: str = ""
+    """Folder to write; must not hold files."""
+    source: Literal["images", "scenes"] = "images"
+    """images: files keep their own bytes; scenes: windows are drawn and their pixels stored."""
+    shard_mb: int = 256
+    """A shard is closed before it would grow beyond so many megabytes."""
+    max_bad_share: float = 0.05
+    """Unreadable images beyond this share of all are a failure."""
+    seed: int = 0
+    """Fixes the windows of scenes."""
+    check: bool = False
+    """Read the shards in `data` again and compare sizes and check sums with the manifest."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+
+
+@dataclass
 class ReportConfig:
     """Draw a run's report again."""
 
@@ -333,12 +396,5 @@ class RecipesConfig:
 
 def as_plain(config: Any) -> dict[str, Any]:
     """The settings as plain dicts, lists and numbers, ready for YAML."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(v) for v in value]
-        return value
-
-    return plain(asdict(config))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # makes lists of tuples
+    return plain

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 
 class CmidError(Exception):
-    """A failure while running; exit code 1."""
+    """A failure while running; exit code 1. One that is `quiet` is told by another process of the run."""
 
     exit_code = 1
+    quiet = False
 
 
 class UsageError(CmidError, ValueError):

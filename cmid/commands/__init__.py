@@ -41,6 +41,7 @@ VERBS: dict[str, Verb] = {
         kinds=("knn", "linear"),
     ),
     "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
+    "pack": Verb("cmid.commands.pack:pack", "PackConfig", {"data": "DATA"}),
     "report": Verb("cmid.commands.report:report", "ReportConfig", {"run": "RUN"}),
     "recipes": Verb("cmid.commands.recipes:recipes", "RecipesConfig", {"name": "NAME"}),
     "demo": Verb("cmid.commands.demo:demo", "DemoConfig", {"out": "FOLDER"}),

@@ -33,7 +33,7 @@ from cmid.train.hardware import Machine, Sealed, choose_machine
 from cmid.train.optimisers import build_optimiser, scaled_lr
 
 RECIPE = "cmid-demo"
-EPOCHS = (4, 60)
+EPOCHS = (3, 60)
 """Fewest and most epochs, whatever the machine."""
 BESIDE_STEPS = 1.2
 """Time of a run over that of its training steps alone, for online kNN, spread of features, checkpoints and loading.
@@ -73,7 +73,8 @@ def demo(config: DemoConfig) -> PretrainResult:
         _say(console, 2, words)
     else:
         epochs, seconds = _epochs(config, settings, _images_per_second(settings, build_learner(settings)))
-        settings = replace(settings, epochs=epochs)
+        cooling = min(epochs, settings.cmid.local_temperature_epochs)
+        settings = replace(settings, epochs=epochs, cmid=replace(settings.cmid, local_temperature_epochs=cooling))
         _say(
             console,
             2,

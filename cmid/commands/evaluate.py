@@ -7,7 +7,7 @@ linear probe's regulariser is chosen on a part of train.
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,13 @@ from torch import Tensor
 
 from cmid.backbones import create_backbone
 from cmid.commands.extract import backbone_of_checkpoint, checkpoint_of, summary
+from cmid.commands.sources import open_labelled, put_on_scale
 from cmid.config import EvaluateConfig, ViewConfig
 from cmid.contracts import Backbone
 from cmid.data.images import ImageLoader
-from cmid.data.labelled import LabelledFolder, LabelledImages
+from cmid.data.sources import LabelledSource
+from cmid.data.statistics import measure
+from cmid.data.torchgeo_datasets import TorchgeoSide
 from cmid.errors import CmidError, UsageError
 from cmid.evaluation.accuracy import average_accuracy, overall_accuracy
 from cmid.evaluation.bootstrap import accuracy_interval
@@ -35,6 +38,8 @@ from cmid.ops.normalise import normalise
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.backbone_files import BackboneMetadata, load_backbone
 
+MEASURED = 256
+"""Images of train that say what values the bands hold, where the weights do not."""
 UNKNOWN_SIZE = 224
 """Side in pixels where neither the settings nor the weights say one."""
 
@@ -98,10 +103,11 @@ def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> Evaluate
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
     if config.out and Path(config.out).is_dir():
         raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
-    sides = LabelledFolder(config.data).split(config.train_list, config.test_list, seed=config.seed)
+    sides = open_labelled(config.data, config.train_list, config.test_list, config.seed)
     device = resolve_device(config.accelerator)
     precision = resolve_precision(config.precision, device)
-    backbone, metadata, weights = resolve_weights(config)
+    backbone, metadata, weights = resolve_weights(config, sides[0].bands)
+    metadata = _on_one_scale(sides, metadata, config)
     protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
     skipped: dict[str, str] = {}
     console = Console()
@@ -130,8 +136,21 @@ def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> Evaluate
     return result
 
 
-def resolve_weights(config: EvaluateConfig) -> tuple[Backbone, BackboneMetadata, str]:
-    """The backbone that `config.weights` means, what is known of it, and where it is from.
+def _on_one_scale(
+    sides: tuple[LabelledSource, LabelledSource], metadata: BackboneMetadata, config: EvaluateConfig
+) -> BackboneMetadata:
+    """Lets images and backbone agree on what 0 and 1 mean; for deep values that the weights do not say, train does."""
+    deep = sides[0].dtype != torch.uint8
+    if deep and metadata.low is None and isinstance(side := sides[0], TorchgeoSide):
+        found = measure(side.source, side.source.names, images=min(len(side), MEASURED), seed=config.seed)
+        metadata = replace(metadata, low=found.low, high=found.high, mean=found.mean, std=found.std)
+    mean = metadata.mean or IMAGENET_DEFAULT_MEAN
+    put_on_scale(sides, metadata.low or (), metadata.high or (), mean, config.data)
+    return metadata
+
+
+def resolve_weights(config: EvaluateConfig, bands: int = 3) -> tuple[Backbone, BackboneMetadata, str]:
+    """The backbone that `config.weights` means, what is known of it, and where it is from; random ones for `bands`.
 
     A run directory means its last checkpoint, or its backbone.safetensors where the checkpoints are gone.
 
@@ -144,9 +163,10 @@ def resolve_weights(config: EvaluateConfig) -> tuple[Backbone, BackboneMetadata,
             raise UsageError("Random weights need to know of what: give --backbone, such as --backbone resnet18.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            backbone: Backbone = create_backbone(config.backbone, mask_stage=None, img_size=config.size)
+            backbone: Backbone = create_backbone(config.backbone, bands, mask_stage=None, img_size=config.size)
         views = ViewConfig()
-        metadata = BackboneMetadata(config.backbone, which="random", mean=views.mean, std=views.std)
+        mean, std = (views.mean, views.std) if bands == 3 else (None, None)
+        metadata = BackboneMetadata(config.backbone, bands, which="random", mean=mean, std=std)
         return backbone, metadata, f"random, seed {config.seed}"
     if path.is_dir() and not (path / "checkpoints" / "last.ckpt").is_file():
         if not (path / "backbone.safetensors").is_file():
@@ -165,8 +185,8 @@ def resolve_weights(config: EvaluateConfig) -> tuple[Backbone, BackboneMetadata,
         raise UsageError(
             f"{path} holds {metadata.backbone}, but {config.backbone} was asked for. Leave --backbone out."
         )
-    if metadata.in_chans != 3:
-        raise UsageError(f"Folders are read as 3 bands (RGB), but {path} is for {metadata.in_chans} bands.")
+    if metadata.in_chans != bands:
+        raise UsageError(f"{path} is for {metadata.in_chans} bands, but the images of {config.data} have {bands}.")
     return backbone, metadata, str(path)
 
 
@@ -192,7 +212,7 @@ def _protocol(config: EvaluateConfig, metadata: BackboneMetadata, weights: str) 
 
 
 def _batches(
-    side: LabelledImages,
+    side: LabelledSource,
     name: str,
     protocol: dict[str, Any],
     config: EvaluateConfig,

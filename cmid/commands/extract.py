@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from cmid.commands.learners import build_learner
-from cmid.commands.settings import resolve
+from cmid.commands.settings import stored
 from cmid.config import ExtractConfig, PretrainConfig
 from cmid.contracts import Backbone, Progress
 from cmid.errors import UsageError, did_you_mean
@@ -48,7 +48,9 @@ def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tu
         UsageError: the method has no such backbone, with those it has.
         CmidError: the checkpoint does not hold what its settings describe.
     """
-    settings = resolve(PretrainConfig, config=checkpoint.settings, source=str(checkpoint.path))
+    settings, left_out = stored(PretrainConfig, checkpoint.settings, str(checkpoint.path))
+    for words in left_out:
+        Console(stderr=True).print(f"note: {words}", markup=False, highlight=False, soft_wrap=True)
     with torch.random.fork_rng(devices=[]):  # building draws weights: a run that goes on must not notice
         learner = build_learner(settings)
     load_learner(learner, checkpoint.learner_state, checkpoint.path)
@@ -69,7 +71,8 @@ def describe(
 
     Without `batches` the images seen are known only where every optimiser step takes one batch.
     """
-    if batches is None and settings.train.accumulate == 1:
+    t = settings.train
+    if batches is None and t.accumulate == 1:
         done: int | None = progress.step
     else:
         done = None if batches is None else round(progress.epoch * batches)
@@ -79,13 +82,23 @@ def describe(
         method=settings.method,
         mode=settings.cmid.mode if settings.method == "cmid" else None,
         which=which,
-        bands=("red", "green", "blue") if settings.in_chans == 3 else None,
+        bands=_bands(settings),
         mean=settings.views.mean,
         std=settings.views.std,
+        low=settings.views.low or None,
+        high=settings.views.high or None,
         size=settings.views.size,
         epochs=round(progress.epoch, 3),
-        images_seen=None if done is None else done * settings.batch_size * settings.train.devices,
+        images_seen=None if done is None else done * settings.batch_size * t.devices * t.nodes,
     )
+
+
+def _bands(settings: PretrainConfig) -> tuple[str, ...] | None:
+    """What the bands are called."""
+    names = settings.views.bands
+    if not names or (settings.views.colours == "rgb" and all(name.isdigit() for name in names)):
+        return ("red", "green", "blue") if settings.in_chans == 3 else None
+    return names
 
 
 def summary(metadata: BackboneMetadata) -> str:

@@ -18,8 +18,7 @@ from cmid.data.augment import BatchAugment
 from cmid.data.crops import reduction_for, squash
 from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.images import ImageLoader, resize_whole
-from cmid.data.labelled import LabelledImages
-from cmid.data.sources import ImageSource
+from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.views import ViewLoader
 from cmid.errors import CmidError
 from cmid.evaluation.features import extract_features
@@ -46,8 +45,9 @@ class Chosen:
 
     def __init__(self, source: ImageSource, places: Sequence[int]) -> None:
         self.source, self.places = source, [int(i) for i in places]
+        self.bands, self.dtype, self.fresh = source.bands, source.dtype, False
         self.classes: tuple[str, ...] = ()
-        if isinstance(source, LabelledImages):
+        if isinstance(source, LabelledSource):
             self.classes, self.labels = source.classes, source.labels[self.places]
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Album:
 
     Attributes:
         source: where they come from, in the same order.
-        images: `(N, 3, S, S)` uint8.
+        images: `(N, C, S, S)`, uint8 or float32 as the source has them.
         thumbs: the same, to be drawn, with name and class.
     """
 
@@ -84,8 +84,8 @@ class Album:
         return Chosen(self.source.source, self.source.places[:count])
 
 
-def choose(source: ImageSource, count: int, seed: int, size: int) -> Album:
-    """`count` readable images of a source, drawn by `seed`, as squares of `size` pixels.
+def choose(source: ImageSource, count: int, seed: int, size: int, shown: Sequence[int] = (0, 1, 2)) -> Album:
+    """`count` readable images of a source, drawn by `seed`, as squares of `size` pixels; `shown` are the bands drawn.
 
     Raises:
         CmidError: where none of those drawn can be read.
@@ -98,7 +98,7 @@ def choose(source: ImageSource, count: int, seed: int, size: int) -> Album:
     places = torch.cat([batch.indices for batch in read]).tolist()
     images = torch.cat([batch.images for batch in read])
     kept = Chosen(source, [drawn.places[i] for i in places])
-    return Album(kept, images, [_thumb(kept, i, image) for i, image in enumerate(images)])
+    return Album(kept, images, [_thumb(kept, i, image, shown) for i, image in enumerate(images)])
 
 
 def short_name(name: str) -> str:
@@ -106,9 +106,9 @@ def short_name(name: str) -> str:
     return "/".join(Path(name).parts[-2:])
 
 
-def _thumb(source: Chosen, i: int, image: Tensor) -> Thumb:
+def _thumb(source: Chosen, i: int, image: Tensor, shown: Sequence[int]) -> Thumb:
     label = source.classes[int(source.labels[i])] if source.classes else None
-    return Thumb(image.permute(1, 2, 0).numpy(), short_name(source.name(i)), label)
+    return Thumb(as_rgb(image.numpy(), shown), short_name(source.name(i)), label)
 
 
 class Looker:
@@ -118,11 +118,14 @@ class Looker:
         learner: with its trained weights; put into evaluation mode.
         settings: of its run.
         device: where it computes, in float32.
+        shown: the bands that are drawn as red, green and blue.
     """
 
-    def __init__(self, learner: Learner, settings: PretrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, learner: Learner, settings: PretrainConfig, device: torch.device, shown: Sequence[int] = (0, 1, 2)
+    ) -> None:
         self.learner, self.settings, self.device = learner.to(device).eval(), settings, device
-        self.views = settings.views
+        self.views, self.shown = settings.views, shown
         self._features: dict[int, NDArray] = {}
 
     @property
@@ -190,7 +193,7 @@ class Looker:
         if self.views.squash:
             width = height = self.views.size
             pixels = squash(pixels, self.views.size)
-        small = fit(pixels, SOURCE_SIDE)
+        small = fit(as_rgb(np.moveaxis(pixels, -1, 0), self.shown), SOURCE_SIDE)
         return small, boxes * ([small.shape[1] / width, small.shape[0] / height] * 2)
 
     def _correspondences(self, views: Views, names: Sequence[str]) -> Section | Absent:
@@ -238,7 +241,7 @@ class Looker:
             except BadImage:
                 continue
             images.append(square)
-            drawn.append((album.thumbs[i].name, square.permute(1, 2, 0).numpy()))
+            drawn.append((album.thumbs[i].name, as_rgb(square.numpy(), self.shown)))
         if not images:
             return Absent("Dense features", "The example images can no longer be read.")
         maps, stride = self.dense_maps(normalise(torch.stack(images), self.views.mean, self.views.std))
@@ -266,7 +269,7 @@ class Looker:
         return [*sections, map_section(album.thumbs, project(features, method, self.settings.seed), method)]
 
     def _drawn(self, images: Tensor) -> NDArray[np.uint8]:
-        return as_rgb(denormalise(images.detach(), self.views.mean, self.views.std).cpu().numpy())
+        return as_rgb(denormalise(images.detach(), self.views.mean, self.views.std).cpu().numpy(), self.shown)
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:

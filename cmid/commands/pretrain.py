@@ -11,17 +11,18 @@ from torch import Tensor
 
 from cmid.commands.learners import build_learner
 from cmid.commands.looking import Chosen
+from cmid.commands.settings import read_yaml, stored
+from cmid.commands.sources import Opened, looks_like_scenes, open_labelled, open_source, put_on_scale, reads_files
 from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
 from cmid.data.images import ImageLoader
-from cmid.data.labelled import LabelledFolder
 from cmid.data.sources import ImageSource
 from cmid.data.views import ViewLoader
 from cmid.errors import UsageError
 from cmid.evaluation.online import FeatureSpread, OnlineKnn
 from cmid.ops.normalise import normalise
-from cmid.train import FitResult, Probe, RunDirectory, fit, resolve_device, resolve_precision
+from cmid.train import FitResult, Probe, RunDirectory, Team, fit, gather_team, resolve_device, resolve_precision
 
 SPREAD_IMAGES = 256
 
@@ -51,24 +52,35 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         CmidError: a failure while training; what the run had saved is still there.
     """
     config = _settled(config)
-    source = FolderSource(config.data, limit=config.limit, seed=config.seed)
-    loader = ViewLoader(
-        source,
-        config.views,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        workers=config.train.workers,
-        max_bad_share=config.max_bad_share,
-        pin_memory=resolve_device(config.train.accelerator).type == "cuda",
-    )
-    torch.manual_seed(config.seed)
-    learner = build_learner(config)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    team = gather_team(config.train)
+    config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
+    with team.as_one():
+        check_queue(config, team.size)
+        opened = _open(config, console)
+        source, config = opened.source, opened.config
+        loader = ViewLoader(
+            source,
+            config.views,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            workers=config.train.workers,
+            rank=team.rank,
+            world_size=team.size,
+            max_bad_share=config.max_bad_share,
+            read_timeout_s=config.read_timeout_s,
+            pin_memory=resolve_device(config.train.accelerator).type == "cuda",
+        )
+        torch.manual_seed(config.seed)
+        learner = build_learner(config)
+        probes = build_probes(config, source)
+    check_same_data(team, source, config)
+    what = f"{len(source):,} images" if config.source == "images" else f"{len(source):,} windows an epoch"
     console.print(
-        f"{config.method} ({config.cmid.mode}) on {config.backbone}: {len(source):,} images of {config.data}, "
+        f"{config.method} ({config.cmid.mode}) on {config.backbone}: {what} of {config.data}, "
         f"views of {config.views.size} px, {config.epochs} epochs"
     )
-    for note in cautions(config, len(source)):
+    for note in (*opened.notes, *cautions(config, len(source))):
         console.print(f"note: {note}")
     with RunDirectory(config.out) as run:
         done = fit(
@@ -82,11 +94,15 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             train=config.train,
             images_per_batch=config.batch_size,
             settings=as_plain(config),
-            probes=build_probes(config, source),
+            probes=probes,
+            account=opened.account,
             resume=config.resume,
+            team=team,
         )
         if loader.skipped:
             console.print(f"{len(loader.skipped)} images could not be read and were skipped: {run.skipped}")
+    if not team.leads:  # what follows one process does
+        return PretrainResult(done.run, done.run / "backbone.safetensors", None, done)
     return _leave_results(config, done, console)
 
 
@@ -98,17 +114,14 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
         raise UsageError(
             f"batch_size must be at least 2 (batch-norm, and telling images apart), found {config.batch_size}"
         )
-    if config.in_chans != 3:
-        raise UsageError(f"in_chans is {config.in_chans}; image folders are read as RGB so far: leave it at 3")
-    for name, values in (("mean", config.views.mean), ("std", config.views.std)):
-        if len(values) != config.in_chans:
-            raise UsageError(f"views.{name} has {len(values)} values for {config.in_chans} bands: give one a band")
+    if reads_files(config):
+        if config.in_chans != 3:
+            raise UsageError(f"in_chans is {config.in_chans}, but image files are read as RGB: leave it at 3")
+        for name, values in (("mean", config.views.mean), ("std", config.views.std)):
+            if len(values) != config.in_chans:
+                raise UsageError(f"views.{name} has {len(values)} values for {config.in_chans} bands: give one a band")
     c = config.cmid
-    if c.mode == "parity" and c.global_form == "moco" and c.queue_size % config.batch_size:
-        raise UsageError(
-            f"in parity mode the queue must be a multiple of the batch, as the published code asks: cmid.queue_size "
-            f"{c.queue_size} is none of batch_size {config.batch_size}; change one, or take cmid.mode exact"
-        )
+    check_queue(config, processes=1)
     if c.mode == "parity" and config.train.accumulate > 1:
         raise UsageError(
             f"train.accumulate is {config.train.accumulate}, but the published code, and so parity mode, never adds up "
@@ -118,6 +131,64 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
         # The published positions are shares of the squashed image; elsewhere they would mean nothing.
         config = replace(config, views=replace(config.views, squash=True))
     return config
+
+
+def check_queue(config: PretrainConfig, processes: int) -> None:
+    """Parity mode's queue must be a multiple of what a step writes of each view.
+
+    Raises:
+        UsageError: it is not.
+    """
+    c = config.cmid
+    if config.method != "cmid" or c.mode != "parity" or c.global_form != "moco" or not c.global_weight:
+        return
+    # The published code gathers what it has gathered: the keys of all processes, once for each process.
+    keys = config.batch_size * processes**2
+    if c.queue_size % keys:
+        size = f"batch_size {config.batch_size}"
+        what = size if processes == 1 else f"{keys}, which is {size} x {processes} processes x {processes}"
+        raise UsageError(
+            f"in parity mode the queue must be a multiple of the batch, as the published code asks: cmid.queue_size "
+            f"{c.queue_size} is none of {what}; change one, or take cmid.mode exact"
+        )
+
+
+def check_same_data(team: Team, source: ImageSource, config: PretrainConfig) -> None:
+    """All processes must have opened as many images, of the same bands; files of their own are not looked for.
+
+    Raises:
+        UsageError: in all processes; the leading one tells.
+    """
+    v = config.views
+    everywhere = team.gather((len(source), source.bands, v.bands, v.mean, v.std, v.low, v.high))
+    first = everywhere[0]
+    rank, seen = next(((rank, seen) for rank, seen in enumerate(everywhere) if seen != first), (0, first))
+    if rank == 0:
+        return
+    said = f"{first[0]} images in process 0, {seen[0]} in process {rank}"
+    if seen[0] == first[0]:
+        said = f"bands, mean or deviation differ: {first[1:]} in process 0, {seen[1:]} in process {rank}"
+    error = UsageError(
+        f"the processes do not see the same data in {config.data}: {said}. Put it on a disk that all of them see, or "
+        "the same copy on each"
+    )
+    error.quiet = not team.leads
+    raise error
+
+
+def _open(config: PretrainConfig, console: Console) -> Opened:
+    """The source; a run that goes on keeps what was measured when it began."""
+    begun = Path(config.out) / "settings.yaml"
+    if not reads_files(config) and config.resume and begun.is_file():
+        before, _ = stored(PretrainConfig, read_yaml(begun), str(begun))
+        if reads_files(before) == reads_files(config) and before.source == config.source:
+            config = replace(config, in_chans=before.in_chans, views=before.views)
+            return open_source(config, known=True, console=console)
+    opened = open_source(config, console=console)
+    if isinstance(opened.source, FolderSource) and looks_like_scenes(opened.source):
+        note = "these look like large scenes: --source scenes draws windows from them instead of shrinking them whole"
+        return replace(opened, notes=(*opened.notes, note))
+    return opened
 
 
 def cautions(config: PretrainConfig, images: int) -> list[str]:
@@ -148,7 +219,8 @@ def build_probes(config: PretrainConfig, source: ImageSource) -> list[Probe]:
     some = Chosen(source, sorted(places.tolist()))
     probes: list[Probe] = [FeatureSpread(batches_of(some, config), precision=precision)]
     if config.knn.data:
-        train, test = LabelledFolder(config.knn.data).split(config.knn.train_list, config.knn.test_list)
+        train, test = open_labelled(config.knn.data, config.knn.train_list, config.knn.test_list)
+        put_on_scale((train, test), config.views.low, config.views.high, config.views.mean, config.knn.data)
         probes.append(
             OnlineKnn(
                 batches_of(train, config),

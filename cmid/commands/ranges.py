@@ -9,13 +9,16 @@ SHARE, POSITIVE, COUNT, FROM_ZERO = (0, 1), (1e-12, None), (1, None), (0, None)
 
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "epochs": COUNT, "batch_size": COUNT, "in_chans": COUNT, "limit": FROM_ZERO, "max_bad_share": SHARE,
+    "read_timeout_s": FROM_ZERO,
     "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE,
     "bootstrap": COUNT, "seed": (0, 2**63 - 1), "k": COUNT, "temperature": POSITIVE, "regularisation": POSITIVE,
     "validation_share": (0.01, 0.99), "images": COUNT, "map_images": COUNT,
     "views.size": COUNT, "views.scale": (1e-4, 1), "views.ratio": (0.01, 100), "views.flip": SHARE,
     "views.colour_jitter": FROM_ZERO, "views.colour_jitter_p": SHARE, "views.blur_p": SHARE,
     "views.blur_sigma": POSITIVE, "views.noise_p": SHARE, "views.noise_var": FROM_ZERO, "views.solarize_p": SHARE,
-    "views.grey_p": SHARE, "views.std": POSITIVE,
+    "views.grey_p": SHARE, "views.std": POSITIVE, "views.band_gain": SHARE, "views.band_offset": FROM_ZERO,
+    "views.band_drop_p": SHARE, "scenes.windows": FROM_ZERO, "scenes.window_px": FROM_ZERO, "scenes.max_nodata": SHARE,
+    "scenes.statistics": COUNT, "shard_mb": COUNT,
     "cmid.mask_ratio": (0.01, 1), "cmid.mask_cell_px": COUNT, "cmid.mask_stage": (0, None),
     "cmid.reconstruction_weight": FROM_ZERO, "cmid.frequency_weight": FROM_ZERO, "cmid.global_weight": FROM_ZERO,
     "cmid.local_weight": FROM_ZERO, "cmid.global_hidden": COUNT, "cmid.global_dim": COUNT,
@@ -29,6 +32,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,
     "train.accumulate": COUNT, "train.devices": COUNT, "train.workers": (-1, None), "train.max_steps": FROM_ZERO,
     "train.log_every": COUNT, "train.checkpoint_minutes": FROM_ZERO, "knn.k": COUNT, "knn.every_epochs": COUNT,
+    "train.nodes": COUNT,
 }  # fmt: skip
 ASCENDING = ("views.scale", "views.ratio", "views.blur_sigma", "views.noise_var")
 """Pairs whose first must not exceed their second."""

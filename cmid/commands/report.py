@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from rich.console import Console
 
 from cmid.commands.learners import build_learner
 from cmid.commands.looking import Album, Looker, choose
-from cmid.commands.settings import resolve
+from cmid.commands.settings import stored
+from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
 from cmid.config import PretrainConfig, ReportConfig, as_plain
-from cmid.data.folder import FolderSource
-from cmid.data.labelled import LabelledFolder
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
 from cmid.report.curves import Table, has, knn_section, last, loss_section, pace_section, read_table, spread_section
@@ -98,12 +97,12 @@ def read_run(path: str | Path) -> Run:
     except CmidError as error:
         missing.append(str(error))
     if files.settings.is_file():
-        settings = resolve(PretrainConfig, config=files.settings)
+        settings, left_out = stored(PretrainConfig, files.settings, files.settings.name)
     elif checkpoint is not None:
-        settings = resolve(PretrainConfig, config=checkpoint.settings)
+        settings, left_out = stored(PretrainConfig, checkpoint.settings, checkpoint.path.name)
     else:
         raise UsageError(f"{files.path} is not the folder of a run: it has neither settings.yaml nor checkpoints")
-    return Run(files, settings, read_table(files.steps), read_table(files.metrics), checkpoint, missing)
+    return Run(files, settings, read_table(files.steps), read_table(files.metrics), checkpoint, missing + left_out)
 
 
 def _albums(config: ReportConfig, run: Run) -> tuple[Album | None, Album | None]:
@@ -115,7 +114,8 @@ def _albums(config: ReportConfig, run: Run) -> tuple[Album | None, Album | None]
         if asked is None and own is None:
             return None
         try:
-            return choose(open_(asked or own or ""), max(config.map_images, config.images), s.seed, size)
+            source = open_(asked or own or "")
+            return choose(source, max(config.map_images, config.images), s.seed, size, shown_bands(s.views.bands))
         except CmidError as error:
             if asked is not None:
                 raise
@@ -123,10 +123,11 @@ def _albums(config: ReportConfig, run: Run) -> tuple[Album | None, Album | None]
             return None
 
     def images(path: str) -> ImageSource:
-        return FolderSource(path) if config.data else FolderSource(path, limit=s.limit, seed=s.seed)
+        limit = 0 if config.data else s.limit
+        return open_source(replace(s, data=path, limit=limit), known=True).source
 
     album = opened(config.data, s.data, images, "images")
-    labelled = opened(config.labelled, s.knn.data, lambda path: LabelledFolder(path).all(), "labelled images")
+    labelled = opened(config.labelled, s.knn.data, lambda path: open_labelled_whole(path, s), "labelled images")
     return album, labelled
 
 
@@ -207,7 +208,7 @@ def _looker(run: Run) -> Looker | None:
     except CmidError as error:
         run.missing.append(str(error))
         return None
-    return Looker(learner, run.settings, resolve_device("auto"))
+    return Looker(learner, run.settings, resolve_device("auto"), shown_bands(run.settings.views.bands))
 
 
 def _header(run: Run) -> Header:

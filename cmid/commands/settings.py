@@ -57,6 +57,25 @@ def resolve(
     return _build(kind, flat)
 
 
+def stored(kind: type[T], settings: Mapping[str, Any] | str | PathLike[str], source: str) -> tuple[T, list[str]]:
+    """The settings that a run wrote down, perhaps by another version of this package; what it says in vain, in words.
+
+    A field that is no longer known, or a value that no longer fits it, leaves the default in its place: what was
+    learned can still be taken away, and weights that no longer fit are refused where they are loaded.
+
+    Raises:
+        UsageError: `settings` is a file that cannot be read, or holds no fields.
+    """
+    content = read_yaml(Path(settings)) if isinstance(settings, (str, PathLike)) else settings
+    known, flat, left = field_types(kind), dict[str, Any](), []
+    for name, value in _leaves(content, known):
+        try:
+            flat |= checked(kind, {name: value}, known, source)
+        except UsageError as error:
+            left.append(f"{error} Left out: another version of cmid may have written it.")
+    return _build(kind, flat), left
+
+
 def field_types(kind: type[Any], prefix: str = "") -> dict[str, Any]:
     """Dotted name to type of every field of a dataclass, in order."""
     types: dict[str, Any] = {}
@@ -169,13 +188,28 @@ def _flatten(settings: Any, known: Mapping[str, Any], source: str, prefix: str =
             raise unknown_field(name, known, source)
 
 
+def _leaves(settings: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted names with their values, down to fields that are known or groups that are not."""
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in known and any(each.startswith(f"{name}.") for each in known):
+            yield from _leaves(value, known, f"{name}.")
+        else:
+            yield name, value
+
+
 def _convert(parser: jsonargparse.ArgumentParser, name: str, wanted: Any, value: Any, source: str) -> Any:
     """`value` as the type `wanted`; text is read as on the command line."""
     options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     if value is None and NoneType in options:
         return None
     plain = next(each for each in options if each is not NoneType)
-    if get_origin(plain) is tuple and isinstance(value, str) and not value.strip().startswith("["):
+    if get_origin(plain) is tuple and get_args(plain)[0] is str:
+        if isinstance(value, str):
+            value = [each.strip() for each in value.strip().strip("[]").split(",") if each.strip()]
+        if isinstance(value, (list, tuple)):  # YAML reads the band 4 as a number
+            value = [str(each) if type(each) is int else each for each in value]
+    elif get_origin(plain) is tuple and isinstance(value, str) and not value.strip().startswith("["):
         value = f"[{value}]"
     if get_origin(plain) is Literal:
         # YAML reads the precision 32 as a number

@@ -8,7 +8,7 @@ parts of the jitter come in a fixed order, brightness, contrast, saturation, hue
 each of them four times. All is float32 on 0..1, also under autocast, and clipped where torchvision clips.
 """
 
-import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,18 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 BLUR_KERNELS = (3, 5, 7)
 SOLARIZE_FROM = 128 / 255
 
-log = logging.getLogger(__name__)
-
 
 class BatchAugment(nn.Module):
-    """uint8 crops to normalised float32 ones: the first as it is, every further one recoloured.
+    """Crops of the workers to normalised float32 ones: the first as it is, every further one recoloured.
 
-    Draws come from torch's default generator of the batch's device. With other than three bands saturation, hue and
-    grey are left out.
+    Draws come from torch's default generator of the batch's device. What is no 8-bit RGB (`views.colours` is bands)
+    gets what a sensor does instead of what a camera does: a gain, an offset, blur, noise, a band that is missing.
     """
 
     def __init__(self, views: ViewConfig) -> None:
         super().__init__()
         self.views = views
-        self._told = False
+        self.rgb = views.colours == "rgb" or (views.colours == "auto" and len(views.mean) == 3 and not views.low)
 
     @torch.no_grad()
     def forward(self, batch: Views) -> Views:
@@ -48,40 +46,75 @@ class BatchAugment(nn.Module):
         with torch.autocast(batch.indices.device.type, enabled=False):
             crops: list[View] = []
             for crop in batch:
-                images = self.recolour(crop.images) if crops else crop.images
+                images = (self.recolour if self.rgb else self.remeasure)(crop.images) if crops else crop.images
                 crops.append(crop.with_images(normalise(images, mean, std)))
         return Views(tuple(crops), batch.indices, batch.epoch)
 
     def recolour(self, images: Tensor) -> Tensor:
-        """The strong view's colours: `(B, C, H, W)` uint8 to a new float32 tensor in 0..1."""
-        views, samples = self.views, images.shape[0]
-        coloured = images.shape[1] == 3
-        if not coloured and not self._told:
-            log.info("%d bands: saturation, hue and grey are off", images.shape[1])
-            self._told = True
-
-        def uniform(low: float, high: float) -> Tensor:
-            return torch.empty(samples, device=images.device).uniform_(low, high)
-
-        def happens(probability: float) -> Tensor:
-            return torch.rand(samples, device=images.device) < probability
-
-        x = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format).mul_(1 / 255)
+        """The strong view's colours: `(B, 3, H, W)` uint8 to a new float32 tensor in 0..1."""
+        views, uniform, happens = self.views, *_draws(images)
+        x = _as_numbers(images)
         jittered = happens(views.colour_jitter_p)
         brightness, contrast, saturation, hue = views.colour_jitter
         adjust_brightness_(x, uniform(max(0.0, 1 - brightness), 1 + brightness).where(jittered, 1))
         adjust_contrast_(x, uniform(max(0.0, 1 - contrast), 1 + contrast).where(jittered, 1))
-        if coloured:
-            adjust_saturation_(x, uniform(max(0.0, 1 - saturation), 1 + saturation).where(jittered, 1))
-            shift_hue_(x, uniform(-hue, hue).where(jittered, 0))
-        kernel = torch.randint(len(BLUR_KERNELS), (samples,), device=images.device)
-        x = blur(x, kernel, uniform(*views.blur_sigma), happens(views.blur_p))
-        variance = uniform(*views.noise_var).where(happens(views.noise_p), 0)
-        add_noise_(x, variance.sqrt_().mul_(1 / 255))
+        adjust_saturation_(x, uniform(max(0.0, 1 - saturation), 1 + saturation).where(jittered, 1))
+        shift_hue_(x, uniform(-hue, hue).where(jittered, 0))
+        x = self._blurred(x)
+        add_noise_(x, self._noise(x)).clamp_(0, 1)
         solarize_(x, happens(views.solarize_p))
-        if coloured:
-            adjust_saturation_(x, (~happens(views.grey_p)).float())
+        return adjust_saturation_(x, (~happens(views.grey_p)).float())
+
+    def remeasure(self, images: Tensor) -> Tensor:
+        """The strong view as another pass of the sensor: `(B, C, H, W)` to a new float32 tensor, not clipped."""
+        views, uniform, happens = self.views, *_draws(images)
+        x = _as_numbers(images)
+        samples, bands = x.shape[:2]
+        changed = happens(views.colour_jitter_p)
+        for every in (1, bands):  # all bands together, then each by itself
+            gain = uniform(1 - views.band_gain, 1 + views.band_gain, every)
+            x.mul_(gain.where(changed.view(-1, 1), 1).view(samples, every, 1, 1))
+        spread = torch.tensor(views.std, dtype=torch.float32).to(x.device, non_blocking=True)
+        offset = uniform(-views.band_offset, views.band_offset, bands) * spread
+        x.add_(offset.where(changed.view(-1, 1), 0).view(samples, bands, 1, 1))
+        x = self._blurred(x)
+        add_noise_(x, self._noise(x))
+        if bands > 1:
+            centre = torch.tensor(views.mean, dtype=torch.float32).to(x.device, non_blocking=True)
+            which = torch.randint(bands, (samples, 1), device=x.device) == torch.arange(bands, device=x.device)
+            dropped = (which & happens(views.band_drop_p).view(-1, 1)).view(samples, bands, 1, 1)
+            x = torch.where(dropped, centre.view(1, bands, 1, 1), x)
         return x
+
+    def _blurred(self, x: Tensor) -> Tensor:
+        uniform, happens = _draws(x)
+        kernel = torch.randint(len(BLUR_KERNELS), (x.shape[0],), device=x.device)
+        return blur(x, kernel, uniform(*self.views.blur_sigma), happens(self.views.blur_p))
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """Standard deviation `(B,)` of each sample's noise on the scale 0..1."""
+        uniform, happens = _draws(x)
+        variance = uniform(*self.views.noise_var).where(happens(self.views.noise_p), 0)
+        return variance.sqrt_().mul_(1 / 255)
+
+
+def _draws(images: Tensor) -> tuple[Callable[..., Tensor], Callable[[float], Tensor]]:
+    """Uniform numbers `(B,)` or `(B, n)`, and coin flips `(B,)`, of each sample of `(B, ...)`."""
+    samples, device = images.shape[0], images.device
+
+    def uniform(low: float, high: float, *more: int) -> Tensor:
+        return torch.empty(samples, *more, device=device).uniform_(low, high)
+
+    def happens(probability: float) -> Tensor:
+        return torch.rand(samples, device=device) < probability
+
+    return uniform, happens
+
+
+def _as_numbers(images: Tensor) -> Tensor:
+    """Float32 around 0..1 of uint8 or float32 `(B, C, H, W)`; a new tensor."""
+    x = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return x.mul_(1 / 255) if images.dtype == torch.uint8 else x
 
 
 def adjust_brightness_(x: Tensor, factor: Tensor) -> Tensor:
@@ -90,8 +123,8 @@ def adjust_brightness_(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_contrast_(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend `(B, C, H, W)` in 0..1 with the mean of its grey, by `factor` `(B,)`, in place."""
-    grey = to_grey(x) if x.shape[1] == 3 else x
+    """Blend `(B, 3, H, W)` in 0..1 with the mean of its grey, by `factor` `(B,)`, in place."""
+    grey = to_grey(x)
     factor = factor.view(-1, 1, 1, 1)
     level = grey.mean(dim=(1, 2, 3), keepdim=True)
     return x.mul_(factor).add_(level * (1 - factor)).clamp_(0, 1)
@@ -166,7 +199,7 @@ def _padded(x: Tensor, reach: int) -> tuple[int, int]:
 
 def add_noise_(x: Tensor, deviation: Tensor) -> Tensor:
     """Add normal noise of `deviation` `(B,)`, on the scale 0..1, to `(B, C, H, W)`, each value its own, in place."""
-    return x.addcmul_(torch.randn_like(x), deviation.view(-1, 1, 1, 1)).clamp_(0, 1)
+    return x.addcmul_(torch.randn_like(x), deviation.view(-1, 1, 1, 1))
 
 
 def solarize_(x: Tensor, chosen: Tensor) -> Tensor:

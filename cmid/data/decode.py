@@ -16,6 +16,7 @@ What is chosen where a file leaves a choice:
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,7 +42,7 @@ class BadImage(CmidError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
+        self.path = path  # as it is: a Path would make `http:/` of an address
         self.reason = reason
 
     def __reduce__(self) -> tuple:
@@ -66,11 +67,12 @@ class Decoded:
     factor: int = 1
 
 
-def decode(path: Path | str, reduction: Reduction | None = None) -> Decoded:
+def decode(path: Path | str, reduction: Reduction | None = None, *, data: bytes | None = None) -> Decoded:
     """Read one image file as 8-bit RGB, by the rules above.
 
     Args:
-        path: the file.
+        path: the file; with `data` only what it is called.
+        data: the file's bytes, where they have been read already.
         reduction: asked once, with the source's size, how far a JPEG may be shrunk while decoding; other formats
             are always read whole.
 
@@ -81,17 +83,17 @@ def decode(path: Path | str, reduction: Reduction | None = None) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no news among a million files
             try:
-                with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:  # noqa: PTH123
+                with _opened(path, data) as file, Image.open(file, formats=FORMATS) as image:
                     if image.width * image.height > MAX_PIXELS:
                         raise Image.DecompressionBombError
                     if image.tile and ";16" in str(image.tile[0].args) and len(image.getbands()) > 1:
-                        return _whole(_read_deep(path, str(image.format)))  # Pillow would keep the upper byte only
+                        return _whole(_read_deep(path, data, str(image.format)))  # Pillow keeps the upper byte only
                     return _read_usual(image, file, reduction)
             except Image.UnidentifiedImageError:
                 if (suffix := Path(path).suffix.lower()) not in UNKNOWN_TO_PILLOW:
-                    empty = Path(path).stat().st_size == 0
+                    empty = not data if data is not None else Path(path).stat().st_size == 0
                     raise BadImage(path, "empty file" if empty else "not an image, or damaged at its start") from None
-                return _whole(_read_deep(path, UNKNOWN_TO_PILLOW[suffix]))
+                return _whole(_read_deep(path, data, UNKNOWN_TO_PILLOW[suffix]))
     except BadImage:
         raise
     except FileNotFoundError:
@@ -100,6 +102,10 @@ def decode(path: Path | str, reduction: Reduction | None = None) -> Decoded:
         raise BadImage(path, f"more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
     except Exception as error:  # decoders raise anything at all on damaged bytes
         raise BadImage(path, _reason(error)) from error
+
+
+def _opened(path: Path | str, data: bytes | None) -> BinaryIO:
+    return open(path, "rb") if data is None else BytesIO(data)  # noqa: PTH123 - the caller closes it
 
 
 def _whole(pixels: np.ndarray) -> Decoded:
@@ -150,12 +156,13 @@ def _jpeg_pixels(file: BinaryIO) -> np.ndarray:
     return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
 
 
-def _read_deep(path: Path | str, kind: str) -> np.ndarray:
+def _read_deep(path: Path | str, data: bytes | None, kind: str) -> np.ndarray:
     """`(H, W, 3)` uint8 of a file of Pillow's format `kind` that Pillow cannot read, or not in full depth."""
     import rasterio  # not needed for ordinary photographs, and slow to import
 
     # the driver is fixed, because others open files that name further files and addresses
-    with rasterio.open(path, driver=RASTERIO_DRIVERS[kind]) as raster:
+    file = path if data is None else BytesIO(data)
+    with rasterio.open(file, driver=RASTERIO_DRIVERS[kind]) as raster:
         if raster.width * raster.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         values, nodata = raster.read([1, 2, 3] if raster.count >= 3 else [1]), raster.nodata

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.errors import UsageError
 
 
-def find_images(folder: Path) -> list[str]:
+def find_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Paths of all images under `folder`, relative to it, sorted; hidden files and folders are left out.
 
     Links are followed, but each real folder is entered once, so that loops end. A link to nowhere with an image's
@@ -30,7 +31,7 @@ def find_images(folder: Path) -> list[str]:
                 continue
             if entry.is_dir():
                 walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+            elif entry.name.lower().endswith(suffixes) and (entry.is_file() or entry.is_symlink()):
                 found.append(prefix + entry.name)
 
     try:
@@ -70,12 +71,14 @@ class FolderSource:
         UsageError: where the path is missing, or fewer than two images are found.
     """
 
+    bands, dtype, fresh = 3, torch.uint8, False
+
     def __init__(self, path: Path | str, *, limit: int = 0, seed: int = 0) -> None:
         self.path = Path(path)
         if limit < 0:
             raise UsageError(f"limit must be 0 (all images) or above, found {limit}")
         if self.path.is_dir():
-            names = find_images(self.path)
+            names = find_files(self.path)
             folder, looked_for = self.path, f"files ending in {' '.join(SUFFIXES)}, at any depth"
         elif self.path.is_file():
             if self.path.suffix.lower() in SUFFIXES:

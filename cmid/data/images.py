@@ -20,7 +20,7 @@ class ImageBatch:
     """Images as the workers resized them.
 
     Attributes:
-        images: `(B, 3, S, S)` uint8 RGB.
+        images: `(B, C, S, S)`, uint8 or float32 as the source has them.
         indices: `(B,)` int64, positions in the source; unreadable images are left out.
         labels: `(B,)` int64, where the source has labels.
     """
@@ -31,9 +31,9 @@ class ImageBatch:
 
 
 def resize_whole(pixels: np.ndarray, size: int) -> Tensor:
-    """`(H, W, C)` uint8 as a new `(C, size, size)`: shorter side to `size`, and of the longer the middle."""
+    """`(H, W, C)` uint8 or float32 as a new `(C, size, size)`: shorter side to `size`, and of the longer the middle."""
     height, width, bands = pixels.shape
-    out = torch.empty((bands, size, size), dtype=torch.uint8)
+    out = torch.empty((bands, size, size), dtype=torch.from_numpy(pixels).dtype)
     cut(as_planes(pixels), central_box(width, height, (1.0, 1.0)), size, False, out)
     return out
 
@@ -57,7 +57,8 @@ class _Chunks(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
             else:
                 read.append(resize_whole(image.pixels, self.size))
                 indices.append(i)
-        images = torch.stack(read) if read else torch.empty((0, 3, self.size, self.size), dtype=torch.uint8)
+        empty = torch.empty((0, self.source.bands, self.size, self.size), dtype=self.source.dtype)
+        images = torch.stack(read) if read else empty
         return images, torch.tensor(indices, dtype=torch.int64), bad
 
 

@@ -1,13 +1,16 @@
 """Images on disk with one folder per class, and their division into train and test."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
+import torch
 
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
-from cmid.data.folder import find_images, read_list
+from cmid.data.folder import find_files, read_list
 from cmid.errors import UsageError
 
 
@@ -24,6 +27,9 @@ class LabelledImages:
     paths: tuple[Path, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
+    bands: ClassVar[int] = 3
+    dtype: ClassVar[torch.dtype] = torch.uint8
+    fresh: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,7 +71,7 @@ class LabelledFolder:
         self._names: list[str] = []
         labels: list[int] = []
         for label, folder in enumerate(folders):
-            names = find_images(folder)
+            names = find_files(folder)
             if not names:
                 raise UsageError(
                     f"class {folder.name} has no images: looked in {folder} for files ending in {' '.join(SUFFIXES)}; "
@@ -128,15 +134,7 @@ class LabelledFolder:
     def _drawn(self, share: float, seed: int) -> np.ndarray:
         if not 0 < share < 1:
             raise UsageError(f"the share of train must lie between 0 and 1, found {share}")
-        chosen = []
-        for label, name in enumerate(self.classes):
-            members = np.flatnonzero(self._labels == label)
-            if members.size < 2:
-                raise UsageError(f"class {name} has one image: at least two are needed to split it into train and test")
-            count = min(max(round(share * members.size), 1), members.size - 1)
-            generator = np.random.default_rng([seed & (1 << 64) - 1, zlib.crc32(name.encode())])
-            chosen.append(np.sort(generator.permutation(members)[:count]))
-        return np.concatenate(chosen)
+        return draw_share(self._labels, self.classes, share=share, seed=seed)
 
     def _listed(self, path: Path | str) -> np.ndarray:
         """Positions of the entries of a list, in its order, each once."""
@@ -161,6 +159,31 @@ class LabelledFolder:
         if not found:
             raise UsageError(f"{path} lists no files: expected one path a line, such as {self._names[0]}")
         return np.array(list(found), dtype=np.int64)
+
+
+def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed: int) -> np.ndarray:
+    """Positions of a seeded share of each class, class by class, at least one image in it and one left out.
+
+    Args:
+        labels: `(N,)` int64, positions in `classes`.
+        classes: their names; a class's draw depends on its name and images, not on the other classes.
+        share: between 0 and 1.
+        seed: fixes the draw.
+
+    Raises:
+        UsageError: a class has a single image; one without any is passed over.
+    """
+    chosen = [np.empty(0, np.int64)]
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(labels == label)
+        if not members.size:
+            continue
+        if members.size < 2:
+            raise UsageError(f"class {name} has one image: at least two are needed to split it into train and test")
+        count = min(max(round(share * members.size), 1), members.size - 1)
+        generator = np.random.default_rng([seed & (1 << 64) - 1, zlib.crc32(name.encode())])
+        chosen.append(np.sort(generator.permutation(members)[:count]))
+    return np.concatenate(chosen)
 
 
 def _folders(path: Path) -> list[Path]:

@@ -2,7 +2,10 @@
 
 import os
 import signal
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
 
 from cmid.data.decode import Decoded, Reduction
 from cmid.errors import UsageError
@@ -11,6 +14,18 @@ from cmid.errors import UsageError
 class ImageSource(Protocol):
     """Images by position, as `FolderSource` gives them."""
 
+    @property
+    def bands(self) -> int:
+        """Of every image."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every image's pixels: uint8 in 0..255, or float32 around 0..1."""
+
+    @property
+    def fresh(self) -> bool:
+        """Each epoch sees images of its own: epoch e those from `e * len(source)` onwards, not 0 onwards again."""
+
     def __len__(self) -> int: ...
 
     def name(self, i: int) -> str:
@@ -18,6 +33,19 @@ class ImageSource(Protocol):
 
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i, shrunk as `reduction` allows; raises `BadImage`."""
+
+
+@runtime_checkable
+class LabelledSource(ImageSource, Protocol):
+    """Images with one class each."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """`(N,)` int64, positions in `classes`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes."""
 
 
 def choose_workers(workers: int, world_size: int = 1) -> int:

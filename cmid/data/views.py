@@ -20,16 +20,34 @@ from cmid.config import ViewConfig
 from cmid.contracts import View, Views
 from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, largest_reduction
 from cmid.data.decode import BadImage
+from cmid.data.reading import Reading, Stuck, end_process
 from cmid.data.sources import ImageSource, choose_workers, start_worker
 from cmid.errors import CmidError, UsageError
 
 STAND_IN = (1 << 32) - 1  # the crop number under which a stand-in is drawn
-BANDS = 3
+MIXED_BLOCKS = 16
+LOOK_EVERY_S = 5.0
+"""How often the reads are looked at while no batch comes."""
+HANGS_ALLOWED = 3
+"""Reads without end that are passed over before it is the disk that is to blame, and not the file."""
 
 
-def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation of 0..images - 1 as int64, fixed by (seed, epoch)."""
-    return np.random.default_rng([seed & (1 << 64) - 1, epoch]).permutation(images)
+def epoch_order(images: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
+    """The order of an epoch: a permutation of 0..images - 1 as int64, fixed by (seed, epoch).
+
+    Where `block` images are read in one go, blocks of neighbours come in a random order, and the images of
+    `MIXED_BLOCKS` of them at a time are mixed.
+    """
+    generator = np.random.default_rng([seed & (1 << 64) - 1, epoch])
+    if block <= 1 or images <= block * MIXED_BLOCKS:
+        return generator.permutation(images)
+    starts = np.arange(-int(generator.integers(block)), images, block)  # blocks begin elsewhere in each epoch
+    order = generator.permutation(starts)
+    groups = []
+    for first in range(0, len(order), MIXED_BLOCKS):
+        spans = (np.arange(max(0, s), min(s + block, images)) for s in order[first : first + MIXED_BLOCKS].tolist())
+        groups.append(generator.permutation(np.concatenate(list(spans))))
+    return np.concatenate(groups)
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class _Cut:
     """What a worker gives back: the batch, and which images it could not read."""
 
     views: Views
-    bad: dict[int, str]
+    bad: dict[int, tuple[str, str]]
 
     def pin_memory(self) -> "_Cut":
         return _Cut(self.views.pin_memory(), self.bad)
@@ -57,8 +75,20 @@ class _Plan(Sampler[_Order]):
     Knows nothing of the loader: a circle of references would keep its workers alive after it is dropped.
     """
 
-    def __init__(self, images: int, seed: int, *, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
+    def __init__(
+        self,
+        images: int,
+        seed: int,
+        *,
+        fresh: bool,
+        block: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        drop_last: bool,
+    ) -> None:
         self.images, self.seed, self.rank, self.world_size = images, seed, rank, world_size
+        self.fresh, self.block = fresh, block
         self.together = batch_size * world_size
         self.batches = images // self.together if drop_last else -(-images // self.together)
         self.epoch, self.batch = 0, 0
@@ -67,7 +97,8 @@ class _Plan(Sampler[_Order]):
         return self.batches
 
     def __iter__(self) -> Iterator[_Order]:
-        epoch, order = self.epoch, epoch_order(self.images, self.seed, self.epoch)
+        epoch, order = self.epoch, epoch_order(self.images, self.seed, self.epoch, self.block)
+        order = order + epoch * self.images if self.fresh else order
         for batch in range(self.batch, self.batches):
             yield _Order(epoch, self.share_of(order, batch))
 
@@ -82,25 +113,29 @@ class _Plan(Sampler[_Order]):
 class _Batches(Dataset[_Cut]):
     """Cuts whole batches; lives in the workers."""
 
-    def __init__(self, source: ImageSource, views: ViewConfig, seed: int, crops: int, bad_allowed: int) -> None:
+    def __init__(
+        self, source: ImageSource, views: ViewConfig, seed: int, crops: int, bad_allowed: int, workers: int
+    ) -> None:
         self.source, self.views, self.seed, self.crops, self.bad_allowed = source, views, seed, crops, bad_allowed
-        self.scratch = torch.empty(0, dtype=torch.uint8)
+        self.reading = Reading(workers)
+        self.hung: dict[int, tuple[str, str]] = {}
+        self.scratch = torch.empty(0, dtype=source.dtype)
 
     def __getitem__(self, order: _Order) -> _Cut:
         count, size = len(order.indices), self.views.size
         if self.scratch.shape[:1] != (count,):
-            self.scratch = torch.empty((count, self.crops, BANDS, size, size), dtype=torch.uint8)
+            self.scratch = torch.empty((count, self.crops, self.source.bands, size, size), dtype=self.source.dtype)
         boxes = np.zeros((self.crops, count, 4), dtype=np.float32)
         flips = np.zeros((self.crops, count), dtype=np.bool_)
         used = np.array(order.indices, dtype=np.int64)
-        bad: dict[int, str] = {}
+        bad: dict[int, tuple[str, str]] = {}
         for row, index in enumerate(order.indices.tolist()):
             outs = list(self.scratch[row])
             for candidate in self._candidates(order.epoch, index, bad):
                 try:
                     boxes[:, row], flips[:, row] = self._cut(order.epoch, candidate, outs)
                 except BadImage as error:
-                    bad[candidate] = error.reason
+                    bad[candidate] = (str(error.path), error.reason)
                 else:
                     used[row] = candidate
                     break
@@ -115,18 +150,21 @@ class _Batches(Dataset[_Cut]):
         )
         return _Cut(Views(views, torch.from_numpy(used), order.epoch), bad)
 
-    def _candidates(self, epoch: int, index: int, bad: dict[int, str]) -> Iterator[int]:
+    def _candidates(self, epoch: int, index: int, bad: dict[int, tuple[str, str]]) -> Iterator[int]:
         """The image, then its stand-ins in their order, until more are bad than the run allows."""
         yield index
         count = len(self.source)
+        first = epoch * count if self.source.fresh else 0
         start = int(generator_for(self.seed, epoch, index, STAND_IN).integers(count))
         for step in range(count):
             if len(bad) > self.bad_allowed:
                 return
-            if (candidate := (start + step) % count) != index:
+            if (candidate := first + (start + step) % count) != index:
                 yield candidate
 
     def _cut(self, epoch: int, index: int, outs: list[Tensor]) -> tuple[list[Box], list[bool]]:
+        if index in self.hung:
+            raise BadImage(*self.hung[index])
         drawn: list[tuple[Box, bool]] = []
 
         def draw(width: int, height: int) -> None:
@@ -137,7 +175,11 @@ class _Batches(Dataset[_Cut]):
             draw(width, height)
             return largest_reduction(width, height, [box for box, _ in drawn], self.views)
 
-        image = self.source.decode(index, reduction)
+        self.reading.begin(index)
+        try:
+            image = self.source.decode(index, reduction)
+        finally:
+            self.reading.end()
         if not drawn:
             draw(image.width, image.height)
         return cut_crops(image, drawn, self.views, outs), [flipped for _, flipped in drawn]
@@ -150,8 +192,9 @@ def _as_is(cut: Any) -> Any:
 class ViewLoader:
     """Iterates over `Views` of uint8 crops, one epoch at a time, from wherever it stands.
 
-    Each batch: per crop images `(B, 3, S, S)` uint8, boxes `(B, 4)` float32 in pixels of the source image (of the
-    squashed image with `views.squash`), flipped `(B,)` bool; indices `(B,)` int64 of the images really used.
+    Each batch: per crop images `(B, C, S, S)` uint8 or float32 as the source has them, boxes `(B, 4)` float32 in
+    pixels of the source image (of the squashed image with `views.squash`), flipped `(B,)` bool; indices `(B,)` int64
+    of the images really used.
 
     An iterator begins at the loader's position, which is the number of batches handed out in this epoch, whatever
     the workers have prepared beyond it. With the last batch the position moves to the start of the next epoch.
@@ -168,14 +211,16 @@ class ViewLoader:
         drop_last: leave out the images of an epoch that do not fill a batch on every process; otherwise the last
             batch is smaller, and of one size on all processes.
         max_bad_share: unreadable images beyond this share of all stop the iteration.
+        read_timeout_s: an image that takes longer to read is passed over like an unreadable one; 0 waits for ever.
+            Works with loader processes only: they are ended and started anew.
         pin_memory: copy batches to page-locked memory, for GPUs.
 
     Attributes:
-        skipped: position and reason of every image that could not be read so far, in this process.
+        skipped: position of every image that could not be read so far, in this process, with name and reason.
 
     Raises:
         UsageError: where a batch takes more images than there are.
-        CmidError: while iterating, where too many images are bad, or a worker dies.
+        CmidError: while iterating, where too many images are bad, more than a few reads hang, or a worker dies.
     """
 
     def __init__(
@@ -191,6 +236,7 @@ class ViewLoader:
         world_size: int = 1,
         drop_last: bool = True,
         max_bad_share: float = 0.05,
+        read_timeout_s: float = 300.0,
         pin_memory: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -203,12 +249,14 @@ class ViewLoader:
             )
         self.source, self.views, self.batch_size, self.max_bad_share = source, views, batch_size, max_bad_share
         self.workers = choose_workers(workers, world_size)
-        self.skipped: dict[int, str] = {}
+        self.read_timeout_s = read_timeout_s
+        self.skipped: dict[int, tuple[str, str]] = {}
         self._bad_allowed = int(max_bad_share * len(source))
         self._plan = _Plan(
-            len(source), seed, batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last
-        )
-        self._batches = _Batches(source, views, seed, crops, self._bad_allowed)
+            len(source), seed, fresh=source.fresh, block=getattr(source, "block", 1), batch_size=batch_size,
+            rank=rank, world_size=world_size, drop_last=drop_last,
+        )  # fmt: skip
+        self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers)
         self._pin_memory = pin_memory
         self._loader: DataLoader | None = None
 
@@ -227,25 +275,60 @@ class ViewLoader:
         return self._plan.batch
 
     def __iter__(self) -> Iterator[Views]:
-        if self._loader is None:
-            self._loader = self._start()
-        epoch, batches = self.epoch, iter(self._loader)
+        epoch, batches, stuck = self.epoch, self._begin(), None
         try:
-            while (cut := next(batches, None)) is not None:
+            while True:
+                late = False
+                try:
+                    cut = next(batches, None)
+                except RuntimeError as error:
+                    if "DataLoader timed out" not in str(error):
+                        raise
+                    late = True
+                if late:  # acted on out here, as the error's traceback would keep the processes alive
+                    looked, stuck = stuck, self._batches.reading.longest()
+                    # seen twice: a process that was itself suspended finds a long time gone by, and no read to blame
+                    if stuck and looked and stuck.same_as(looked) and stuck.seconds >= self.read_timeout_s:
+                        del batches
+                        self._pass_over(stuck)
+                        batches = self._begin()
+                    continue  # else one of them is only slow
+                if cut is None:
+                    return
                 self._note(cut.bad)
                 self.resume_at(epoch, self.batch + 1)
                 yield cut.views
         except CmidError:
-            del batches
+            batches = iter(())
             self.close()
             raise
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise CmidError(
                 f"a loader process died, which is mostly for want of memory: {error}; try fewer workers "
                 f"(now {self.workers}) or smaller images"
             ) from error
+
+    def _begin(self) -> Iterator[_Cut]:
+        if self._loader is None:
+            self._loader = self._start()
+        return iter(self._loader)
+
+    def _pass_over(self, stuck: Stuck) -> None:
+        """Ends the processes, and counts the image that one of them hangs in as unreadable."""
+        self.close()
+        end_process(stuck.process)  # which may not hear, where a disk has gone away
+        name = stuck.file or self.source.name(stuck.image)
+        reason = f"reading it did not end within {self.read_timeout_s:g} s"
+        self._batches.hung[stuck.image] = (name, reason)
+        if len(self._batches.hung) > HANGS_ALLOWED:
+            last = ", ".join(sorted({name for name, _ in self._batches.hung.values()}))
+            raise CmidError(
+                f"{len(self._batches.hung)} reads did not end within {self.read_timeout_s:g} s each: {last}. Look "
+                "after the disk or the network they are on, or raise read_timeout_s"
+            )
+        self._note({stuck.image: self._batches.hung[stuck.image]})
 
     def _start(self) -> DataLoader:
         return DataLoader(
@@ -257,6 +340,7 @@ class ViewLoader:
             persistent_workers=self.workers > 0,
             worker_init_fn=start_worker,
             pin_memory=self._pin_memory,
+            timeout=min(self.read_timeout_s, LOOK_EVERY_S) if self.workers else 0,
             generator=torch.Generator(),  # else each epoch would draw from, and so shift, the trainer's own numbers
         )
 
@@ -281,7 +365,9 @@ class ViewLoader:
         """Stand where `state_dict` was taken. Skipped images are forgotten where the number of images has changed."""
         self.resume_at(int(state["epoch"]), int(state["batch"]))
         kept = state["skipped"] if state["images"] == len(self.source) else {}
-        self.skipped = {int(index): str(reason) for index, reason in kept.items()}
+        # checkpoints of earlier versions hold the reason alone
+        said = {i: (self.source.name(int(i)), e) if isinstance(e, str) else e for i, e in kept.items()}
+        self.skipped = {int(index): (str(name), str(reason)) for index, (name, reason) in said.items()}
 
     def names(self, indices: Tensor | Sequence[int]) -> list[str]:
         """The names of images by their positions, `Views.indices` for instance."""
@@ -292,15 +378,17 @@ class ViewLoader:
         with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
-            writer.writerows((self.source.name(index), self.skipped[index]) for index in sorted(self.skipped))
+            writer.writerows(self.skipped[index] for index in sorted(self.skipped))
 
-    def _note(self, bad: dict[int, str]) -> None:
+    def _note(self, bad: dict[int, tuple[str, str]]) -> None:
         self.skipped.update(bad)
         count, images = len(self.skipped), len(self.source)
-        if count <= self._bad_allowed and count < images:
+        if self.source.fresh:  # each epoch brings images of its own, and may have its own share of bad ones
+            images *= self.epoch + 1
+        if count <= self.max_bad_share * images and count < images:
             return
-        first = "; ".join(f"{self.source.name(i)} ({reason})" for i, reason in list(self.skipped.items())[:3])
+        first = "; ".join(f"{name} ({reason})" for name, reason in list(self.skipped.values())[:3])
         raise CmidError(
-            f"too many unreadable images: {count} of {images} so far, where at most {self._bad_allowed} "
+            f"too many unreadable images: {count} of {images} so far, where at most {int(self.max_bad_share * images)} "
             f"({self.max_bad_share:.0%}) are allowed. First: {first}. Repair or remove them, or raise max_bad_share"
         )

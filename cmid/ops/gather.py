@@ -1,5 +1,7 @@
 """Sums, means and rows over all processes; with one process each returns what it was given."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -30,10 +32,26 @@ def rows(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def mean(tensor: Tensor) -> Tensor:
-    """Mean over all processes, with gradient: under DDP's averaging it is that of one process with all the data."""
+class _Sum(torch.autograd.Function):
+    """Sum over all processes; as each process' loss depends on it, its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return total(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient)
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """Sum over all processes, with gradient."""
     if processes() == 1:
         return tensor
-    from torch.distributed.nn.functional import all_reduce
+    result: Tensor = _Sum.apply(tensor)
+    return result
 
-    return all_reduce(tensor) / processes()
+
+def mean(tensor: Tensor) -> Tensor:
+    """Mean over all processes, with gradient: under DDP's averaging it is that of one process with all the data."""
+    return summed(tensor) / processes()

@@ -1,6 +1,7 @@
 """Pixels for a page: colours as the camera saw them, small, inside the page itself."""
 
 import base64
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -12,18 +13,23 @@ from cmid.report.markup import Markup, tag
 RGB = NDArray[np.uint8]  # (H, W, 3)
 
 
-def as_rgb(values: NDArray) -> NDArray[np.uint8]:
+def as_rgb(values: NDArray, shown: Sequence[int] = (0, 1, 2)) -> NDArray[np.uint8]:
     """Colours to draw.
 
     Args:
-        values: `(..., C, H, W)` float in 0..1; the first three bands, or the first alone as grey. Values outside are
-            clipped; NaN becomes black.
+        values: `(..., C, H, W)` uint8, or float in 0..1. Values outside are clipped; NaN becomes black.
+        shown: the bands that are red, green and blue; where there are fewer, the first of them as grey.
 
     Returns:
         `(..., H, W, 3)` uint8.
     """
-    bands = np.moveaxis(values[..., :3, :, :] if values.shape[-3] >= 3 else values[..., :1, :, :], -3, -1)
-    numbers = np.rint(np.clip(np.nan_to_num(bands, nan=0.0), 0, 1) * 255).astype(np.uint8)
+    count = values.shape[-3]
+    bands = np.moveaxis(
+        values[..., list(shown) if len(shown) == 3 and max(shown) < count else [shown[0]], :, :], -3, -1
+    )
+    numbers = bands
+    if bands.dtype != np.uint8:
+        numbers = np.rint(np.clip(np.nan_to_num(bands, nan=0.0), 0, 1) * 255).astype(np.uint8)
     return numbers if numbers.shape[-1] == 3 else np.repeat(numbers, 3, axis=-1)
 
 

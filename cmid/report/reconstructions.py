@@ -37,8 +37,9 @@ def reconstruction_section(examples: Sequence[Reconstruction]) -> Section:
     return Section(
         "reconstructions",
         "Reconstructions",
-        "The middle is all the student saw; the right should continue roads, fields and roofs through the hidden "
-        "cells, though without fine texture. Only hidden cells count in the loss, so visible ones may look odd.",
+        "The middle is all the student saw. The right begins as flat colour, then gets the shades of fields and water, "
+        "and after some thousand steps continues roads and roofs through the hidden cells; fine texture never comes. "
+        "Only hidden cells count in the loss, so visible ones may look odd.",
         tag("div", *(_card(name, views) for name, views in by_name.items()), class_="cards wide"),
     )
 

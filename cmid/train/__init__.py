@@ -5,11 +5,12 @@
 
 from cmid.train.checkpoints import Checkpoint, load_learner, read_checkpoint
 from cmid.train.collapse import collapse_warning
-from cmid.train.hardware import resolve_device, resolve_precision
+from cmid.train.hardware import gather_team, resolve_device, resolve_precision
 from cmid.train.interrupts import Interrupted
 from cmid.train.loop import FitResult, fit
 from cmid.train.protocols import Loader, Probe
 from cmid.train.run_directory import RunDirectory
+from cmid.train.team import Team
 
 __all__ = [
     "Checkpoint",
@@ -18,8 +19,10 @@ __all__ = [
     "Loader",
     "Probe",
     "RunDirectory",
+    "Team",
     "collapse_warning",
     "fit",
+    "gather_team",
     "load_learner",
     "read_checkpoint",
     "resolve_device",

@@ -6,7 +6,7 @@ Lightning is imported where it is first needed: it takes seconds, and `read_chec
 import logging
 import platform
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from cmid.config import TrainConfig
 from cmid.contracts import Learner, Views
 from cmid.errors import UsageError
+from cmid.layers.batch_norm import synchronise
+from cmid.train.memory import keep_freed_memory
+from cmid.train.team import Team, start_team
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -88,7 +91,8 @@ class Machine:
     """Where a run computes.
 
     Attributes:
-        fabric: Lightning's handle on device, precision and, later, processes.
+        fabric: Lightning's handle on device, precision and processes.
+        team: the processes of the run.
         device: where tensors go.
         precision: of forward and backward; parameters stay float32.
         channels_last: memory format of convolution weights and images.
@@ -98,6 +102,7 @@ class Machine:
     device: torch.device
     precision: Precision
     channels_last: bool
+    team: Team = field(default_factory=Team)
 
     def words(self) -> str:
         """The machine in words."""
@@ -106,11 +111,14 @@ class Machine:
             device_name(self.device),
             f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}",
         ]
+        parts += [f"{self.team.size} processes"] * (self.team.size > 1)
         return ", ".join(parts + ["channels last"] * self.channels_last)
 
-    def place(self, learner: Learner, *, compile_backbone: bool) -> Any:
+    def place(self, learner: Learner, *, compile_backbone: bool, sync_batch_norm: bool = True) -> Any:
         """Moves `learner` here, in place; gives the module to call, which computes in the chosen precision."""
         learner.to(self.device)
+        if sync_batch_norm and self.team.size > 1:
+            synchronise(learner, self.device.type)
         if self.channels_last:
             learner.to(memory_format=torch.channels_last)
         if compile_backbone:
@@ -172,26 +180,33 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module=r"lightning(\.|_|$)")
 
 
-def choose_machine(train: TrainConfig, learner: Learner) -> Machine:
-    """The machine that `train` asks for.
+def gather_team(train: TrainConfig) -> Team:
+    """The processes that `train` asks for; where there are several they are started here, and each returns.
+
+    Raises:
+        UsageError: they cannot be had here.
+    """
+    device = resolve_device(train.accelerator)
+    quiet_lightning()
+    return start_team(train, device.type, resolve_precision(train.precision, device))
+
+
+def choose_machine(train: TrainConfig, learner: Learner, team: Team | None = None) -> Machine:
+    """The machine that `train` asks for, with the processes of `team` if they have been started.
 
     Raises:
         UsageError: it cannot be had here.
     """
-    if train.devices != 1:
-        raise UsageError(f"train.devices is {train.devices}; training runs on one device so far. Use 1.")
+    team = team or gather_team(train)
     device = resolve_device(train.accelerator)
     precision = resolve_precision(train.precision, device)
     channels_last = train.channels_last
     if channels_last is None:
         channels_last = device.type == "cuda" or learner.backbone.norm == "batch"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from lightning.fabric import Fabric
-    quiet_lightning()
-    names: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    fabric = Fabric(accelerator=device.type, devices=1, precision=names[precision])
-    fabric.launch()
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # crops keep one size
-    return Machine(fabric, fabric.device, precision, channels_last)
+    fabric = team.fabric
+    assert fabric is not None
+    return Machine(fabric, fabric.device, precision, channels_last, team)

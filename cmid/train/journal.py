@@ -174,12 +174,22 @@ class Journal:
             "stopgap": self._stopgap,
         }
 
-    def restore(self, state: Mapping[str, Any], epochs_done: int, step: int) -> None:
-        """Goes back to a checkpoint: rows beyond it are dropped."""
-        self._stopgap = state.get("stopgap")  # absent from older checkpoints
+    def restore(self, state: Mapping[str, Any], progress: Progress, *, moved: bool = False) -> None:
+        """Goes back to a checkpoint: rows beyond it are dropped.
+
+        Args:
+            state: what `state` gave.
+            progress: what had been completed.
+            moved: other processes made it, whose steps were of another size: rows are told by their epoch.
+        """
+        step = progress.step
+        self._stopgap = None if moved else state.get("stopgap")  # absent from older checkpoints
         dropped = self._stopgap if step < self._plan.last_step else None
-        self._steps.keep(lambda row: int(row["step"]) <= step and int(row["step"]) != dropped)
-        self._metrics.keep(lambda row: int(row["epoch"]) <= epochs_done)
+        if moved:
+            self._steps.keep(lambda row: float(row["epoch"]) <= progress.epoch + 1e-6)
+        else:
+            self._steps.keep(lambda row: int(row["step"]) <= step and int(row["step"]) != dropped)
+        self._metrics.keep(lambda row: int(row["epoch"]) <= progress.epoch)
         self._interval.restore(state["interval"], self._device)
         self._epoch.restore(state["epoch"], self._device)
         self._interval_pace, self._epoch_pace = Pace(**state["interval_pace"]), Pace(**state["epoch_pace"])

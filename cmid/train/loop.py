@@ -10,13 +10,15 @@ Every batch seeds torch from (seed, its number in the run, rank), so no state of
 """
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from cmid.config import OptimizerConfig, TrainConfig
 from cmid.contracts import Learner, Progress, Views
@@ -35,6 +37,7 @@ from cmid.train.run_directory import RunDirectory
 from cmid.train.saving import Saver
 from cmid.train.schedules import CosineWithWarmup
 from cmid.train.step import Stepper
+from cmid.train.team import Team
 from cmid.train.watch import FiniteWatch
 
 
@@ -74,7 +77,9 @@ def fit(
     images_per_batch: int,
     settings: dict[str, Any],
     probes: Sequence[Probe] = (),
+    account: Mapping[str, Any] | None = None,
     resume: bool = False,
+    team: Team | None = None,
 ) -> FitResult:
     """Trains `learner` in place and writes the run to its directory.
 
@@ -90,7 +95,9 @@ def fit(
         images_per_batch: images that one process takes at once.
         settings: resolved settings, plain values; kept in the run and in its checkpoints.
         probes: measurements at the ends of epochs; they choose their own precision.
+        account: what the data are, plain values; kept in the run as `data.json`.
         resume: go on from the run's last checkpoint.
+        team: the processes of the run, where they have been started; else they are started here.
 
     Raises:
         UsageError: the request cannot be carried out here.
@@ -104,16 +111,24 @@ def fit(
     if len(loader) < 1:
         raise UsageError(f"Expected at least one batch of {images_per_batch} images, found none. Lower --batch_size.")
     require_loggers(train.loggers)
-    machine = choose_machine(train, learner)
+    machine = choose_machine(train, learner, team)
+    team = machine.team
     was_open = run.is_open
-    run.open(settings, resume=resume)
+    with team.as_one():
+        if team.leads:
+            run.open(settings, resume=resume)
+            if account:
+                run.write_account(account)
+    # Only the leading process writes the run; the others keep their books where nobody looks.
+    aside = None if team.leads else TemporaryDirectory(prefix="cmid-")
+    books = run if aside is None else RunDirectory(aside.name)
     try:
         plan = Plan(epochs, len(loader), train.accumulate, train.max_steps)
-        line = ProgressLine()
-        journal = Journal(run, plan, train.log_every, machine.device, line)
+        line = ProgressLine(None if team.leads else Console(quiet=True))
+        journal = Journal(books, plan, train.log_every, machine.device, line)
         watch = FiniteWatch(run, loader.names)
-        module = machine.place(learner, compile_backbone=train.compile)
-        images_per_step = images_per_batch * min(train.accumulate, len(loader)) * machine.fabric.world_size
+        module = machine.place(learner, compile_backbone=train.compile, sync_batch_norm=train.sync_batch_norm)
+        images_per_step = images_per_batch * min(train.accumulate, len(loader)) * team.size
         lr, how = scaled_lr(optimizer, images_per_step)
         warmup = optimizer.warmup_epochs * plan.steps_per_epoch
         schedule = CosineWithWarmup(lr, optimizer.min_lr, plan.total_steps, warmup, optimizer.warmup_ratio)
@@ -126,23 +141,27 @@ def fit(
             "settings": settings,
             "fixed": {
                 "epochs": epochs, "seed": seed, "images_per_batch": images_per_batch, "accumulate": train.accumulate,
-                "batches_per_epoch": len(loader),
+                "batches_per_epoch": len(loader), "processes": team.size,
             },
         }  # fmt: skip
         if "images" in (counted := loader.state_dict()):
             identity["fixed"]["images"] = counted["images"]
-        saver = Saver(run, train.checkpoint_minutes, line.say)
+        saver = Saver(books, train.checkpoint_minutes, line.say)
         doing = _Run(stepper, built, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
         if resume:
-            doing.restore()
-            run.write_settings(settings)
-        loggers = Loggers(train.loggers, run, settings, doing.progress.step, line.say)
+            with team.as_one():
+                doing.restore()
+                if team.leads:
+                    run.write_settings(settings)
+        loggers = Loggers(train.loggers if team.leads else (), books, settings, doing.progress.step, line.say)
         journal.attach(loggers)
         return doing.to_the_end()
     finally:
-        if not was_open:
+        if aside is not None:
+            aside.cleanup()
+        if not was_open and team.leads:
             run.close()
 
 
@@ -163,6 +182,7 @@ class _Run:
         self.stepper, self.optimiser, self.loader, self.run, self.saver = stepper, optimiser, loader, run, saver
         self.identity, self.probes, self.seed = identity, probes, seed
         self.learner, self.plan, self.journal = stepper.learner, stepper.plan, stepper.journal
+        self.team = stepper.machine.team
         self.epoch, self.batch = 0, 0
         self.saved_at: int | None = None
         self.interrupts = Interrupts()
@@ -181,13 +201,14 @@ class _Run:
                 self.journal.start(self.progress.step)
                 while self.epoch < self.plan.epochs and self.progress.step < self.plan.last_step:
                     self._epoch()
-                if self.saved_at != self.progress.step or self.saver.failure:
+                if self.team.any(self.saved_at != self.progress.step or self.saver.failure is not None)[0]:
                     self.save()
-            if self.saver.failure:
-                raise CmidError(
-                    f"The run has ended, but its last checkpoint {self.run.last} could not be written: "
-                    f"{self.saver.failure}. Make room on the disk and go on with --resume."
-                )
+            with self.team.as_one():
+                if self.saver.failure:
+                    raise CmidError(
+                        f"The run has ended, but its last checkpoint {self.run.last} could not be written: "
+                        f"{self.saver.failure}. Make room on the disk and go on with --resume."
+                    )
             status = "success"
         except (Interrupted, KeyboardInterrupt):
             status = "aborted"
@@ -213,24 +234,33 @@ class _Run:
         while self.batch < self.plan.batches_per_epoch and self.progress.step < self.plan.last_step:
             try:
                 self.stepper(batches, self.epoch, self.batch)
-            except (RuntimeError, CmidError) as error:
-                if self.interrupts.requested is None or not self.stepper.can_undo:
+            except (CmidError, RuntimeError, OSError, EOFError) as error:  # the latter two where a worker is no more
+                if not self.stepper.can_undo:
                     raise
-                self.stepper.undo()  # the signal reached the loader's workers, too, and they are gone
-                self.save()
-                self._leave(error)
+                # Only where a batch failed to come are all processes here together, and can be asked.
+                asked = self.team.any(self.interrupts.requested is not None)[0]
+                self.stepper.undo()
+                if asked or self.saved_at != self.progress.step > 0:
+                    self.save()
+                if asked:  # the signal reached the loader's workers, too, and they are gone
+                    self._leave(error)
+                if self.saved_at:
+                    self.journal.line.say(f"The run is saved after step {self.saved_at}; go on with --resume.")
+                raise
             self.batch += self.plan.window(self.batch)
             ended = self.batch == self.plan.batches_per_epoch
-            if not ended and (self.interrupts.requested is not None or self.saver.is_due()):
+            asked, due = self.team.any(self.interrupts.requested is not None, self.saver.is_due())
+            if not ended and (asked or due):
                 self.save()
-            if not ended:
-                self._leave_if_asked()
+            if not ended and asked:
+                self._leave(None)
         if self.batch == self.plan.batches_per_epoch:
             self._end_of_epoch()
-            self._leave_if_asked()
+            if self.team.any(self.interrupts.requested is not None)[0]:
+                self._leave(None)
 
     def _end_of_epoch(self) -> None:
-        self.stepper.watch.check()
+        self.stepper.check()
         self.epoch, self.batch = self.epoch + 1, 0
         probed = self._probe()
         step = self.progress.step
@@ -242,6 +272,8 @@ class _Run:
             self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
             if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
                 warn_of_collapse(probed, earlier, self.journal.line.say)
+        for skipped in self.team.gather(dict(self.loader.skipped)):
+            self.loader.skipped.update(skipped)
         self._write_skipped()
         self.save(is_best=self.saver.note(self.epoch, numbers))
 
@@ -252,18 +284,22 @@ class _Run:
             return {}
         found: dict[str, float] = {}
         modes = [(module, module.training) for module in self.learner.modules()]
-        with self.journal.paused(), torch.no_grad():
-            for probe in due:
+        with self.journal.paused(), torch.no_grad(), self.team.as_one():
+            for probe in due if self.team.leads else ():
                 self.stepper.machine.seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
                 found |= probe(self.learner, self.stepper.machine.device)
+        found = self.team.of_leader(found)
         for module, training in modes:
             module.training = training
         return found
 
     def save(self, *, is_best: bool = False) -> None:
         """Writes a checkpoint, after making sure that everything so far was finite."""
-        self.stepper.watch.check()
-        with undisturbed(), self.journal.paused():
+        self.stepper.check()
+        with undisturbed(), self.journal.paused(), self.team.as_one():
+            if not self.team.leads:
+                self.saved_at = self.progress.step
+                return
             state = {
                 "format": FORMAT,
                 "cmid": version("cmid"),
@@ -288,8 +324,12 @@ class _Run:
             CmidError: the checkpoint cannot be used.
         """
         state = read_checkpoint(self.run.last, lazy=False).state
-        now, before = self.identity["fixed"], state["fixed"]
-        differing = [f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n]]
+        now, before = self.identity["fixed"], {"processes": 1, **state["fixed"]}
+        moved = now["processes"] != before["processes"]
+        free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()
+        differing = [
+            f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n] and n not in free
+        ]
         if differing:
             raise UsageError(
                 f"The run in {self.run.path} was started with other numbers: {'; '.join(differing)}. Resume with its "
@@ -300,14 +340,28 @@ class _Run:
         self.stepper.machine.load_precision_state(state["precision"])
         self.loader.load_state_dict(state["loader"])
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
-        self.journal.restore(state["journal"], self.epoch, self.progress.step)
+        if moved:
+            self._translate(before, now)
+        self.journal.restore(state["journal"], self.progress, moved=moved)
         self.saver.best, self.saved_at = state["best"], self.progress.step
         if state["is_best"]:
             self.saver.keep_best()  # a kill may have come between the two files
         self.journal.line.say(f"Resuming after step {self.progress.step}, epoch {self.progress.epoch:.2f}.")
 
+    def _translate(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+        """The position of other processes in batches of these: not beyond it, at the start of an optimiser step."""
+        seen = self.batch * before["images_per_batch"] * before["processes"]
+        together = now["images_per_batch"] * now["processes"]
+        self.batch = seen // together // self.plan.accumulate * self.plan.accumulate
+        again = seen - self.batch * together
+        self.journal.line.say(
+            f"The run was begun by {before['processes']} processes of {before['images_per_batch']} images and goes on "
+            f"with {now['processes']} of {now['images_per_batch']}"
+            + (f"; {again} images of this epoch are seen again." if again else "; no image is seen twice.")
+        )
+
     def _write_skipped(self) -> None:
-        if len(self.loader.skipped):
+        if len(self.loader.skipped) and self.team.leads:
             try:
                 self.loader.write_skipped(self.run.skipped)
             except OSError as error:
@@ -317,10 +371,6 @@ class _Run:
         yield from batches
         raise ValueError(f"The loader promised {self.plan.batches_per_epoch} batches an epoch and ended before.")
 
-    def _leave_if_asked(self) -> None:
-        if self.interrupts.requested is not None:
-            self._leave(None)
-
     def _leave(self, cause: BaseException | None) -> None:
         number = self.interrupts.requested or signal.SIGINT
         name = signal.Signals(number).name
@@ -328,7 +378,9 @@ class _Run:
             kept = "No checkpoint could be saved."
         else:
             kept = f"The run is saved after step {self.saved_at} in {self.run.last}; go on with --resume."
-        raise Interrupted(f"Stopped by {name}. {kept}", number) from cause
+        stopped = Interrupted(f"Stopped by {name}. {kept}", number)
+        stopped.quiet = not self.team.leads
+        raise stopped from cause
 
     def _result(self) -> FitResult:
         past = self.journal.past_metrics()

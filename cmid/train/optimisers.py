@@ -52,10 +52,11 @@ def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Op
         )
     if config.name == "adan":
         return Adan(groups, lr=lr, betas=(betas[0], betas[1], betas[2]), eps=config.eps)
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])  # one pass over memory
     if config.name == "adamw":
-        return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=config.eps)
+        return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=config.eps, fused=fused)
     if config.name == "sgd":
-        return SGD(groups, lr=lr, momentum=betas[0])
+        return SGD(groups, lr=lr, momentum=betas[0], fused=fused)
     return Lars(groups, lr=lr, momentum=betas[0], eps=config.eps)
 
 

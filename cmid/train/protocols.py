@@ -1,6 +1,6 @@
 """What the trainer is handed besides a learner: a loader of views, and probes."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,8 @@ class Loader(Protocol):
     """Batches of views whose content depends on seed, epoch and position alone."""
 
     @property
-    def skipped(self) -> Sized:
-        """Images that could not be read so far."""
+    def skipped(self) -> dict[int, tuple[str, str]]:
+        """Images that could not be read so far, by position, with name and reason."""
 
     def __iter__(self) -> Iterator[Views]:
         """The rest of the epoch that `resume_at` named, from the batch that it named."""

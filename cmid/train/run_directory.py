@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, and who may write there."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ try:
 except ImportError:  # Windows: runs there are not guarded against a second process
     fcntl = None  # type: ignore[assignment]
 
-FREE_TO_CHANGE = ("out", "resume", "report", "data", "max_bad_share", "knn", "train")
+FREE_TO_CHANGE = ("out", "resume", "report", "data", "max_bad_share", "knn", "train", "scenes.remote")
 """Settings, with all below them, that a resumed run may have otherwise."""
 FIXED_IN_TRAIN = ("train.accumulate",)
 _HELD: set[Path] = set()
@@ -35,6 +36,7 @@ class RunDirectory:
         best: the checkpoint of the best epoch.
         skipped: `skipped.csv`, images that could not be read.
         nonfinite: `nonfinite.json`, the batch whose loss was not finite.
+        account: `data.json`, what was measured of the data, where something was.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,6 +49,7 @@ class RunDirectory:
         self.best = self.checkpoints / "best.ckpt"
         self.skipped = self.path / "skipped.csv"
         self.nonfinite = self.path / "nonfinite.json"
+        self.account = self.path / "data.json"
         self._lock: int | None = None
         self._created: list[Path] = []
 
@@ -106,6 +109,13 @@ class RunDirectory:
         except OSError as error:
             raise self._unwritable(error) from error
 
+    def write_account(self, account: Mapping[str, Any]) -> None:
+        """Writes `data.json`, what the data are; raises `UsageError` where it cannot be written."""
+        try:
+            self.account.write_text(json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def close(self) -> None:
         """Lets go of the folder; one in which nothing has happened is removed again."""
         if self._lock is None:
@@ -113,6 +123,7 @@ class RunDirectory:
             return
         if self._created_nothing():
             self.settings.unlink(missing_ok=True)
+            self.account.unlink(missing_ok=True)
             if self.checkpoints.is_dir():
                 self.checkpoints.rmdir()
         (self.path / ".lock").unlink(missing_ok=True)
@@ -138,7 +149,7 @@ class RunDirectory:
     def _created_nothing(self) -> bool:
         if not self.path.is_dir():  # removed under the running job
             return False
-        ours = {self.settings.name, self.checkpoints.name, ".lock"}
+        ours = {self.settings.name, self.account.name, self.checkpoints.name, ".lock"}
         return {p.name for p in self.path.iterdir()} <= ours and not any(self.checkpoints.glob("*"))
 
     def _remove_empty(self) -> None:
@@ -200,6 +211,8 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     Settings that only one side knows are passed over: another version of cmid has added or dropped them.
     """
     old, new = dict(_flat(before)), dict(_flat(now))
+    if _together(old) == _together(new):  # as many images a step, on other processes
+        old.pop("batch_size", None)
     return [
         f"{name} was {old[name]!r}, is {new[name]!r}"
         for name in old
@@ -207,8 +220,14 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     ]
 
 
+def _together(settings: Mapping[str, Any]) -> int | None:
+    """Images that all processes take at once."""
+    each, devices, nodes = (settings.get(n, 1) for n in ("batch_size", "train.devices", "train.nodes"))
+    return each * devices * nodes if isinstance(each, int) else None
+
+
 def _may_change(name: str) -> bool:
-    return name not in FIXED_IN_TRAIN and name.split(".")[0] in FREE_TO_CHANGE
+    return name not in FIXED_IN_TRAIN and (name in FREE_TO_CHANGE or name.split(".")[0] in FREE_TO_CHANGE)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

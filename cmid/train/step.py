@@ -70,7 +70,7 @@ class Stepper:
         for i in range(batch, batch + window):
             self.can_undo = i == batch or window > 1
             began = time.perf_counter()
-            views = next(batches)
+            views = self._next(batches)
             waited += time.perf_counter() - began
             self.can_undo = False
             with undisturbed():
@@ -82,6 +82,12 @@ class Stepper:
                 self.learner.after_step(done)
             self._write_down(done, seen, waited, norm)
         return done
+
+    def _next(self, batches: Iterator[Views]) -> Views:
+        """The next batch; where one process cannot have its own, all stop."""
+        with self.machine.team.as_one():
+            views = next(batches)
+        return views
 
     def undo(self) -> None:
         """Takes back a step that broke off for want of a batch: the optimiser has not stepped yet.
@@ -104,7 +110,7 @@ class Stepper:
 
     def _update(self, losses: list[Seen]) -> Tensor | None:
         """Clipping and the optimiser's step, once all gradients are there; gives their norm `(1,)`."""
-        norm = self._gradient_norm()
+        norm = self._gradient_norm()  # gradients are means over the processes by now
         if norm is not None:
             batches = tuple(number for loss in losses for number in loss.batches)
             indices = tuple(each for loss in losses for each in loss.indices)
@@ -139,7 +145,11 @@ class Stepper:
         names, values = (*summed, "total"), torch.cat([each, each.sum()[None]])
         seen = Seen("loss", before.step, epoch, (batch,), (indices,), names, values, lr)
         self.watch.see(seen)
-        return seen
+        return replace(seen, values=self.machine.team.mean(values))
+
+    def check(self) -> None:
+        """Makes sure that everything so far was finite, in every process; raises `CmidError`."""
+        self.watch.check(self.machine.team)
 
     def _gradient_norm(self) -> Tensor | None:
         """Norm `(1,)` of all gradients, clipped if asked for; None in precision 16.
@@ -158,10 +168,11 @@ class Stepper:
     def _write_down(self, done: Progress, losses: list[Seen], waited: float, norm: Tensor | None) -> None:
         for loss in losses:
             self.journal.batch(loss.names, loss.values)
-        self.journal.step(sum(len(loss.indices[0]) for loss in losses), waited, norm)
+        images = sum(len(loss.indices[0]) for loss in losses)  # of each process as many
+        self.journal.step(images * self.machine.team.size, waited, norm)
         due = self.journal.row_is_due(done.step)
         if due or self.machine.device.type == "cpu":  # a CPU does not run behind our back: looking costs nothing
-            self.watch.check()
+            self.check()
         if due:
             self.journal.row(done, losses[0].lr, self.learner.extra_logs)
         self.journal.show(done)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cmid.errors import CmidError
 from cmid.train.run_directory import RunDirectory
+from cmid.train.team import Team
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,29 @@ class FiniteWatch:
         """Remembers numbers until the next check."""
         self._seen.append(seen)
 
-    def check(self) -> None:
-        """Forgets what was seen if all of it is finite.
+    def check(self, team: Team | None = None) -> None:
+        """Forgets what was seen if all of it is finite, in every process of `team`.
+
+        A loss that is not spoils the gradients of all processes; the one that had it tells of it, with its files.
 
         Raises:
-            CmidError: something is not; the batch is written to `nonfinite.json`.
+            CmidError: something is not finite; the batch is written to `nonfinite.json`.
         """
+        team = team or Team()
+        broken = self._broken()
+        some_loss, something = team.any(broken is not None and broken.what == "loss", broken is not None)
+        if not something:
+            return
+        with team.as_one():
+            if broken is not None and (broken.what == "loss" or (team.leads and not some_loss)):
+                self._stop(broken)
+
+    def _broken(self) -> Seen | None:
+        """The first since the last call that is not finite."""
         seen, self._seen = self._seen, []
         if not seen or bool(torch.cat([s.values for s in seen]).isfinite().all()):
-            return
-        self._stop(next(s for s in seen if not bool(s.values.isfinite().all())))
+            return None
+        return next(s for s in seen if not bool(s.values.isfinite().all()))
 
     def _stop(self, seen: Seen) -> None:
         files = [str(name) for indices in seen.indices for name in self._names_of(indices)]

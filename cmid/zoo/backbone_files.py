@@ -48,6 +48,8 @@ class BackboneMetadata:
         bands: names of the bands, in order.
         mean: subtracted from each band, on the scale 0..1.
         std: divided by, on the scale 0..1.
+        low: value of each band that is 0 on that scale; None for 8-bit data, whose 255 is 1.
+        high: value of each band that is 1.
         size: side in pixels of the crops in pre-training.
         epochs: passes over the data that had been made, as a fraction.
         images_seen: images drawn until then, each time one was drawn.
@@ -66,6 +68,8 @@ class BackboneMetadata:
     bands: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
     size: int | None = None
     epochs: float | None = None
     images_seen: int | None = None
@@ -73,7 +77,7 @@ class BackboneMetadata:
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("bands", "mean", "std"):
+        for name in ("bands", "mean", "std", "low", "high"):
             values = getattr(self, name)
             if values is not None and len(values) != self.in_chans:
                 raise UsageError(f"A backbone of {self.in_chans} bands needs as many values of {name}, not {values}.")

@@ -131,7 +131,7 @@ def test_the_estimate_is_of_the_epochs_really_chosen(tmp_path):
     config = DemoConfig(out=str(tmp_path), count=80, minutes=1)
     settings = room._settings(config, tmp_path)
     epoch = 64 * room.BESIDE_STEPS  # of 80 scenes a batch of 32 leaves out 16; at one image a second
-    assert room._epochs(config, settings, 1.0) == (4, pytest.approx(4 * epoch))
+    assert room._epochs(config, settings, 1.0) == (3, pytest.approx(3 * epoch))
     assert room._epochs(config, settings, 1e6) == (60, pytest.approx(60 * epoch / 1e6))
     epochs, seconds = room._epochs(config, settings, 20.0)
     assert epochs == int(60 / (epoch / 20)) and seconds == pytest.approx(epochs * epoch / 20) and seconds <= 60

@@ -182,7 +182,7 @@ def test_unreadable_files_are_skipped_counted_and_named(config, folder, tmp_path
 def test_a_folder_may_have_any_name(config, folder, tmp_path, capsys):
     config.data = str(shutil.copytree(folder, tmp_path / "[/odd] :name:"))
     evaluate("knn", config)
-    assert "[/odd] :name:" in capsys.readouterr().out.replace("\n", "")
+    assert "[/odd]:name:" in "".join(capsys.readouterr().out.split())  # a table may break its title anywhere
 
 
 def test_random_weights_follow_the_seed(config):
@@ -233,7 +233,7 @@ def test_weights_that_are_none(config, tmp_path):
 def test_other_bands_than_a_folder_has(config, tmp_path):
     four = create_backbone("resnet18", 4, mask_stage=None)
     config.weights = str(save_backbone(tmp_path / "four.pth", four, BackboneMetadata("resnet18", 4)))
-    with pytest.raises(UsageError, match=r"3 bands \(RGB\).*4 bands"):
+    with pytest.raises(UsageError, match=r"is for 4 bands, but the images of .* have 3"):
         evaluate("knn", config)
 
 

@@ -137,3 +137,18 @@ def test_a_checkpoint_that_is_not_of_its_settings(run):
     with pytest.raises(CmidError, match="another architecture"):
         extract(ExtractConfig(run=str(run)))
     assert not (run / "backbone.safetensors").exists()
+
+
+def test_settings_of_another_version_are_left_out_with_a_word(run, capsys):
+    path = run / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    state["settings"]["cmid"] |= {"sharpness": 3.0, "mode": "blunt"}
+    state["settings"]["weather"] = {"rain": True}
+    write_checkpoint(path, state)
+    _, metadata = load_backbone(extract(ExtractConfig(run=str(run))))
+    assert (metadata.mode, metadata.mean, metadata.size) == ("exact", (0.1, 0.2, 0.3), 64)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(said) == 3
+    for line, field in zip(said, ("cmid.mode", "cmid.sharpness", "weather"), strict=True):
+        assert field in line
+        assert line.endswith("Left out: another version of cmid may have written it.")

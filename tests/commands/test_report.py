@@ -162,6 +162,15 @@ def test_images_asked_for_must_be_there(run, name):
         drawn(run, **{name: "/nowhere"})
 
 
+def test_a_setting_that_is_no_longer_known_is_named_and_the_page_is_whole(run):
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    settings["cmid"]["sharpness"] = 3.0
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+    html = drawn(run)
+    assert "cmid.sharpness" in html
+    assert "reconstructions" in sections(html)
+
+
 def test_without_a_checkpoint_there_are_still_curves(run):
     shutil.rmtree(run / "checkpoints")
     html = drawn(run)

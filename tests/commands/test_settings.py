@@ -90,7 +90,7 @@ def test_values_are_converted(name, value, expected):
         ({"epoch": 3}, "Unknown setting 'epoch' (the call). Did you mean epochs"),
         ({"views": {"sise": 3}}, "Unknown setting 'views.sise' (the call). Did you mean views.size"),
         ({"lr": 3}, "Unknown setting 'lr' (the call). Did you mean optimizer.lr?"),
-        ({"zzz": 3}, "Unknown setting 'zzz' (the call). There are data, out, method"),
+        ({"zzz": 3}, "Unknown setting 'zzz' (the call). There are data, source, out, method"),
     ],
 )
 def test_a_wrong_setting_is_named(given, says):

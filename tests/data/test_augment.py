@@ -1,4 +1,3 @@
-import logging
 from dataclasses import replace
 
 import pytest
@@ -129,15 +128,50 @@ def test_autocast_changes_nothing():
     assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("bands", [1, 2, 4])
-def test_other_numbers_of_bands_keep_what_needs_no_colour(bands, caplog):
-    settings = ViewConfig(size=24, mean=(0.3,) * bands, std=(0.2,) * bands)
-    recolour = BatchAugment(settings)
-    with caplog.at_level(logging.INFO, logger="cmid"):
-        for _ in range(2):
-            done = recolour(views_of(pixels(bands=bands)))
-    assert done[1].images.shape == (6, bands, 24, 24) and done[1].images.isfinite().all()
-    assert [record.getMessage() for record in caplog.records] == [f"{bands} bands: saturation, hue and grey are off"]
+def measured(bands, **more):
+    settings = ViewConfig(size=24, mean=(0.3,) * bands, std=(0.2,) * bands, low=(0.0,) * bands, high=(1.0,) * bands)
+    return replace(settings, **more)
+
+
+def test_colours_are_for_three_bytes_unless_told_otherwise():
+    assert BatchAugment(ViewConfig()).rgb
+    assert not BatchAugment(measured(3)).rgb
+    assert not BatchAugment(ViewConfig(mean=(0.1,) * 4, std=(0.1,) * 4)).rgb
+    assert not BatchAugment(ViewConfig(colours="bands")).rgb
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 13])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_bands_get_a_gain_an_offset_and_nothing_else(bands, dtype):
+    only = {"blur_p": 0.0, "noise_p": 0.0, "band_drop_p": 0.0, "colour_jitter_p": 1.0}
+    values = pixels(count=40, bands=bands) if dtype == torch.uint8 else images(count=40, bands=bands)
+    torch.manual_seed(0)
+    weak, strong = BatchAugment(measured(bands, **only, colours="bands"))(views_of(values))
+    x, y = (v.images.flatten(2).double() * 0.2 + 0.3 for v in (weak, strong))
+    gain = (y.amax(2) - y.amin(2)) / (x.amax(2) - x.amin(2))
+    offset = y.mean(2) - gain * x.mean(2)
+    assert torch.allclose(y, gain[..., None] * x + offset[..., None], atol=1e-5)
+    assert gain.min() >= 0.8**2 - 1e-5 and gain.max() <= 1.2**2 + 1e-5 and gain.std() > 0.05
+    assert offset.abs().max() <= 0.1 * 0.2 + 1e-5 and offset.std() > 0.005
+    if bands > 1:  # each band has a part of its own
+        assert (gain / gain[:, :1] - 1).abs().max() > 0.05
+
+
+def test_a_dropped_band_is_its_mean_and_one_band_alone_is_never_dropped():
+    only = {"blur_p": 0.0, "noise_p": 0.0, "band_drop_p": 1.0, "colour_jitter_p": 0.0}
+    for bands in (1, 4):
+        weak, strong = BatchAugment(measured(bands, **only))(views_of(images(count=60, bands=bands)))
+        gone = (strong.images == 0).flatten(2).all(2)
+        assert gone.sum(1).tolist() == [int(bands > 1)] * 60
+        assert torch.equal(strong.images[~gone], weak.images[~gone])
+        assert bands == 1 or (gone.sum(0) > 4).all()
+
+
+def test_values_beyond_the_stretch_are_not_clipped():
+    beyond = images(count=4, bands=2) * 6 - 3
+    _, strong = BatchAugment(measured(2))(views_of(beyond))
+    numbers = strong.images * 0.2 + 0.3
+    assert numbers.min() < -1 and numbers.max() > 1.5 and numbers.isfinite().all()
 
 
 def test_means_must_fit_the_bands():

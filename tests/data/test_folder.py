@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cmid.data.decode import BadImage
-from cmid.data.folder import FolderSource, find_images
+from cmid.data.folder import FolderSource, find_files
 from cmid.errors import UsageError
 from tests.data.conftest import picture
 
@@ -33,7 +33,7 @@ def test_links_are_followed_once_and_loops_end(make_folder, tmp_path):
     (folder / "one").symlink_to(outside)
     (folder / "two").symlink_to(outside)
     (folder / "nowhere.png").symlink_to(tmp_path / "gone.png")
-    assert find_images(folder) == ["000.jpg", "001.jpg", "nowhere.png", "one/000.jpg"]
+    assert find_files(folder) == ["000.jpg", "001.jpg", "nowhere.png", "one/000.jpg"]
     with pytest.raises(BadImage, match="no such file"):
         FolderSource(folder).read(2)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cmid.data.labelled import LabelledFolder
+from cmid.data.labelled import LabelledFolder, draw_share
 from cmid.errors import UsageError
 
 COUNTS = {"field": 10, "port": 5, "river": 2}
@@ -25,6 +25,23 @@ def test_seeded_split_takes_its_share_of_each_class(make_classes):
     assert set(train.paths).isdisjoint(test.paths) and len({*train.paths, *test.paths}) == 17
     again, other = LabelledFolder(path).split(seed=3)[0], LabelledFolder(path).split(seed=4)[0]
     assert again.paths == train.paths != other.paths
+
+
+def test_a_class_is_drawn_alike_whatever_the_others_are(make_classes):
+    first, left = LabelledFolder(make_classes({"field": 10, "port": 5})).split(seed=3)
+    more, _ = LabelledFolder(make_classes({"airport": 7, "field": 10, "lake": 3, "port": 5}, "more")).split(seed=3)
+    drawn = [[f"{p.parent.name}/{p.name}" for p in side.paths] for side in (first, more)]
+    assert set(drawn[0]) == {name for name in drawn[1] if name.startswith(("field", "port"))}
+    assert [p.stem for p in left.paths] == ["field00", "field09", "port01"], "those of before the draw was shared"
+
+
+def test_a_share_is_drawn_class_by_class():
+    labels = np.array([2, 0, 2, 2, 0, 2, 2])
+    chosen = draw_share(labels, ("a", "none", "b"), share=0.8, seed=0)
+    assert np.bincount(labels[chosen], minlength=3).tolist() == [1, 0, 4] and len(np.unique(chosen)) == 5
+    assert draw_share(labels[labels == 2], ("x", "y", "b"), share=0.99, seed=0).size == 4, "one is left for the test"
+    with pytest.raises(UsageError, match="class y has one image"):
+        draw_share(np.array([0, 0, 1]), ("x", "y"), share=0.5, seed=0)
 
 
 def test_lists(make_classes, tmp_path):

@@ -183,7 +183,7 @@ def test_unreadable_images_are_replaced_counted_and_listed(make_folder, tmp_path
     spoil(folder, 4, 5)
     loader = loader_of(folder, batch_size=4, workers=workers, max_bad_share=0.2)
     batches = list(loader)
-    assert sorted(loader.skipped) == [4, 5] and "runcated" in loader.skipped[4]
+    assert sorted(loader.skipped) == [4, 5] and "runcated" in loader.skipped[4][1]
     for batch, before in zip(batches, clean, strict=True):
         bad = (before.indices == 4) | (before.indices == 5)
         assert not (batch.indices == 4).any() and not (batch.indices == 5).any()
@@ -209,7 +209,7 @@ def test_files_deleted_under_the_running_job(make_folder):
     list(loader)
     for i in (0, 7):
         (folder / f"{i:03d}.jpg").unlink()
-    assert len(list(loader)) == 10 and loader.skipped == {0: "no such file", 7: "no such file"}
+    assert len(list(loader)) == 10 and loader.skipped == {i: (loader.source.name(i), "no such file") for i in (0, 7)}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,14 +1,16 @@
 """Run by torchrun in two processes: CMID on half a batch each must equal one process on all of it.
 
-Batch-norm sees half the batch in each process, so the backbone here has none (a small Swin).
+With layer norm (a small Swin), and with batch-norm over both processes (a ResNet).
 """
 
 import copy
+import sys
 
 import torch
 import torch.distributed as dist
 
 from cmid.contracts import Progress, View, Views
+from cmid.layers.batch_norm import synchronise
 from tests.methods.test_cmid import batch, learner
 
 
@@ -18,16 +20,16 @@ def part(views, rank):
     return Views(crops, views.indices[rows])
 
 
-def main():
+def compare(backbone):
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.set_num_threads(1)
-    model, views = learner("swin_tiny_patch4_window7_224", queue_size=20), batch(seed=3)
+    model, views = learner(backbone, queue_size=20), batch(seed=3)
     # one pair without overlap, so that the two halves have unequal counts of matches
     views.crops[1].boxes[0] += 1000
     masks, masked = model._hide(views)
     alone = copy.deepcopy(model)
-    together = torch.nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+    together = torch.nn.parallel.DistributedDataParallel(synchronise(copy.deepcopy(model), "cpu"))
     module = together.module
     module.before_step(Progress())
     rows = slice(2 * rank, 2 * rank + 2)
@@ -49,11 +51,17 @@ def main():
     gradients = dict(alone.named_parameters())
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-3, atol=1e-6, msg=name)
+            theirs = gradients[name].grad
+            # against the norm: a bias before batch-norm has a gradient of rounding alone
+            assert (parameter.grad - theirs).norm() <= 2e-4 * theirs.norm() + 1e-5, name
     torch.testing.assert_close(module.centre, alone.centre, rtol=1e-5, atol=1e-7)
     ours, theirs = (m[m[:, 0].argsort()] for m in (module.queue[:8], alone.queue[:8]))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert torch.equal(module.queue_pointer, alone.queue_pointer)
+
+
+def main():
+    compare(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -297,6 +297,7 @@ def test_any_bands(bands):
     assert model.look(views).predictions[0].shape[1] == bands
 
 
-def test_two_processes_equal_one(two_processes):
+@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "resnet18"])
+def test_two_processes_equal_one(two_processes, backbone):
     """Loss, gradient, queue and centre of two processes with half a batch each are those of one with all of it."""
-    two_processes("tests.methods.cmid_in_two_processes")
+    two_processes("tests.methods.cmid_in_two_processes", backbone)

@@ -11,10 +11,12 @@ from PIL import Image
 
 from cmid.cli import main, read_words
 from cmid.commands import prepare
+from cmid.commands.pretrain import _settled, check_queue
 from cmid.commands.recipes import HEADER, find_recipe, recipe_names
 from cmid.commands.settings import resolve
 from cmid.config import PretrainConfig
 from cmid.errors import UsageError
+from cmid.train.optimisers import scaled_lr
 
 PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
 SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
@@ -56,6 +58,36 @@ def test_published_numbers(name):
     same = resolve(PretrainConfig, {**others, "cmid.local_start_epoch": -1 if "resnet50" in name else 0})
     assert config == same, "the defaults are the published numbers"
     assert "not measured" in find_recipe(name).ours
+
+
+ON_DEVICES = [
+    "--train.devices 4 --train.accumulate 1",
+    "--train.devices 2 --train.accumulate 2",
+    "--train.devices 8 --train.accumulate 1 --batch-size 32",
+]
+PARITY = ["--batch-size 256", "--train.devices 4", "--train.devices 4 --train.sync_batch_norm false"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("more", ["", *ON_DEVICES, *(f"--cmid.mode parity --train.accumulate 1 {p}" for p in PARITY)])
+def test_any_number_of_devices_takes_the_published_steps(name, more):
+    recipe = find_recipe(name)
+    for words in [*ON_DEVICES, "--cmid.mode parity --train.accumulate 1"]:
+        assert words in recipe.text, "the header tells of it"
+    _, verb, *rest = shlex.split(f"{recipe.command} {more}")
+    words = read_words(verb, rest)
+    config = _settled(prepare(verb, words.given, **words.files))
+    images = config.batch_size * config.train.devices * config.train.accumulate
+    lr, said = scaled_lr(config.optimizer, images)
+    assert images == 4 * 64 and lr == pytest.approx(4e-3)
+    assert said == "learning rate 0.004 = 0.001 x 256 images a step / 64"
+    check_queue(config, config.train.devices)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parity_mode_refuses_to_add_up(name):
+    with pytest.raises(UsageError, match=r"train\.accumulate is 4, but the published code, and so parity mode, never"):
+        _settled(resolve(PretrainConfig, {"data": "images", "cmid.mode": "parity"}, recipe=name))
 
 
 def test_unknown_recipe():

@@ -103,9 +103,12 @@ def same_run(a, b):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(start, tmp_path_factory):
+    # In a process like the others': what this one has imported and done before can change the last bit of a sum.
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    run_fit(out, probes=[Probe(knn_top1=1.0)], **HOW)
+    process = start(out, resume=False, loader=MemoryLoader)
+    process.join(120)
+    assert process.exitcode == 0
     assert [int(row["step"]) for row in rows(out / "steps.csv")] == list(range(1, 17))
     return out
 
@@ -156,7 +159,9 @@ def test_asked_to_stop(tmp_path, start, unbroken, number):
     at = read_checkpoint(out).state
     assert at["position"]["batch"] > 0
     assert at["progress"]["step"] == len(rows(out / "steps.csv"))
-    run_fit(out, resume=True, probes=[Probe(knn_top1=1.0)], **how)
+    process = start(out, resume=True, how=how, loader=MemoryLoader)
+    process.join(120)
+    assert process.exitcode == 0
     same_run(out, unbroken)
 
 
@@ -171,7 +176,9 @@ def test_asked_to_stop_with_all_its_workers(tmp_path, start, unbroken, number):
     process.join(60)
     assert process.exitcode == 128 + number, Path(f"{out}.said").read_text()
     assert read_checkpoint(out).progress.step == len(rows(out / "steps.csv")) >= 6
-    run_fit(out, resume=True, probes=[Probe(knn_top1=1.0)], **how)
+    process = start(out, resume=True, how=how, loader=MemoryLoader)
+    process.join(120)
+    assert process.exitcode == 0
     same_run(out, unbroken)
 
 
@@ -207,14 +214,49 @@ def test_a_step_taken_back_leaves_no_trace_in_a_teacher_that_moved_in_it(tmp_pat
     same_run(tmp_path / "pieces", tmp_path / "whole")
 
 
-def test_max_steps_is_a_piece_of_the_run(tmp_path, unbroken):
+class BreakingLoader(MemoryLoader):
+    """Cannot go on after eleven batches, in the middle of an accumulated step."""
+
+    def __iter__(self):
+        for views in super().__iter__():
+            if self.epoch == 1 and len(views.indices) and self.served == 11:
+                raise CmidError("the disk has gone")
+            self.served += 1
+            yield views
+
+    served = 0
+
+
+def break_and_go_on(out, resume, how, loader):
+    """First a run whose loader fails, then the rest of it, in the same kind of process as the others."""
+    torch.set_num_threads(1)
+    with pytest.raises(CmidError, match="the disk has gone"):
+        run_fit(Path(out), loader=BreakingLoader(how["batches"]), probes=[Probe(knn_top1=1.0)], **how)
+    Path(f"{out}.step").write_text(str(read_checkpoint(out).progress.step))
+    run_fit(Path(out), resume=True, loader=MemoryLoader(how["batches"]), probes=[Probe(knn_top1=1.0)], **how)
+
+
+def test_what_was_trained_before_the_loader_failed_is_saved(tmp_path, start, unbroken):
     out = tmp_path / "run"
-    pieces = [(3, False), (3, True), (4, True), (9, True), (0, True)]
-    for steps, resume in pieces:
+    rarely = {**HOW, "train": {**HOW["train"], "checkpoint_minutes": 0.0}}
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=break_and_go_on, args=(str(out), False, rarely, None))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    assert (tmp_path / "run.step").read_text() == "6"  # 11 batches: 4 + 2 whole steps, and the half of one undone
+    same_run(out, unbroken)
+
+
+def test_max_steps_is_a_piece_of_the_run(tmp_path, start, unbroken):
+    out = tmp_path / "run"
+    for steps, resume in [(3, False), (3, True), (4, True), (9, True), (0, True)]:
         how = HOW | {"train": {"accumulate": 2, "max_steps": steps}}
-        result = run_fit(out, resume=resume, probes=[Probe(knn_top1=1.0)], **how)
-        assert result.steps_done == (steps or 16)
-    assert result.epochs_done == 4
+        process = start(out, resume=resume, how=how, loader=MemoryLoader)
+        process.join(120)
+        assert process.exitcode == 0
+        assert read_checkpoint(out).progress.step == (steps or 16)
+    assert read_checkpoint(out).progress.epoch == 4
     same_run(out, unbroken)
 
 

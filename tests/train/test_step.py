@@ -203,7 +203,7 @@ def test_the_batch_must_fit_the_data_and_counts_must_be_counts(tmp_path):
         run_fit(tmp_path / "r", batches=0)
     with pytest.raises(UsageError, match=r"train.accumulate must be at least 1, found 0"):
         run_fit(tmp_path / "r", train={"accumulate": 0})
-    with pytest.raises(UsageError, match="one device so far"):
+    with pytest.raises(UsageError, match="start it with torchrun"):
         run_fit(tmp_path / "r", train={"devices": 2})
     assert not (tmp_path / "r").exists()
 

@@ -1,0 +1,243 @@
+"""Two processes of one thread against one of one thread, on two cores: training steps of `cmid-small` through `fit`.
+
+    python benchmarks/scaling.py                  # 1 x 32 images against 2 x 16: the recipe's step, shared
+    python benchmarks/scaling.py --batch 32       # 1 x 64 against 2 x 32
+
+Efficiency is the rate (images/s) of two over twice the rate of one; with the same total batch, and with the same
+batch for each process. Physical limit, in the same run: two processes side by side that know nothing of each other.
+What two cores lose by sharing clock, cache and memory is in the limit; what is lost to the batch-norm sums, the
+gradients and the waiting for one another is not.
+
+All sides are started once (ResNet-18, 96 px, float32, exact mode, recipe `cmid-small`) and then take turns in an order
+that moves on each round, one block of steps at a time, while the others wait at a batch boundary. Every process is
+pinned to a core; the lone one changes cores from block to block. Batches are random uint8 crops made beforehand, so
+that no loader competes for the two cores; colours, journal and all else of a step are the trainer's. The first block
+of each side is not counted. Processor time over wall time tells whether the machine was quiet: a lone process should
+be near 1. Results go to `results/scaling_resnet18_b16.json`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from machine import processor
+
+from cmid.commands.learners import build_learner
+from cmid.commands.settings import resolve
+from cmid.config import PretrainConfig, as_plain
+from cmid.contracts import View, Views
+from cmid.data.augment import BatchAugment
+from cmid.train import RunDirectory, fit, gather_team
+
+RESULTS = Path(__file__).parent / "results"
+RECIPE = "cmid-small"
+PAUSE_S = 0.02
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+class Turns:
+    """A loader of ready batches that lets `steps` of them go whenever it is the side's turn, and notes the times.
+
+    Block k goes when the file `go_SIDE_k` is there; beginning and end (seconds of a clock that all processes share) are
+    left in `done_SIDE_k_RANK`.
+    """
+
+    def __init__(self, folder, side, rank, given, size):
+        self.skipped = {}
+        self.folder, self.side, self.rank, self.given = Path(folder), side, rank, given
+        generator = torch.Generator().manual_seed(rank)
+        batch, count = given.images, 3
+        self.ready = []
+        for number in range(count):
+            crops = []
+            for _ in range(2):
+                start = torch.rand(batch, 2, generator=generator) * 60
+                pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+                flipped = torch.rand(batch, generator=generator) < 0.5
+                crops.append(View(pixels, torch.cat((start, start + 90), 1), flipped))
+            self.ready.append(Views(tuple(crops), torch.arange(batch) + number * batch))
+
+    def __len__(self):
+        return self.given.blocks * self.given.steps + 1  # the last one only ends the last block
+
+    def __iter__(self):
+        began = busy = 0.0
+        for number in range(len(self)):
+            block, step = divmod(number, self.given.steps)
+            if step == 0:
+                if block:
+                    self.write(block - 1, [began, time.perf_counter(), time.process_time() - busy])
+                if block < self.given.blocks:
+                    self.wait_for(block)
+                began, busy = time.perf_counter(), time.process_time()
+            yield self.ready[number % len(self.ready)]
+
+    def wait_for(self, block):
+        if self.side.startswith("one"):
+            os.sched_setaffinity(0, {block % 2})
+        while not (self.folder / f"go_{self.side}_{block}").exists():
+            time.sleep(PAUSE_S)
+
+    def write(self, block, times):
+        name = self.folder / f"done_{self.side}_{block}_{self.rank}"
+        name.with_suffix(".part").write_text(json.dumps(times))
+        name.with_suffix(".part").rename(name)
+
+    def resume_at(self, epoch, batch):
+        """Always from the start."""
+
+    def names(self, indices):
+        return [str(int(i)) for i in indices]
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        raise NotImplementedError
+
+    def write_skipped(self, path):
+        raise NotImplementedError
+
+
+def train(given):
+    """One process of a side: real steps, a block at a time."""
+    config = resolve(
+        PretrainConfig, {"batch_size": given.images, "train.precision": "32", "train.accelerator": "cpu"}, recipe=RECIPE
+    )
+    torch.set_num_threads(1)
+    rank = int(os.environ.get("RANK", 0))
+    core = rank if given.core is None else given.core
+    os.sched_setaffinity(0, {core})  # before gloo's threads, which inherit it
+    team = gather_team(config.train)
+    config = replace(config, train=replace(config.train, checkpoint_minutes=0.0))
+    torch.manual_seed(0)
+    with TemporaryDirectory() as out:
+        fit(
+            build_learner(config), Turns(given.train, given.side, team.rank, given, config.views.size),
+            prepare=BatchAugment(config.views), run=RunDirectory(Path(out) / "run"), epochs=1, seed=0,
+            optimizer=config.optimizer, train=config.train, images_per_batch=given.images, settings=as_plain(config),
+            team=team,
+        )  # fmt: skip
+
+
+class Side:
+    """Processes that train at the same time, `images` each; `together` as one run, else each by itself."""
+
+    def __init__(self, name, folder, given, images, processes, together):
+        self.name, self.folder, self.images, self.processes, self.together = name, folder, images, processes, together
+        self.rates, self.busy = [], []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        words = ["--train", str(folder), "--images", str(images), "--steps", str(given.steps)]
+        words += ["--blocks", str(given.rounds + 1)]
+        self.running = []
+        for place in range(1 if together else processes):
+            side, core = (name, []) if together else (f"{name}{place}", ["--core", str(place)])
+            command = [sys.executable, *(TORCHRUN if together else []), __file__, *words, "--side", side, *core]
+            log = (folder / f"log_{side}").open("w")
+            self.running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+
+    def turn(self, block):
+        """One block of steps; keeps the rate, images a second, of all its processes together."""
+        sides = [self.name] if self.together else [f"{self.name}{place}" for place in range(self.processes)]
+        ranks = range(self.processes if self.together else 1)
+        for side in sides:
+            (self.folder / f"go_{side}_{block}").touch()
+        files = [self.folder / f"done_{side}_{block}_{rank}" for side in sides for rank in ranks]
+        while not all(file.exists() for file in files):
+            if any(process.poll() for process in self.running):
+                raise SystemExit("\n".join((self.folder / f"log_{side}").read_text()[-3000:] for side in sides))
+            time.sleep(PAUSE_S)
+        times = [json.loads(file.read_text()) for file in files]
+        self.busy.append(sum(busy / (end - begin) for begin, end, busy in times) / len(times))
+        if self.together:
+            times = [[min(t[0] for t in times), max(t[1] for t in times), 0.0]] * self.processes
+        return sum(self.images / (end - begin) for begin, end, _ in times)
+
+
+def measure(given):
+    """Rates of each side by round, images a second."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        sides = [
+            Side("one_all", folder, given, 2 * given.batch, 1, together=False),
+            Side("two", folder, given, given.batch, 2, together=True),
+            Side("limit", folder, given, given.batch, 2, together=False),
+            Side("one_half", folder, given, given.batch, 1, together=False),
+        ]
+        try:
+            for block in range(given.rounds + 1):
+                first = block % len(sides)
+                for side in sides[first:] + sides[:first]:
+                    rate = given.steps * side.turn(block)
+                    if block:
+                        side.rates.append(rate)
+                shown = "  ".join(f"{s.name} {s.rates[-1]:.2f}" for s in sides) if block else "warm"
+                print(f"round {block}/{given.rounds}: {shown}", flush=True)
+            for side in sides:
+                for process in side.running:
+                    process.wait(120)
+        finally:
+            for side in sides:
+                for process in side.running:
+                    if process.poll() is None:
+                        process.terminate()
+        return {side.name: side.rates for side in sides}, {side.name: side.busy[1:] for side in sides}
+
+
+def of(values):
+    """Median and range, rounded."""
+    return {"median": round(statistics.median(values), 3), "range": [round(min(values), 3), round(max(values), 3)]}
+
+
+def ratios(above, below, factor=1.0):
+    """Ratio round by round: both sides were measured within the same minute."""
+    return of([a / (factor * b) for a, b in zip(above, below, strict=True)])
+
+
+def main():
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16, help="images of each of two processes")
+    parser.add_argument("--steps", type=int, default=3, help="of a block")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--no-write", action="store_true")
+    for inner in ("--train", "--side"):
+        parser.add_argument(inner, help=argparse.SUPPRESS)
+    for inner in ("--images", "--blocks", "--core"):
+        parser.add_argument(inner, type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.train:
+        return train(given)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sides are ended, too
+    began = time.perf_counter()
+    rates, busy = measure(given)
+    found = {
+        "images_per_s": {name: of(values) for name, values in rates.items()},
+        "efficiency_same_total_batch": ratios(rates["two"], rates["one_all"], 2),
+        "efficiency_same_batch_each": ratios(rates["two"], rates["one_half"], 2),
+        "limit_same_total_batch": ratios(rates["limit"], rates["one_all"], 2),
+        "limit_same_batch_each": ratios(rates["limit"], rates["one_half"], 2),
+        "share_of_limit": ratios(rates["two"], rates["limit"]),
+        "processor_time_over_wall_time": {name: of(values) for name, values in busy.items()},
+        "recipe": RECIPE, "backbone": "resnet18", "size_px": 96, "batch_each_of_two": given.batch, "precision": "32",
+        "steps_a_block": given.steps, "rounds": given.rounds, "rates_by_round": rates,
+        "seconds": round(time.perf_counter() - began), "torch": torch.__version__, "cpu": processor(),
+        "cores": os.cpu_count(),
+    }  # fmt: skip
+    print(json.dumps(found, indent=1))
+    if not given.no_write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"scaling_resnet18_b{given.batch}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

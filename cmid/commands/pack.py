@@ -1,0 +1,135 @@
+"""`cmid pack`: many images become few large shards, for disks and object stores; or shards are checked."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cmid.commands.sources import open_source, progress, reads_files
+from cmid.config import PackConfig, PretrainConfig
+from cmid.data.decode import BadImage, decode
+from cmid.data.shards import MANIFEST, Manifest, is_sharded, verify, write_shards
+from cmid.data.sources import ImageSource
+from cmid.errors import CmidError, UsageError
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What was packed.
+
+    Attributes:
+        folder: of the shards.
+        images: in all shards.
+        shards: how many.
+        bytes: of all shards.
+        skipped: name and reason of each image that was left out.
+    """
+
+    folder: Path
+    images: int
+    shards: int
+    bytes: int
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def pack(config: PackConfig) -> PackResult:
+    """Packs `config.data` into `config.out`, or with `check` reads shards again and holds them to their sums.
+
+    Raises:
+        UsageError: nothing to pack, or a folder that holds files.
+        CmidError: too many images cannot be read, the disk is full, or with `check` a shard is not as it was.
+    """
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return _check(Path(config.data), console) if config.check else _pack(config, console)
+
+
+def _check(folder: Path, console: Console) -> PackResult:
+    manifest = Manifest.read(folder)
+    with progress(console, "checking shards") as tick:
+        wrong = verify(folder, tick)
+    if wrong:
+        told = "; ".join(f"{name}: {reason}" for name, reason in list(wrong.items())[:5])
+        raise CmidError(f"{len(wrong)} of {len(manifest.shards)} shards in {folder} are not as packed: {told}")
+    console.print(f"{len(manifest.shards)} shards in {folder} with {manifest.images:,} images are as they were packed")
+    return _result(folder, manifest, {})
+
+
+def _pack(config: PackConfig, console: Console) -> PackResult:
+    out = Path(config.out)
+    if not config.out:
+        raise UsageError("name the folder to write: cmid pack IMAGES --out SHARDS")
+    if is_sharded(config.data):
+        raise UsageError(f"{config.data} is packed already; --check reads it again and compares the sums")
+    wanted = PretrainConfig(
+        data=config.data, source=config.source, scenes=config.scenes, seed=config.seed, batch_size=2,
+        max_bad_share=config.max_bad_share,
+    )  # fmt: skip
+    opened = open_source(wanted, console=console)
+    for note in opened.notes:
+        console.print(f"note: {note}")
+    _make(out)
+    views = opened.config.views
+    numbers: dict[str, Any] = {}
+    if not reads_files(wanted):
+        names = ("mean", "std", "low", "high", "bands", "colours")
+        numbers = {name: getattr(views, name) for name in names}
+    try:
+        with progress(console, "packing") as tick:
+            manifest, bad = write_shards(
+                opened.source,
+                out,
+                shard_bytes=config.shard_mb * 1_000_000,
+                read=_bytes_of(opened.source) if reads_files(wanted) else None,
+                numbers=numbers,
+                tick=tick,
+            )
+    except OSError as error:
+        raise CmidError(
+            f"writing shards to {out} failed: {error.strerror or error}; free the disk or choose another folder, and "
+            f"delete {out}, which is not whole"
+        ) from error
+    if len(bad) > config.max_bad_share * len(opened.source):
+        (out / MANIFEST).unlink()
+        first = "; ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:3])
+        raise CmidError(
+            f"{len(bad)} of {len(opened.source)} images cannot be read, where at most {config.max_bad_share:.0%} may "
+            f"be bad. First: {first}. Delete {out}, repair or remove the images, or raise max_bad_share"
+        )
+    if bad:
+        first_name, reason = next(iter(bad.items()))
+        console.print(f"note: {len(bad)} images cannot be read and are left out, first {first_name}: {reason}")
+    result = _result(out, manifest, bad)
+    console.print(
+        f"{result.images:,} images in {result.shards} shards, {result.bytes / 1e6:,.0f} MB, under {out}; pre-train "
+        f"with: cmid pretrain {out}"
+    )
+    return result
+
+
+def _result(folder: Path, manifest: Manifest, bad: dict[str, str]) -> PackResult:
+    return PackResult(folder, manifest.images, len(manifest.shards), sum(s.bytes for s in manifest.shards), bad)
+
+
+def _bytes_of(source: ImageSource) -> Any:
+    """Suffix and bytes of image i of a folder, once it is known that they can be decoded."""
+
+    def read(i: int) -> tuple[str, bytes]:
+        path = Path(source.name(i))
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadImage(path, error.strerror or str(error)) from error
+        decode(path, data=data)
+        return path.suffix.lower(), data
+
+    return read
+
+
+def _make(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"expected a new or empty folder for the shards, but {out} holds something; choose another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}; choose another --out") from error

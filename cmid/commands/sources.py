@@ -1,0 +1,377 @@
+"""Names to sources of images, unlabelled or labelled: the one place where the kinds of source are known."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cmid.commands.settings import stored
+from cmid.config import PretrainConfig, ViewConfig
+from cmid.data.folder import FolderSource
+from cmid.data.labelled import LabelledFolder
+from cmid.data.scenes import Scenes, SceneSource, open_scenes, windows_per_epoch
+from cmid.data.shards import ShardSource, is_sharded
+from cmid.data.sources import ImageSource, LabelledSource
+from cmid.data.statistics import BandStatistics, Stretch, measure
+from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource, is_named, labelled_sides, parse_name
+from cmid.errors import UsageError
+
+LOOKS_LIKE_A_SCENE_PX = 2048
+RGB_NAMES = ({"red", "green", "blue"}, {"r", "g", "b"})
+BANDS_NOTE = (
+    "these are not three 8-bit colours: jitter of hue and saturation, solarisation and grey are off; gain, offset, "
+    "blur, noise and a dropped band stand in (views.colours)"
+)
+SENTINEL_2_RGB = ("b04", "b03", "b02")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source, and the settings with what the data decide filled in.
+
+    Attributes:
+        source: images by position.
+        config: for scenes with bands, window, mean, std and stretch as they turned out.
+        account: what the data are, plain values, for the run's folder; empty where there is nothing to say.
+        notes: what the user should hear, one sentence each.
+    """
+
+    source: ImageSource
+    config: PretrainConfig
+    account: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def open_source(config: PretrainConfig, *, known: bool = False, console: Console | None = None) -> Opened:
+    """The images that `config` names.
+
+    Args:
+        config: settings of a run.
+        known: the settings are those of a run, and their numbers (mean, std, stretch) hold: nothing is measured.
+        console: where progress and the table of the bands are shown; None keeps quiet.
+
+    Raises:
+        UsageError: nothing there, or data and settings that do not fit together.
+    """
+    if is_named(config.data):
+        return _torchgeo(config, known, console)
+    if config.source == "scenes":
+        return _scenes(config, known, console)
+    if is_sharded(config.data):
+        return _shards(config, known)
+    return Opened(FolderSource(config.data, limit=config.limit, seed=config.seed), config)
+
+
+def reads_files(config: PretrainConfig) -> bool:
+    """Whether each image is a file that is read as 8-bit RGB."""
+    return config.source == "images" and not is_named(config.data) and not is_sharded(config.data)
+
+
+def open_labelled(
+    data: str, train_list: str | None = None, test_list: str | None = None, seed: int = 0
+) -> tuple[LabelledSource, LabelledSource]:
+    """Train and test of a labelled folder, or of one of torchgeo's data sets.
+
+    Raises:
+        UsageError: nothing there, or lists that do not fit.
+    """
+    if not is_named(data):
+        return LabelledFolder(data).split(train_list, test_list, seed=seed)
+    if train_list or test_list:
+        raise UsageError("train_list and test_list are for folders: torchgeo's data sets have splits of their own")
+    return labelled_sides(parse_name(data), seed=seed)
+
+
+def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
+    """All images of a labelled folder, or the test images of a data set, as the run with these settings sees them."""
+    if not is_named(data):
+        return LabelledFolder(data).all()
+    sides = labelled_sides(parse_name(data), seed=0)
+    put_on_scale(sides, settings.views.low, settings.views.high, settings.views.mean, data)
+    return sides[1]
+
+
+def put_on_scale(
+    sides: Sequence[LabelledSource], low: tuple[float, ...], high: tuple[float, ...], mean: tuple[float, ...], data: str
+) -> None:
+    """Makes labelled images give pixels on the scale that a backbone was trained on.
+
+    Raises:
+        UsageError: other bands, or bytes where the backbone knows deeper values, or the other way round.
+    """
+    bands = len(mean)
+    for side in sides:
+        if side.bands != bands:
+            raise UsageError(f"the backbone is for {bands} bands, but the images of {data} have {side.bands}")
+        if (side.dtype == torch.uint8) == bool(low):
+            here, there = ("8 bits", "deeper values") if low else ("deeper values", "8 bits")
+            raise UsageError(f"the images of {data} are of {here}, but the backbone was trained on {there}")
+        if isinstance(side, TorchgeoSide):
+            side.source.stretch = Stretch(low, high, mean)
+
+
+def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> Opened:
+    if config.source != "images":
+        raise UsageError(f"source is {config.source}, but {config.data} names a data set: leave --source out")
+    if config.limit:
+        raise UsageError("limit is for image files: torchgeo's data sets are used whole")
+    source = TorchgeoSource(parse_name(config.data))
+    if config.in_chans not in (PretrainConfig().in_chans, source.bands):
+        raise UsageError(f"in_chans is {config.in_chans}, but the images have {source.bands} bands: leave it out")
+    if source.is_bytes:
+        return Opened(source, replace(config, in_chans=3, views=replace(config.views, bands=_names(source.names))))
+    if config.views.squash:
+        raise UsageError("parity mode (views.squash) is for 8-bit RGB images")
+    statistics, views = None, config.views
+    if not known:
+        with progress(console, "measuring bands") as tick:
+            count = min(len(source), config.scenes.statistics)
+            statistics = measure(source, source.names, images=count, seed=config.seed, tick=tick)
+        views = _measured_views(views, source.names, statistics)
+    else:
+        _check_numbers(views, source.bands, source.names, config.data, deep=True)
+    config = replace(config, in_chans=source.bands, views=views)
+    source.stretch = Stretch(views.low, views.high, views.mean)
+    if console and statistics:
+        console.print(_table(statistics))
+    notes = (BANDS_NOTE,) if views.colours == "bands" else ()
+    return Opened(source, config, {"bands": asdict(statistics)} if statistics else {}, notes)
+
+
+def _shards(config: PretrainConfig, known: bool) -> Opened:
+    if config.limit:
+        raise UsageError("limit is for image files: shards are used whole")
+    source = ShardSource(config.data)
+    bad = sum(s.images for s in source.manifest.shards if s.file in source.torn)
+    notes = [f"shard {name} is left out with all its images: {reason}" for name, reason in source.torn.items()]
+    if bad > config.max_bad_share * source.manifest.images:
+        raise UsageError(
+            f"{len(source.torn)} of {len(source.manifest.shards)} shards of {config.data} are torn, with {bad} of "
+            f"{source.manifest.images} images, where at most {config.max_bad_share:.0%} may be bad: {notes[0]}. Copy "
+            "them again, or raise max_bad_share"
+        )
+    if source.manifest.stored == "files" or known:
+        if source.manifest.stored != "files":
+            _check_numbers(config.views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
+        return Opened(source, config, notes=tuple(notes))
+    if config.views.squash:
+        raise UsageError("parity mode (views.squash) is for image files")
+    if config.in_chans not in (PretrainConfig().in_chans, source.bands):
+        raise UsageError(f"in_chans is {config.in_chans}, but the images have {source.bands} bands: leave it out")
+    defaults, given = ViewConfig(), config.views
+    stored_as, _ = stored(ViewConfig, source.manifest.numbers, config.data)  # checked: the manifest may be anybody's
+    own = (given.mean, given.std) != (defaults.mean, defaults.std)
+    views = replace(
+        given,
+        mean=given.mean if own else stored_as.mean,
+        std=given.std if own else stored_as.std,
+        low=stored_as.low,
+        high=stored_as.high,
+        bands=stored_as.bands,
+        colours=stored_as.colours,
+    )
+    if len(views.mean) != source.bands or len(views.std) != source.bands:
+        raise UsageError(f"views.mean and views.std need {source.bands} values each, or leave them out")
+    _check_numbers(views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
+    notes += [BANDS_NOTE] if views.colours == "bands" else []
+    return Opened(source, replace(config, in_chans=source.bands, views=views), notes=tuple(notes))
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names worth keeping: numbers say nothing."""
+    return () if all(name.isdigit() for name in names) else names
+
+
+def _scenes(config: PretrainConfig, known: bool, console: Console | None) -> Opened:
+    if config.limit:
+        raise UsageError("limit is for images: with scenes, scenes.windows says how many windows make an epoch")
+    if config.views.squash:
+        raise UsageError("views.squash (and parity mode, which needs it) is for images: windows of scenes are square")
+    s = config.scenes
+    with progress(console, "opening scenes") as tick:
+        scenes = open_scenes(config.data, s, max_bad_share=config.max_bad_share, tick=tick)
+    if config.in_chans not in (PretrainConfig().in_chans, len(scenes.names)):
+        raise UsageError(
+            f"in_chans is {config.in_chans}, but {len(scenes.names)} bands are read ({', '.join(scenes.names)}): leave "
+            "in_chans out, or choose bands with --scenes.bands"
+        )
+    window = s.window_px or round(1.5 * config.views.size)
+    count = windows_per_epoch(scenes, s, window)
+    if count < config.batch_size:
+        raise UsageError(
+            f"an epoch of {count} windows of {window} px is smaller than a batch of {config.batch_size}: raise "
+            "--scenes.windows"
+        )
+
+    def source_of(stretch: Stretch) -> SceneSource:
+        return SceneSource(
+            scenes, window=window, windows=count, seed=config.seed, stretch=stretch, max_nodata=s.max_nodata
+        )
+
+    statistics = None
+    views = config.views
+    if not known:
+        with progress(console, "measuring bands") as tick:
+            unmeasured = source_of(Stretch((), (), (0.0,) * len(scenes.names)))
+            statistics = measure(unmeasured, scenes.names, images=s.statistics, seed=config.seed, tick=tick)
+        views = _measured_views(views, scenes.names, statistics)
+    else:
+        _check_numbers(views, len(scenes.names), scenes.names, config.data, deep=scenes.dtype != np.uint8)
+    config = replace(
+        config,
+        in_chans=len(scenes.names),
+        views=views,
+        scenes=replace(s, windows=count, window_px=window),
+    )
+    account = _account(scenes, statistics) if statistics else {}
+    if console and statistics:
+        console.print(_table(statistics))
+    source = source_of(Stretch(views.low, views.high, views.mean))
+    return Opened(source, config, account, tuple(_notes(scenes, config, statistics)))
+
+
+def _measured_views(views: ViewConfig, names: tuple[str, ...], measured: BandStatistics) -> ViewConfig:
+    """Mean and deviation as measured, unless the user gave his own; the stretch where values are no bytes."""
+    defaults, bands = ViewConfig(), len(names)
+    own = views.mean != defaults.mean or views.std != defaults.std
+    if own and (len(views.mean) != bands or len(views.std) != bands):
+        raise UsageError(f"views.mean and views.std need {bands} values each, or leave them out: they are measured")
+    deep = measured.dtype != "uint8"
+    if (views.low or views.high) and not deep:
+        raise UsageError(
+            "views.low and views.high stretch values deeper than 8 bits, and these are bytes: leave them out"
+        )
+    low, high = views.low or measured.low, views.high or measured.high
+    if len(low) != bands or len(high) != bands or any(a >= b for a, b in zip(low, high, strict=True)):
+        raise UsageError(
+            f"views.low and views.high need {bands} values each, the high ones above the low ones, or leave them out: "
+            f"they are measured; found {list(low)} and {list(high)}"
+        )
+    colours = views.colours if views.colours != "auto" else "bands" if deep or not _is_rgb(names) else "rgb"
+    if colours == "rgb" and (deep or bands != 3):
+        raise UsageError(f"views.colours is rgb, which needs three 8-bit bands; found {bands} of {measured.dtype}")
+    return replace(
+        views,
+        mean=views.mean if own else measured.mean,
+        std=views.std if own else measured.std,
+        low=low if deep else (),
+        high=high if deep else (),
+        bands=names,
+        colours=colours,
+    )
+
+
+def _check_numbers(views: ViewConfig, bands: int, names: tuple[str, ...], data: str, *, deep: bool) -> None:
+    """That the numbers of a run, or of shards, are of the bands that are read; `deep`: the values are no bytes."""
+    if names and views.bands and views.bands != names:
+        raise UsageError(
+            f"mean and deviation are known for the bands {', '.join(views.bands)}, but those of {data} are "
+            f"{', '.join(names)}: give the data they were measured on, or start a new run"
+        )
+    if len(views.mean) != bands or len(views.low) != len(views.high) or len(views.low) not in (0, bands):
+        raise UsageError(
+            f"mean and deviation are known for {len(views.mean)} bands, but {data} has {bands}: give the data they "
+            "were measured on, or start a new run"
+        )
+    if bool(views.low) != deep:
+        here, there = ("deeper values", "8 bits") if deep else ("8 bits", "deeper values")
+        raise UsageError(
+            f"mean and deviation are known for bands of {there}, but those of {data} are of {here}: give the data they "
+            "were measured on, or start a new run"
+        )
+
+
+def _is_rgb(names: tuple[str, ...]) -> bool:
+    """Whether three bands are red, green and blue, by name; three without names are taken for it."""
+    return len(names) == 3 and (all(name.isdigit() for name in names) or {n.casefold() for n in names} in RGB_NAMES)
+
+
+def shown_bands(names: tuple[str, ...]) -> tuple[int, ...]:
+    """Positions of the three bands to draw as red, green and blue: by name, else the first three, else the first."""
+    folded = [name.casefold() for name in names]
+    for triple in (("red", "green", "blue"), ("r", "g", "b"), SENTINEL_2_RGB):
+        if all(name in folded for name in triple):
+            return tuple(folded.index(name) for name in triple)
+    return (0, 1, 2) if len(names) >= 3 or not names else (0,)
+
+
+def _notes(scenes: Scenes, config: PretrainConfig, statistics: BandStatistics | None) -> Iterator[str]:
+    if scenes.bad:
+        first = next(iter(scenes.bad.items()))
+        yield f"{len(scenes.bad)} scenes cannot be read and are left out, first {first[0]}: {first[1]}"
+    if config.views.colours == "bands":
+        yield BANDS_NOTE
+    marked = [r for r in scenes.rasters if r.alpha and not set(r.alpha) & set(scenes.bands[r.path])]
+    if marked:
+        whole = ",".join(str(band + 1) for band in range(marked[0].bands))
+        yield (
+            f"band {marked[0].alpha[0]} is marked as transparency in {len(marked)} scenes and hides pixels; if it was "
+            f"measured (near infrared often is), read it with --scenes.bands {whole}"
+        )
+    small = [r for r in scenes.rasters if min(r.width, r.height) < config.scenes.window_px]
+    if small:
+        yield f"{len(small)} of {len(scenes.rasters)} scenes are smaller than a window of {config.scenes.window_px} px"
+    crs = {raster.crs or "none" for raster in scenes.rasters}
+    if len(crs) > 1:
+        yield f"the scenes are in {len(crs)} coordinate systems; windows are cut in each scene's own pixels"
+    if statistics and statistics.nodata > 0.5:
+        yield f"{statistics.nodata:.0%} of the pixels looked at are nodata"
+
+
+def _account(scenes: Scenes, statistics: BandStatistics) -> dict[str, Any]:
+    return {
+        "bands": asdict(statistics),
+        "scenes": [
+            {"path": r.path, "width": r.width, "height": r.height, "dtype": r.dtype, "crs": r.crs}
+            for r in scenes.rasters
+        ],
+        "unreadable": scenes.bad,
+    }
+
+
+def _table(statistics: BandStatistics) -> Table:
+    """What was measured, a row a band."""
+    kind = f"{statistics.dtype}, {statistics.pixels:,} valid pixels looked at, {statistics.nodata:.1%} nodata"
+    table = Table(title=f"Bands ({kind})", title_justify="left")
+    for column in ("band", "least", "2 %", "98 %", "greatest", "mean", "std"):
+        table.add_column(column, justify="left" if column == "band" else "right")
+    rows = zip(
+        statistics.names, statistics.minimum, statistics.low, statistics.high, statistics.maximum, statistics.mean,
+        statistics.std, strict=True,
+    )  # fmt: skip
+    for name, *numbers in rows:
+        table.add_row(name, *(f"{number:.4g}" for number in numbers))
+    return table
+
+
+@contextmanager
+def progress(console: Console | None, words: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with the time left, moved by what it gives: how many of how many are done; None, and no bar, unseen."""
+    if console is None:
+        yield None
+        return
+    columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def looks_like_scenes(source: FolderSource) -> bool:
+    """Whether the first image is a large TIFF or JPEG 2000, of which windows would be drawn better."""
+    from PIL import Image
+
+    path = Path(source.name(0))
+    if path.suffix.lower() not in (".tif", ".tiff", ".jp2"):
+        return False
+    try:
+        with Image.open(path) as image:
+            return max(image.size) > LOOKS_LIKE_A_SCENE_PX
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False

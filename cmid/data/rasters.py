@@ -1,0 +1,315 @@
+"""Scenes: georeferenced rasters, local or behind an address, of any size, bands and number type.
+
+Only drivers that read pixels from the file itself are allowed: others (VRT, WMS ...) follow what the file names.
+Nothing here reads a whole raster.
+"""
+
+import os
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cmid.data.decode import BadImage
+from cmid.data.folder import find_files, read_list
+from cmid.data.reading import note_file
+from cmid.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+SUFFIXES = (".tif", ".tiff", ".jp2")
+SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
+OPEN_AT_ONCE = 32
+"""Rasters that a process keeps open: opening costs more than a window."""
+SILENCE_S = 20
+"""A server that sends nothing for so long is given up. GDAL asks up to three times for a window: a minute in all."""
+GDAL: dict[str, str | int] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # a folder of ten thousand scenes is not listed for each of them
+    # of each process: windows at random seldom meet again, and the default is 5 % of memory each. In bytes: GDAL would
+    # take a small number for MB, but rasterio hands it on as it is, and with 64 bytes tiles are decoded many times
+    "GDAL_CACHEMAX": 64 << 20,
+    "GDAL_HTTP_MAX_RETRY": "3",  # of a server that says it is busy, or cannot be connected to
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_CONNECTTIMEOUT": str(SILENCE_S // 4),  # tried four times
+    "GDAL_HTTP_LOW_SPEED_TIME": str(SILENCE_S),
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1024",  # bytes a second: less is silence
+    "GDAL_HTTP_TIMEOUT": str(6 * SILENCE_S),  # of one request that is answered, however slowly
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ",".join(SUFFIXES),
+    "VSI_CACHE": "FALSE",
+}
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What a scene's header says.
+
+    Attributes:
+        path: a file, or an address.
+        width: in pixels.
+        height: in pixels.
+        bands: number of bands.
+        alpha: numbers, from 1, of bands without name that are marked as transparency: read only when asked for.
+            GDAL marks the fourth byte of any file so unless told otherwise, near infrared included.
+        dtype: numpy's name of the pixels' type.
+        names: description of each band, empty where it has none.
+        crs: the coordinate reference system as text; empty where there is none.
+    """
+
+    path: str
+    width: int
+    height: int
+    bands: int
+    alpha: tuple[int, ...]
+    dtype: str
+    names: tuple[str, ...]
+    crs: str
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is an address rather than a file."""
+    return path.lower().startswith(SCHEMES)
+
+
+def driver_of(path: str) -> str:
+    """The driver that opens `path`; left to choose, GDAL would also take those that read what a file names."""
+    return "JP2OpenJPEG" if path.lower().endswith(".jp2") else "GTiff"
+
+
+@contextmanager
+def opened(path: str) -> "Iterator[DatasetReader]":
+    """The raster at `path`, open for the length of a `with`.
+
+    Raises:
+        BadImage: it cannot be opened or read, with GDAL's reason.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    if not is_remote(path) and not Path(path).is_file():  # GDAL would take `/vsicurl/http:...` for a path, and go there
+        raise BadImage(path, "no such file")
+    if not is_remote(path) and not Path(path).stat().st_size:
+        raise BadImage(path, "it is empty")
+    try:
+        with rasterio.Env(**GDAL), rasterio.open(path, driver=driver_of(path)) as raster:
+            yield raster
+    except BadImage:
+        raise
+    except (RasterioError, OSError, ValueError) as error:
+        raise BadImage(path, reason_of(error, path)) from error
+
+
+def reason_of(error: BaseException, path: str) -> str:
+    """GDAL's words in one line, without the path they often begin with."""
+    cause = error.__cause__ or error  # rasterio says "Read failed. See previous exception for details."
+    words = " ".join(str(cause).split()).replace(f"{path}: ", "").replace(f"'{path}' ", "")
+    if not is_remote(path) and not Path(path).exists():
+        return "no such file"
+    return words[:200] or type(cause).__name__
+
+
+def read_header(path: str) -> Raster:
+    """Size, bands and number type of the scene at `path`; raises `BadImage`."""
+    from rasterio.enums import ColorInterp
+
+    with opened(path) as raster:
+        if any(interp == ColorInterp.palette for interp in raster.colorinterp):
+            raise BadImage(path, "it holds indices into a palette, not measured values: convert it to bands first")
+        dtypes = set(raster.dtypes)
+        if len(dtypes) != 1:
+            raise BadImage(path, f"its bands are of several types ({', '.join(sorted(dtypes))})")
+        if np.dtype(dtype := dtypes.pop()).kind not in "uif":
+            raise BadImage(path, f"its values are {dtype}; integers and real numbers can be read")
+        names = tuple((name or "").strip() for name in raster.descriptions)
+        marked = (i for i, interp in enumerate(raster.colorinterp) if interp == ColorInterp.alpha)
+        alpha = tuple(i + 1 for i in marked if not names[i] and raster.count > 1)
+        crs = raster.crs.to_string() if raster.crs else ""
+        return Raster(path, raster.width, raster.height, raster.count, alpha, dtype, names, crs)
+
+
+def find_rasters(path: Path | str, *, remote: bool = False) -> list[str]:
+    """Scenes of a folder (any depth, sorted), of a list file (paths relative to it, or addresses), or one file.
+
+    Raises:
+        UsageError: nothing there, or addresses that were not allowed.
+    """
+    if is_remote(str(path)):
+        raise UsageError(f"addresses are read from a list file, one a line: write {path} into one")
+    path = Path(path)
+    if path.is_dir():
+        found = [str(path / name) for name in find_files(path, SUFFIXES)]
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        found = [str(path)]
+    elif path.is_file():
+        found = [each if is_remote(each) else str(path.parent / each) for each in read_list(path)]
+    else:
+        raise UsageError(f"no such folder, list file or scene: {path}")
+    if not found:
+        raise UsageError(f"no scenes in {path}; looked for {' '.join(SUFFIXES)} at any depth, or one path a line")
+    addresses = [each for each in found if is_remote(each)]
+    if addresses and not remote:
+        raise UsageError(
+            f"{path} lists {len(addresses)} addresses, first {addresses[0]}: reading over the network is off; turn it "
+            "on with --scenes.remote true"
+        )
+    return found
+
+
+def choose_bands(rasters: Sequence[Raster], wanted: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """For each scene's path the numbers (from 1) of the bands to read: all but alpha, or `wanted` by number or name.
+
+    Names are looked up in each scene, so that scenes may hold the same bands in other orders.
+
+    Raises:
+        UsageError: scenes that differ in number of bands or type, or lack a band that is wanted.
+    """
+    types = Counter(raster.dtype for raster in rasters)
+    if len(types) > 1:
+        raise UsageError(f"the scenes are of several number types ({_counted(types)}): give scenes of one type")
+    if not wanted:
+        counts = Counter(raster.bands - len(raster.alpha) for raster in rasters)
+        if len(counts) > 1:
+            said = ", ".join(f"{n} with {bands}" for bands, n in counts.most_common())
+            raise UsageError(f"the scenes differ in their number of bands ({said}): choose some with --scenes.bands")
+        return {r.path: tuple(b for b in range(1, r.bands + 1) if b not in r.alpha) for r in rasters}
+    return {raster.path: tuple(_band(raster, str(name)) for name in wanted) for raster in rasters}
+
+
+def _band(raster: Raster, name: str) -> int:
+    if name.isdigit():
+        if not 1 <= int(name) <= raster.bands:
+            raise UsageError(f"scenes.bands asks for band {name}, but {raster.path} has {raster.bands}, from 1")
+        return int(name)
+    folded = [each.casefold() for each in raster.names]
+    if name.casefold() not in folded:
+        known = [each for each in raster.names if each]
+        has = f"its bands are named {', '.join(known)}" if known else "its bands have no names: choose by number"
+        raise UsageError(
+            f"scenes.bands asks for band {name!r}, but {raster.path} has none of that name.{did_you_mean(name, known)} "
+            f"Here {has}."
+        )
+    return folded.index(name.casefold()) + 1
+
+
+def _counted(types: Counter[str]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in types.most_common())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A raster that is kept open, and what says of each of its bands which pixels are no measurement.
+
+    Asking GDAL for the latter at each window would take longer than many a window. For each band, in order:
+
+    Attributes:
+        raster: of rasterio.
+        nodata: the value that is none, in the band's own type where it can hold it; None where there is no such value.
+        mask: "" where no mask need be read; else "band", or "alpha" or "file" for one that all bands share.
+        alpha: whether the band is marked as transparency.
+    """
+
+    raster: Any
+    nodata: tuple[Any, ...]
+    mask: tuple[str, ...]
+    alpha: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, raster: Any) -> "_Opened":
+        from rasterio.enums import ColorInterp, MaskFlags
+
+        nodata, mask = [], []
+        for flags, value, dtype in zip(raster.mask_flag_enums, raster.nodatavals, raster.dtypes, strict=True):
+            by_value = MaskFlags.nodata in flags and value is not None
+            nodata.append(_in_type(value, np.dtype(dtype)) if by_value else None)
+            if by_value or MaskFlags.all_valid in flags:
+                mask.append("")
+            elif MaskFlags.alpha in flags:
+                mask.append("alpha")
+            else:
+                mask.append("file" if MaskFlags.per_dataset in flags else "band")
+        alpha = tuple(interp == ColorInterp.alpha for interp in raster.colorinterp)
+        return cls(raster, tuple(nodata), tuple(mask), alpha)
+
+
+def _in_type(nodata: float, dtype: np.dtype) -> Any:
+    """`nodata` as a number that an array of `dtype` is compared with soonest; None where no value can equal it."""
+    if dtype.kind == "f" or dtype.itemsize > 4:  # 64 bits: GDAL's real number is not exact, so compared as reals
+        return None if np.isnan(nodata) else nodata
+    limits = np.iinfo(dtype)
+    # compared with a real number all values would be made real first, which takes eight times as long
+    return dtype.type(nodata) if nodata == np.floor(nodata) and limits.min <= nodata <= limits.max else None
+
+
+class OpenRasters:
+    """Rasters kept open from window to window, in each process its own; the least used are closed."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._owner = (0, 0)
+        self._environment: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:  # GDAL's handles belong to a process
+        return {"_open": OrderedDict(), "_owner": (0, 0), "_environment": None}
+
+    def read(self, path: str, bands: Sequence[int], window: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """A window x0, y0, x1, y1 of some bands.
+
+        Returns:
+            values `(C, h, w)` in the file's type, and valid `(h, w)` bool: False where any band is nodata, NaN or
+            masked.
+
+        Raises:
+            BadImage: the file is damaged, gone, or changed.
+        """
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        x0, y0, x1, y1 = window
+        where = Window(x0, y0, x1 - x0, y1 - y0)
+        note_file(path)
+        try:
+            opened = self._opened(path)
+            values = opened.raster.read(list(bands), window=where)
+            valid = self._valid(opened, bands, values, where)
+        except (RasterioError, OSError, ValueError) as error:
+            self._open.pop(path, None)
+            raise BadImage(path, reason_of(error, path)) from error
+        if values.shape[1:] != (y1 - y0, x1 - x0):
+            self._open.pop(path, None)
+            raise BadImage(path, f"it is smaller than when the run began: window {window} is not in it")
+        return values, valid
+
+    def _opened(self, path: str) -> _Opened:
+        import rasterio
+
+        here = (os.getpid(), threading.get_ident())
+        if here != self._owner:  # after a fork the parent's handles must not be used, nor closed
+            self._open, self._owner = OrderedDict(), here
+            self._environment = rasterio.Env(**GDAL)
+            self._environment.__enter__()  # for as long as the process: entering it costs a tenth of a window
+        if path not in self._open:
+            self._open[path] = _Opened.of(rasterio.open(path, driver=driver_of(path)))
+            while len(self._open) > OPEN_AT_ONCE:
+                self._open.popitem(last=False)[1].raster.close()
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def _valid(self, opened: _Opened, bands: Sequence[int], values: np.ndarray, where: Any) -> np.ndarray:
+        valid = np.ones(values.shape[1:], np.bool_)
+        measured_alpha = any(opened.alpha[band - 1] for band in bands)
+        seen = {""} | ({"alpha"} if measured_alpha else set())
+        for band in bands:
+            if (mask := opened.mask[band - 1]) not in seen:
+                valid &= opened.raster.read_masks(band, window=where) > 0
+                seen |= {mask} - {"band"}  # the others are the same for all bands
+        for band, plane in zip(bands, values, strict=True):
+            if (nodata := opened.nodata[band - 1]) is not None:
+                valid &= plane != nodata  # from the values at hand: `read_masks` would read the window again
+            if plane.dtype.kind == "f":
+                valid &= np.isfinite(plane)
+        return valid

@@ -1,0 +1,339 @@
+"""Shards: many images in few large files, for disks and object stores where opening a million files is what costs.
+
+A set of shards is a folder:
+
+    shards.json        the manifest: how many images, what they are, each shard's size and SHA-256; written last
+    shard-00000.tar    plain tar, one member an image (`000000042.jpg`), readable by tar, WebDataset and the like
+    index.npy          `(N, 3)` int64: shard, offset and length of each image's bytes
+    names.txt          what each image was called before, a line an image
+
+Image files keep their own bytes. Other sources (windows of scenes, torchgeo's data sets) are stored as the pixels they
+give, in npy. Images are read by position like files, in an order that stays near the disk's: blocks of neighbours
+in a random order, and the images of several blocks mixed.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cmid.data.decode import BadImage, Decoded, Reduction, decode
+from cmid.data.sources import ImageSource
+from cmid.errors import CmidError, UsageError
+
+MANIFEST, INDEX, NAMES = "shards.json", "index.npy", "names.txt"
+FORMAT = 1
+BLOCK_BYTES = 4 << 20
+"""What is read in one go."""
+ANNOUNCED_AT_ONCE = 64
+"""Blocks a process remembers to have announced: more than an epoch's order mixes, twice over."""
+PIECE_BYTES = 128 << 10
+"""What is announced in one call: Linux cuts a call to the disk's read-ahead, which is as little as this."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file, as the manifest has it.
+
+    Attributes:
+        file: its name in the folder.
+        images: how many it holds.
+        bytes: its size.
+        sha256: of all of it.
+    """
+
+    file: str
+    images: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a set of shards holds.
+
+    Attributes:
+        images: of all shards.
+        stored: files, each image's own bytes; or pixels, as npy.
+        dtype: of the pixels, `uint8` or `float32`.
+        numbers: of the views, where pixels are stored: mean, std, low, high, bands, colours; else empty.
+        shards: in order.
+    """
+
+    images: int
+    stored: str
+    dtype: str
+    numbers: dict[str, Any]
+    shards: tuple[Shard, ...]
+
+    def write(self, folder: Path) -> None:
+        """Writes it into `folder`."""
+        plain = {"format": FORMAT, **asdict(self)}
+        (folder / MANIFEST).write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Reads it from `folder`; raises `UsageError` where it is missing, damaged, or of a later format."""
+        path = folder / MANIFEST
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            if plain.pop("format") != FORMAT:
+                raise UsageError(f"{path} is of a later version of cmid: this one reads format {FORMAT}")
+            shards = tuple(Shard(**each) for each in plain.pop("shards"))
+            for shard in shards:
+                if Path(shard.file).name != shard.file:
+                    raise UsageError(f"{path} names a shard outside its folder: {shard.file!r}")
+            return cls(**plain, shards=shards)
+        except UsageError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"{path} is no manifest of shards: {' '.join(str(error).split())[:200]}") from error
+
+
+def is_sharded(data: str) -> bool:
+    """Whether `data` is a folder of shards."""
+    return Path(data, MANIFEST).is_file()
+
+
+class _Writer:
+    """Fills one tar after the other."""
+
+    def __init__(self, folder: Path, shard_bytes: int) -> None:
+        self.folder, self.shard_bytes = folder, shard_bytes
+        self.shards: list[Shard] = []
+        self.index: list[tuple[int, int, int]] = []
+        self._tar: tarfile.TarFile | None = None
+        self._count = 0
+
+    def add(self, suffix: str, data: bytes) -> None:
+        """Writes an image's bytes as the next member."""
+        if self._tar is not None and self._tar.offset + len(data) > self.shard_bytes and self._count:
+            self.close()
+        if self._tar is None:
+            name = f"shard-{len(self.shards):05d}.tar"
+            self._tar = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        member = tarfile.TarInfo(f"{len(self.index):09d}{suffix}")
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+        padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        self.index.append((len(self.shards), self._tar.offset - padded, len(data)))
+        self._count += 1
+
+    def close(self) -> None:
+        """Ends the tar being filled and puts it on disk."""
+        if self._tar is None:
+            return
+        path = Path(str(self._tar.name))
+        self._tar.close()
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        self.shards.append(Shard(path.name, self._count, path.stat().st_size, checksum(path)))
+        self._tar, self._count = None, 0
+
+    def abandon(self) -> None:
+        """Lets go of the tar being filled, as far as it came."""
+        if self._tar is not None and self._tar.fileobj is not None:
+            with suppress(OSError):  # what is left in the buffer has no room on a full disk
+                self._tar.fileobj.close()
+
+
+def write_shards(
+    source: ImageSource,
+    folder: Path,
+    *,
+    shard_bytes: int,
+    read: Callable[[int], tuple[str, bytes]] | None,
+    numbers: dict[str, Any] | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> tuple[Manifest, dict[str, str]]:
+    """Packs images of `source`; one that cannot be read is left out.
+
+    Args:
+        source: images by position.
+        folder: empty, made by the caller.
+        shard_bytes: a shard is closed before it would grow beyond this.
+        read: suffix and bytes of image i, where files keep their own; None stores the pixels.
+        numbers: of the views, for pixels.
+        tick: hears how many of how many are done.
+
+    Returns:
+        The manifest, and name and reason of each image left out.
+
+    Raises:
+        CmidError: nothing could be read.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    writer, names, bad = _Writer(folder, shard_bytes), list[str](), dict[str, str]()
+    total = len(source)
+    try:
+        for i in range(total):
+            try:
+                suffix, data = read(i) if read is not None else (".npy", _as_npy(source.decode(i).pixels))
+            except BadImage as error:
+                bad[source.name(i)] = error.reason
+            else:
+                writer.add(suffix, data)
+                names.append(source.name(i).replace("\n", " "))
+            if tick is not None:
+                tick(i + 1, total)
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+    if not names:
+        first = next(iter(bad.items()), ("", "there are none"))
+        raise CmidError(f"none of {total} images could be packed, first {first[0]}: {first[1]}")
+    np.save(folder / INDEX, np.array(writer.index, np.int64), allow_pickle=False)
+    (folder / NAMES).write_text("\n".join(names) + "\n", encoding="utf-8", errors="surrogateescape")
+    dtype = "uint8" if source.dtype == torch.uint8 else "float32"
+    manifest = Manifest(len(names), "pixels" if read is None else "files", dtype, numbers or {}, tuple(writer.shards))
+    manifest.write(folder)  # last: a folder with a manifest is whole
+    return manifest, bad
+
+
+def _as_npy(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path, tick: Callable[[int, int], None] | None = None) -> dict[str, str]:
+    """Shards that are not as they were written, with the reason; reads all of them."""
+    manifest, wrong = Manifest.read(folder), dict[str, str]()
+    for done, shard in enumerate(manifest.shards, 1):
+        reason = _torn(folder, shard)
+        if reason is None and checksum(folder / shard.file) != shard.sha256:
+            reason = "its bytes have changed: the check sum is another"
+        if reason is not None:
+            wrong[shard.file] = reason
+        if tick is not None:
+            tick(done, len(manifest.shards))
+    return wrong
+
+
+def _torn(folder: Path, shard: Shard) -> str | None:
+    path = folder / shard.file
+    if not path.is_file():
+        return "it is missing"
+    size = path.stat().st_size
+    return None if size == shard.bytes else f"it has {size:,} of {shard.bytes:,} bytes"
+
+
+class ShardSource:
+    """Images of a folder of shards, by position.
+
+    Args:
+        folder: with a manifest.
+
+    Attributes:
+        manifest: what the folder holds.
+        torn: file and reason of each shard that is left out, all its images with it.
+        block: images that are read in one go, for `epoch_order`.
+
+    Raises:
+        UsageError: no manifest, a damaged index, or fewer than two images in whole shards.
+    """
+
+    fresh = False
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        m = self.manifest = Manifest.read(self.folder)
+        self.torn = {s.file: reason for s in m.shards if (reason := _torn(self.folder, s)) is not None}
+        try:
+            index = np.load(self.folder / INDEX, allow_pickle=False)
+            names = (self.folder / NAMES).read_bytes().splitlines()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.folder}: {INDEX} or {NAMES} cannot be read ({error}): pack anew") from None
+        if index.shape != (m.images, 3) or len(names) != m.images or index.dtype != np.int64:
+            raise UsageError(f"{self.folder}: {INDEX} and {NAMES} do not fit the manifest; pack the images anew")
+        sizes = np.array([shard.bytes for shard in m.shards], np.int64)
+        shard, offset, length = index.T
+        if (index < 0).any() or (shard >= len(sizes)).any() or (offset + length > sizes[shard % len(sizes)]).any():
+            raise UsageError(f"{self.folder}: {INDEX} points outside the shards; pack the images anew")
+        whole = ~np.isin(shard, [i for i, s in enumerate(m.shards) if s.file in self.torn])
+        self._index, self._names = index[whole], np.array(names)[whole]
+        if len(self._index) < 2:
+            raise UsageError(f"fewer than two images in whole shards of {self.folder}; torn: {self.torn or 'none'}")
+        self.bands = len(m.numbers.get("mean", (0, 0, 0)))
+        self.dtype = torch.uint8 if m.dtype == "uint8" else torch.float32
+        self.block = max(1, int(BLOCK_BYTES / max(1.0, float(self._index[:, 2].mean()))))
+        self._files: dict[int, int] = {}
+        self._owner = 0
+        self._announced: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def name(self, i: int) -> str:
+        """What image i was called before it was packed."""
+        return os.fsdecode(bytes(self._names[i]))
+
+    def read(self, i: int) -> bytes:
+        """The bytes of image i; raises `BadImage`."""
+        shard, offset, length = (int(number) for number in self._index[i])
+        try:
+            handle = self._handle(shard)
+            self._announce(i, handle)
+            data = os.pread(handle, length, offset)
+        except OSError as error:
+            raise BadImage(self.name(i), f"{self.manifest.shards[shard].file}: {error.strerror}") from error
+        if len(data) != length:
+            raise BadImage(self.name(i), f"{self.manifest.shards[shard].file} ends before it: the shard is torn")
+        return data
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i, shrunk as `reduction` allows; raises `BadImage`."""
+        data = self.read(i)
+        if self.manifest.stored == "files":
+            return decode(self.name(i), reduction, data=data)
+        try:
+            pixels = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise BadImage(self.name(i), f"its pixels cannot be read: {error}") from error
+        if pixels.ndim != 3 or pixels.shape[2] != self.bands or pixels.dtype != np.dtype(self.manifest.dtype):
+            raise BadImage(self.name(i), f"pixels of {pixels.shape} {pixels.dtype} where {self.bands} bands were meant")
+        return Decoded(pixels, width=pixels.shape[1], height=pixels.shape[0])
+
+    def _handle(self, shard: int) -> int:
+        if self._owner != os.getpid():  # handles of a parent are its own to close
+            self._files, self._owner, self._announced = {}, os.getpid(), OrderedDict()
+        if shard not in self._files:
+            self._files[shard] = os.open(self.folder / self.manifest.shards[shard].file, os.O_RDONLY)
+        return self._files[shard]
+
+    def _announce(self, i: int, handle: int) -> None:
+        """Tells the system that the block of image i will be wanted, so that it is read in one go.
+
+        Once for all images of the block, which come mixed with those of others: telling takes longer than reading.
+        """
+        block, shard = i // self.block, int(self._index[i, 0])
+        if (block, shard) in self._announced or not hasattr(os, "posix_fadvise"):
+            return
+        self._announced[block, shard] = None
+        if len(self._announced) > ANNOUNCED_AT_ONCE:
+            self._announced.popitem(last=False)
+        rows = self._index[block * self.block : (block + 1) * self.block]
+        rows = rows[rows[:, 0] == shard]
+        begin, end = int(rows[0, 1]), int(rows[-1, 1] + rows[-1, 2])
+        for piece in range(begin, end, PIECE_BYTES):
+            os.posix_fadvise(handle, piece, min(PIECE_BYTES, end - piece), os.POSIX_FADV_WILLNEED)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}, "_owner": 0, "_announced": OrderedDict()}

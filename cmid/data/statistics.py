@@ -1,0 +1,147 @@
+"""What values a source's bands hold: percentiles, mean and deviation, from a sample that a seed fixes.
+
+Pixels leave the workers as 8-bit numbers, or, where the data are deeper, as float32 stretched so that a band's
+2nd percentile is 0 and its 98th is 1, without clipping. From there on everything (colours, normalisation, figures)
+works on one scale, and a backbone's file holds the stretch beside mean and deviation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cmid.data.decode import BadImage
+from cmid.errors import CmidError
+
+PIXELS_PER_WINDOW = 4096
+PERCENTILES = (2.0, 98.0)
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Of each band, in the order they are read.
+
+    Attributes:
+        names: what each is called.
+        dtype: numpy's name of the type of the values.
+        low: 2nd percentile, in the data's own units.
+        high: 98th percentile.
+        mean: of the pixels on their scale: values / 255 for 8-bit data, else stretched so that `low` is 0, `high` 1.
+        std: standard deviation on that scale.
+        minimum: least value seen, in the data's own units.
+        maximum: greatest.
+        pixels: how many valid pixels were looked at.
+        nodata: share of the pixels looked at that was not valid.
+    """
+
+    names: tuple[str, ...]
+    dtype: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    pixels: int
+    nodata: float
+
+
+class Sampled(Protocol):
+    """What can be measured."""
+
+    def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image i in its own values `(C, h, w)`, and which are valid `(h, w)`; raises `BadImage`."""
+
+
+def measure(
+    source: Sampled, names: tuple[str, ...], *, images: int, seed: int, tick: Callable[[int, int], None] | None = None
+) -> BandStatistics:
+    """Looks at `images` images of `source`, at most 4,096 valid pixels of each; unreadable ones are left out.
+
+    Raises:
+        CmidError: nothing valid was found.
+    """
+    generator = np.random.default_rng([seed & (1 << 64) - 1, images])
+    kept: list[np.ndarray] = []
+    looked = valid_pixels = 0
+    dtype, why = "", ""
+    for i in range(images):
+        try:
+            values, valid = source.sample(i)
+        except BadImage as error:
+            why = str(error)
+        else:
+            dtype = values.dtype.name
+            looked, valid_pixels = looked + valid.size, valid_pixels + int(valid.sum())
+            columns = values.reshape(len(values), -1)[:, valid.reshape(-1)]
+            if columns.shape[1] > PIXELS_PER_WINDOW:
+                columns = columns[:, generator.integers(columns.shape[1], size=PIXELS_PER_WINDOW)]
+            kept.append(columns.astype(np.float64))
+        if tick is not None:
+            tick(i + 1, images)
+    numbers = np.concatenate(kept, axis=1) if kept else np.empty((len(names), 0))
+    if not numbers.shape[1]:
+        raise CmidError(
+            f"no valid pixel was found in {images} images drawn to measure the bands{f': {why}' * bool(why)}"
+        )
+    low, high = np.percentile(numbers, PERCENTILES, axis=1)
+    high = np.where(high > low, high, low + 1)  # one value: there is nothing to stretch
+    scaled = numbers / 255 if dtype == "uint8" else (numbers - low[:, None]) / (high - low)[:, None]
+    deviation = scaled.std(axis=1)
+    return BandStatistics(
+        names=names,
+        dtype=dtype,
+        low=_rounded(low),
+        high=_rounded(high),
+        mean=_rounded(scaled.mean(axis=1)),
+        std=_rounded(np.where(deviation > 1e-6, deviation, 1.0)),  # a constant band becomes 0, not NaN
+        minimum=_rounded(numbers.min(axis=1)),
+        maximum=_rounded(numbers.max(axis=1)),
+        pixels=int(numbers.shape[1]),
+        nodata=round(1 - valid_pixels / max(1, looked), 6),
+    )
+
+
+def _rounded(numbers: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{number:.6g}") for number in numbers)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How values become pixels.
+
+    Attributes:
+        low: value of each band that becomes 0; empty for 8-bit data, which stay as they are.
+        high: value of each band that becomes 1.
+        mean: of each band's pixels on the scale 0..1, put where nothing valid is; normalisation makes it 0.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+
+    def pixels(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Values `(C, h, w)` of a file as contiguous pixels `(h, w, C)`, uint8 as they are, others float32.
+
+        Args:
+            values: in the file's own type and units.
+            valid: `(h, w)` bool.
+        """
+        if values.dtype == np.uint8:
+            pixels = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+            stand_in = np.round(255 * np.array(self.mean)).clip(0, 255).astype(np.uint8)
+        else:
+            pixels = np.empty((*values.shape[1:], len(values)), np.float32)
+            stand_in = np.array(self.mean, np.float32)
+            low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
+            scale = 1 / (high - low)
+            for band, plane in enumerate(values):  # with the bands last, each step would take several times as long
+                numbers = plane.astype(np.float32)
+                if self.low:
+                    numbers -= low[band]
+                    numbers *= scale[band]
+                pixels[..., band] = numbers
+        if not valid.all():
+            pixels[~valid] = stand_in
+        return pixels

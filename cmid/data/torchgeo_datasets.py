@@ -1,0 +1,268 @@
+"""torchgeo's data sets by name: `torchgeo:EuroSAT?root=DIR&split=train&bands=B04,B03,B02`.
+
+After the question mark stand the arguments of torchgeo's class, each read as YAML; a list may be written with commas.
+Nothing is downloaded unless `download=true` stands there. What the class gives as `image` (or under `key=`) is the
+image, `label` its class. Data sets of large scenes (torchgeo's GeoDataset) have no images to count: their files are
+read with `--source scenes`.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from cmid.data.decode import BadImage, Decoded, Reduction
+from cmid.data.labelled import draw_share
+from cmid.data.statistics import Stretch
+from cmid.errors import CmidError, UsageError, did_you_mean
+
+PREFIX = "torchgeo:"
+LOOKED_AT = 8
+"""Samples that decide whether a data set holds 8-bit colours."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A data set as the user named it.
+
+    Attributes:
+        name: of torchgeo's class.
+        arguments: of its constructor.
+        key: of the sample that is the image.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    key: str = "image"
+
+    def of_split(self, split: str) -> "Named":
+        """The same data set, another split."""
+        return replace(self, arguments={**self.arguments, "split": split})
+
+
+def is_named(data: str) -> bool:
+    """Whether `data` names one of torchgeo's data sets."""
+    return data.startswith(PREFIX)
+
+
+def parse_name(data: str) -> Named:
+    """`torchgeo:NAME?argument=value&...` taken apart; `UsageError` where a value is no YAML."""
+    name, _, query = data.removeprefix(PREFIX).partition("?")
+    arguments: dict[str, Any] = {}
+    for argument, text in parse_qsl(query, keep_blank_values=True):
+        try:
+            value = [yaml.safe_load(each) for each in text.split(",")] if "," in text else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"{data}: the value of {argument} cannot be read: {text!r}") from None
+        arguments[argument] = tuple(value) if isinstance(value, list) else value
+    key = str(arguments.pop("key", "image"))
+    return Named(name, arguments, key)
+
+
+def build_dataset(named: Named) -> Any:
+    """Torchgeo's object.
+
+    Raises:
+        UsageError: no such data set (with the nearest), one of scenes, wrong arguments, or its files are not there.
+    """
+    import torchgeo.datasets as known
+
+    kinds = {n: k for n in known.__all__ if inspect.isclass(k := getattr(known, n))}
+    images = {n for n, kind in kinds.items() if issubclass(kind, known.NonGeoDataset)} - {
+        "NonGeoDataset",
+        "NonGeoClassificationDataset",
+    }
+    if named.name in kinds and issubclass(kinds[named.name], known.GeoDataset):
+        raise UsageError(
+            f"torchgeo's {named.name} is one of large scenes: name the folder of its files and read windows of them, "
+            "with --source scenes"
+        )
+    if named.name not in images:
+        raise UsageError(f"torchgeo has no data set of images called {named.name!r}.{did_you_mean(named.name, images)}")
+    kind = kinds[named.name]
+    taken = [name for name in inspect.signature(kind).parameters if name != "transforms"]
+    for name in named.arguments:
+        if name not in taken:
+            raise UsageError(
+                f"torchgeo's {named.name} takes no argument {name!r}.{did_you_mean(name, taken)} It takes "
+                f"{', '.join(taken)}."
+            )
+    try:
+        return kind(**named.arguments)
+    except known.DatasetNotFoundError:
+        root = named.arguments.get("root", "data")
+        raise UsageError(
+            f"torchgeo finds no files of {named.name} in root={root!r}: name where they are, as in "
+            f"{PREFIX}{named.name}?root=DIR, or let torchgeo fetch them with &download=true"
+        ) from None
+    except (AssertionError, ValueError, TypeError, KeyError) as error:
+        words = " ".join(str(error).split()) or "an argument is not allowed"
+        raise UsageError(f"torchgeo's {named.name} refuses {named.arguments}: {words}") from error
+    except (OSError, RuntimeError) as error:
+        raise CmidError(f"torchgeo's {named.name} cannot be opened: {' '.join(str(error).split())[:200]}") from error
+
+
+def takes_split(named: Named) -> bool:
+    """Whether the data set has splits of its own."""
+    import torchgeo.datasets as known
+
+    kind = getattr(known, named.name, None)
+    return kind is not None and "split" in inspect.signature(kind).parameters
+
+
+class TorchgeoSource:
+    """Images of one of torchgeo's data sets, by position.
+
+    Args:
+        named: which, and its arguments.
+        stretch: how values become pixels, where they are not 8-bit colours.
+
+    Attributes:
+        names: what the bands are called, as far as the data set says; else their numbers.
+
+    Raises:
+        UsageError: as `build_dataset`; or its samples hold no image of bands, height and width.
+    """
+
+    fresh = False
+
+    def __init__(self, named: Named, stretch: Stretch | None = None) -> None:
+        self.named, self.stretch = named, stretch
+        self._dataset = build_dataset(named)
+        if len(self._dataset) < 2:
+            raise UsageError(f"torchgeo's {named.name} with {named.arguments} has {len(self)} images, not 2 or more")
+        looked = np.linspace(0, len(self._dataset) - 1, min(LOOKED_AT, len(self._dataset))).astype(int)
+        samples = [self._values(int(i)) for i in looked]
+        self.bands = len(samples[0])
+        self.is_bytes = all(
+            self.bands == 3 and values.min() >= 0 and values.max() <= 255 and (values == np.round(values)).all()
+            for values in samples
+        )
+        self.dtype = torch.uint8 if self.is_bytes else torch.float32
+        own: Any = getattr(self._dataset, "bands", None)
+        told = isinstance(own, Sequence) and not isinstance(own, str) and len(own) == self.bands
+        self.names = tuple(str(b) for b in own) if told else tuple(str(i + 1) for i in range(self.bands))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def name(self, i: int) -> str:
+        """The file, where the data set says it, else its name and the image's number."""
+        files = getattr(self._dataset, "imgs", None)
+        return str(files[i][0]) if files else f"{PREFIX}{self.named.name}[{i}]"
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i, `(H, W, C)` uint8 or stretched float32; raises `BadImage`."""
+        values = self._values(i)
+        if self.is_bytes:
+            pixels = np.ascontiguousarray(np.moveaxis(values, 0, -1)).clip(0, 255).astype(np.uint8)
+        else:
+            stretch = self.stretch or Stretch((), (), (0.0,) * self.bands)
+            pixels = stretch.pixels(values, np.isfinite(values).all(0))
+        return Decoded(pixels, width=pixels.shape[1], height=pixels.shape[0])
+
+    def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
+        values = self._values((i * 7919) % len(self))
+        return (values.astype(np.uint8) if self.is_bytes else values), np.isfinite(values).all(0)
+
+    def label(self, i: int) -> int:
+        """The class of image i.
+
+        Raises:
+            UsageError: it has none, or several.
+        """
+        targets = getattr(self._dataset, "targets", None)
+        if targets is not None:
+            return int(targets[i])
+        label = self._item(i).get("label")
+        if label is None or not isinstance(label, (int, Tensor)) or (isinstance(label, Tensor) and label.numel() != 1):
+            raise UsageError(f"torchgeo's {self.named.name} gives no one class an image; scoring needs one")
+        return int(label)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, where the data set has them."""
+        return tuple(str(name) for name in getattr(self._dataset, "classes", ()) or ())
+
+    def _item(self, i: int) -> dict[str, Any]:
+        try:
+            item: dict[str, Any] = self._dataset[i]
+        except Exception as error:  # readers raise anything at all on damaged files
+            raise BadImage(self.name(i), " ".join(str(error).split())[:200] or type(error).__name__) from error
+        return item
+
+    def _values(self, i: int) -> np.ndarray:
+        item = self._item(i)
+        image = item.get(self.named.key)
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            found = f"a shape of {tuple(image.shape)}" if isinstance(image, Tensor) else "nothing"
+            raise UsageError(
+                f"torchgeo's {self.named.name} gives {found} as {self.named.key!r}, where bands, height and width are "
+                f"needed; its samples hold {', '.join(map(str, item))}: choose one with &key=NAME"
+            )
+        return image.numpy().astype(np.float32, copy=False)
+
+
+class TorchgeoSide:
+    """Some labelled images of a torchgeo data set: what evaluation calls train or test.
+
+    Attributes:
+        labels: `(N,)` int64.
+        classes: names of all classes.
+    """
+
+    fresh = False
+
+    def __init__(
+        self, source: TorchgeoSource, places: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+    ) -> None:
+        self.source, self.places, self.labels, self.classes = source, places, labels, classes
+        self.bands, self.dtype = source.bands, source.dtype
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def name(self, i: int) -> str:
+        """What image i is called."""
+        return self.source.name(int(self.places[i]))
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i; raises `BadImage`."""
+        return self.source.decode(int(self.places[i]), reduction)
+
+
+def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -> tuple[TorchgeoSide, TorchgeoSide]:
+    """Train and test of a data set: its own splits of these names, else a seeded 80 % of each class and the rest.
+
+    Raises:
+        UsageError: an argument that fixes the split where both are needed, or images without one class each.
+    """
+    if takes_split(named):
+        if "split" in named.arguments:
+            raise UsageError(f"leave split out of {PREFIX}{named.name}: scoring reads its train and its test split")
+        sources = [TorchgeoSource(named.of_split(split), stretch) for split in ("train", "test")]
+        found = [np.array([source.label(i) for i in range(len(source))], np.int64) for source in sources]
+        classes = _class_names(sources[0], found)
+        train, test = (
+            TorchgeoSide(source, np.arange(len(source)), labels, classes)
+            for source, labels in zip(sources, found, strict=True)
+        )
+        return train, test
+    source = TorchgeoSource(named, stretch)
+    labels = np.array([source.label(i) for i in range(len(source))], np.int64)
+    classes = _class_names(source, [labels])
+    places = np.sort(draw_share(labels, classes, share=0.8, seed=seed))
+    rest = np.setdiff1d(np.arange(len(source)), places)
+    return TorchgeoSide(source, places, labels[places], classes), TorchgeoSide(source, rest, labels[rest], classes)
+
+
+def _class_names(source: TorchgeoSource, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
+    count = 1 + max(int(each.max()) for each in labels)
+    return source.classes if len(source.classes) >= count else tuple(str(i) for i in range(count))

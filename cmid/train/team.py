@@ -1,0 +1,210 @@
+"""The processes of a run, and how they agree: on errors, on stopping, on what only one of them does.
+
+Lightning starts them (or finds those that torchrun or SLURM have started) and makes the group that gradients travel in.
+What is agreed on here is small and travels between the CPUs, so that no GPU is waited for.
+"""
+
+import atexit
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cmid.config import TrainConfig
+from cmid.errors import CmidError, UsageError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=6)
+"""How long the others wait for one that measures or saves; one that has died is noticed at once."""
+
+
+class Elsewhere(CmidError):
+    """What another process of the run has failed with."""
+
+
+class Team:
+    """One process among those of a run; alone where there is one.
+
+    Args:
+        fabric: launched; None is a process by itself.
+        nodes: on how many nodes.
+
+    Attributes:
+        rank: from 0.
+        size: how many processes there are.
+        nodes: on how many nodes.
+    """
+
+    def __init__(self, fabric: "Fabric | None" = None, nodes: int = 1) -> None:
+        self.fabric = fabric
+        self.rank = fabric.global_rank if fabric is not None else 0
+        self.size = fabric.world_size if fabric is not None else 1
+        self.nodes = nodes
+        own = self.size > 1 and dist.get_backend() != "gloo"
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if own else None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def any(self, *facts: bool) -> tuple[bool, ...]:
+        """Which of `facts` are true in at least one process."""
+        if self.size == 1:
+            return facts
+        flags = torch.tensor(facts, dtype=torch.int32)
+        with _lost():
+            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._group)
+        return tuple(bool(flag) for flag in flags.tolist())
+
+    def gather(self, value: T) -> list[T]:
+        """What every process has, in order of rank; plain values."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with _lost():
+            dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def of_leader(self, value: T) -> T:
+        """What the leading process has; plain values."""
+        if self.size == 1:
+            return value
+        values = [value]
+        with _lost():
+            dist.broadcast_object_list(values, 0, group=self._group)
+        return values[0]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes of small numbers on the device, without gradient."""
+        if self.size == 1:
+            return values
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """What fails inside in one process fails in all; nothing inside may talk to the other processes.
+
+        Raises:
+            Elsewhere: in those that did not fail themselves.
+        """
+        if self.size == 1:
+            yield
+            return
+        mine: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            mine = error
+        if not self.any(mine is not None)[0]:
+            return
+        reasons = self.gather(None if mine is None else (type(mine).__name__, str(mine), _exit_code(mine)))
+        if mine is not None:
+            if isinstance(mine, CmidError):
+                mine.quiet = not self.leads  # the leading process tells it
+            raise mine
+        rank, (kind, words, code) = next((r, reason) for r, reason in enumerate(reasons) if reason is not None)
+        elsewhere = Elsewhere(f"Process {rank} of {self.size} has stopped: {words or kind}")
+        elsewhere.exit_code, elsewhere.quiet = code, not self.leads
+        raise elsewhere
+
+
+def _exit_code(error: Exception) -> int:
+    return error.exit_code if isinstance(error, CmidError) else 1
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise CmidError(
+            "Another process of the run is gone, so this one stops, too. What it wrote before it died says why (the "
+            "kernel's log, where memory ran out); the last good checkpoint is kept: go on with --resume. "
+            f"({str(error).splitlines()[0][:120]})"
+        ) from error
+
+
+def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
+    """The processes that `train` asks for, started unless torchrun or SLURM have done so.
+
+    Raises:
+        UsageError: more devices than there are, or other numbers than the launcher's.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lightning.fabric import Fabric
+        from lightning.fabric.strategies import DDPStrategy
+    devices, nodes = _asked(train)
+    if device_type == "cuda" and devices > torch.cuda.device_count():
+        raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here")
+    if device_type == "mps" and devices * nodes > 1:
+        raise UsageError(f"train.devices is {devices}, but an Apple GPU is one; use 1, or --train.accelerator cpu")
+    strategy: Any = "auto"
+    if devices * nodes > 1:
+        if not _may_start():
+            raise UsageError(
+                f"train.devices x train.nodes is {devices} x {nodes}: the command line starts so many processes by "
+                "itself, but a Python program of yours would be run once more for each; start it with torchrun "
+                f"--nproc-per-node {devices}, and leave train.devices out"
+            )
+        # Said of 1 x 1 convolutions in channels-last, whose two layouts are the same bytes.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        # Queue, centre and batch-norm are the same in all processes by themselves; sending them would cost a step more.
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=timedelta(minutes=30))
+    names: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = Fabric(
+            accelerator=device_type, devices=devices, num_nodes=nodes, strategy=strategy, precision=names[precision]
+        )
+        try:
+            fabric.launch()
+        except ValueError as error:
+            raise UsageError(f"the launcher and the settings disagree on the processes: {error}") from error
+    if devices * nodes > 1:
+        atexit.register(_part)
+    return Team(fabric, nodes)
+
+
+def _part() -> None:
+    """Ends gloo's threads in an orderly way, as Lightning does for nccl: one that is left may abort the process."""
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        with suppress(RuntimeError):  # the others may be gone
+            dist.destroy_process_group()
+
+
+def _may_start() -> bool:
+    """Whether processes have been started already, or this is our own command line, which may be run again."""
+    if any(name in os.environ for name in ("LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")):
+        return True
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return (main is not None and main.name.split(".")[0] == "cmid") or Path(sys.argv[0]).stem == "cmid"
+
+
+def _asked(train: TrainConfig) -> tuple[int, int]:
+    """Processes of a node, and nodes: those of torchrun where it has started this one, else the settings'."""
+    here, everywhere = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
+    if here and everywhere and "TORCHELASTIC_RUN_ID" in os.environ:
+        devices, nodes = int(here), int(everywhere) // int(here)
+        asked = (train.devices, train.nodes)
+        if asked != (1, 1) and asked != (devices, nodes):
+            raise UsageError(
+                f"torchrun has started {nodes} x {devices} processes, but train.nodes x train.devices is "
+                f"{train.nodes} x {train.devices}: leave them out"
+            )
+        return devices, nodes
+    return train.devices, train.nodes

@@ -1,0 +1,98 @@
+"""`cmid pack`, and pre-training on what it wrote."""
+
+import csv
+import resource
+import signal
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cmid.cli import main
+from tests.commands.test_sources import textured
+from tests.data.rasters_on_disk import write_raster
+
+TINY = ["--recipe", "cmid-tiny", "--no-report"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    generator = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.fromarray(generator.integers(0, 255, (70, 80, 3), np.uint8)).save(tmp_path / "images" / f"{i:02d}.jpg")
+    return tmp_path / "images"
+
+
+def losses(run):
+    with (run / "metrics.csv").open() as lines:
+        return [row["total"] for row in csv.DictReader(lines)]
+
+
+def test_a_run_on_shards_is_the_run_on_the_files(images, tmp_path, capsys):
+    assert main(["pack", str(images), "--out", str(tmp_path / "shards"), "--shard-mb", "1"]) == 0
+    assert "12 images in 1 shards" in capsys.readouterr().err
+    assert main(["pack", str(tmp_path / "shards"), "--check"]) == 0
+    for data, out in ((images, "a"), (tmp_path / "shards", "b")):
+        assert main(["pretrain", str(data), *TINY, "--out", str(tmp_path / out)]) == 0
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_windows_of_scenes_are_packed_with_their_numbers(tmp_path):
+    write_raster(tmp_path / "s" / "0.tif", textured(4, 160, "uint16", 0), photometric="minisblack")
+    words = ["--source", "scenes", "--scenes.windows", "9", "--scenes.window-px", "80", "--scenes.statistics", "4"]
+    words += ["--scenes.bands", "1,2,3,4"]
+    assert main(["pack", str(tmp_path / "s"), "--out", str(tmp_path / "shards"), *words]) == 0
+    assert main(["pretrain", str(tmp_path / "shards"), *TINY, "--out", str(tmp_path / "run")]) == 0
+    settings = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert settings["in_chans"] == 4 and len(settings["views"]["low"]) == 4
+    assert settings["views"]["colours"] == "bands"
+
+
+def test_a_torn_shard_is_told_and_too_many_stop_the_run(images, tmp_path, capsys):
+    assert main(["pack", str(images), "--out", str(tmp_path / "shards")]) == 0
+    path = tmp_path / "shards" / "shard-00000.tar"
+    path.write_bytes(path.read_bytes()[:-1000])
+    capsys.readouterr()
+    assert main(["pack", str(tmp_path / "shards"), "--check"]) == 1
+    assert "shard-00000.tar: it has" in capsys.readouterr().err
+    assert main(["pretrain", str(tmp_path / "shards"), *TINY, "--out", str(tmp_path / "run")]) == 2
+    assert "shard-00000.tar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "answer"),
+    [
+        (["{images}"], 2, "name the folder to write"),
+        (["{images}", "--out", "{images}"], 2, "holds something"),
+        (["{images}/none", "--out", "{out}"], 2, "no such folder"),
+        (["{images}", "--check"], 2, "no manifest of shards"),
+    ],
+)
+def test_what_cannot_be_packed_is_said(images, tmp_path, capsys, words, code, answer):
+    assert main(["pack", *(w.format(images=images, out=tmp_path / "out") for w in words)]) == code
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cmid: error:")]
+    assert len(errors) == 1 and answer in errors[0]
+
+
+def test_bad_images_are_left_out_or_too_many(images, tmp_path, capsys):
+    (images / "00.jpg").write_bytes((images / "00.jpg").read_bytes()[:300])
+    assert main(["pack", str(images), "--out", str(tmp_path / "a")]) == 1
+    assert "1 of 12 images cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "a" / "shards.json").exists()
+    assert main(["pack", str(images), "--out", str(tmp_path / "b"), "--max-bad-share", "0.1"]) == 0
+    assert "1 images cannot be read and are left out" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_manifest(images, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        code = main(["pack", str(images), "--out", str(tmp_path / "shards")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert code == 1 and "free the disk" in capsys.readouterr().err
+    assert not (tmp_path / "shards" / "shards.json").exists()

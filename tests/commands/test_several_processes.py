@@ -1,0 +1,73 @@
+"""`cmid pretrain --train.devices 2`: the command line starts its second process itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from cmid.commands.learners import build_learner
+from cmid.commands.pretrain import check_queue
+from cmid.config import CMIDConfig, PretrainConfig, ViewConfig
+from cmid.errors import UsageError
+from cmid.ops import gather
+from cmid.train import read_checkpoint
+from tests.commands.test_pretrain import draw
+
+
+def run_two(folder, *more):
+    words = ["--recipe", "cmid-tiny", "--no-report", "--train.devices", "2", "--train.accelerator", "cpu", *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    return subprocess.run(
+        [sys.executable, "-m", "cmid", "pretrain", "images", *words, "--out", "run"],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+def test_the_command_line_starts_two_processes_and_one_of_them_tells(tmp_path):
+    draw(tmp_path / "images", 16)
+    done = run_two(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 2/2") == 1 and "(8 images a step)" in done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["train"]["devices"] == 2
+    assert read_checkpoint(tmp_path / "run").progress.step == 2
+    assert (tmp_path / "run" / "backbone.safetensors").is_file()
+
+
+def failure_of(call, *arguments):
+    try:
+        call(*arguments)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_queue_is_refused_where_parity_mode_itself_would_fail(processes, monkeypatch):
+    """The check before the training and the method's own must be of one mind."""
+    monkeypatch.setattr(gather, "processes", lambda: processes)
+    monkeypatch.setattr(gather, "rows", lambda keys: keys.repeat(processes, 1))
+    small = {"global_hidden": 8, "global_dim": 4, "local_weight": 0.0, "reconstruction_weight": 0.0}
+    fits = []
+    for queue_size in (2, 6, 8, 12, 18, 24, 36):
+        numbers = CMIDConfig(mode="parity", queue_size=queue_size, **small)
+        config = PretrainConfig(batch_size=2, backbone="resnet18", cmid=numbers, views=ViewConfig(size=64))
+        answers = [failure_of(check_queue, config, processes)]
+        answers.append(failure_of(build_learner(config)._remember, [torch.randn(2, 4), torch.randn(2, 4)]))
+        assert bool(answers[0]) == bool(answers[1]), (queue_size, answers)
+        fits.append(not answers[0])
+    assert True in fits and (processes == 1) == (False not in fits)
+    with pytest.raises(UsageError, match=r"none of 8, which is batch_size 2 x 2 processes x 2;"):
+        check_queue(config, processes=2)
+
+
+def test_a_queue_that_does_not_fit_two_processes_is_one_line_before_the_training(tmp_path):
+    draw(tmp_path / "images", 16)
+    done = run_two(tmp_path, "--cmid.mode", "parity", "--cmid.queue-size", "24")  # six batches of 4, not of 16 keys
+    assert done.returncode == 2
+    assert done.stderr.count("cmid: error:") == 1 and "batch_size 4 x 2 processes x 2" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()

@@ -1,0 +1,221 @@
+import pickle
+
+import numpy as np
+import pytest
+import rasterio
+
+from cmid.data.decode import BadImage
+from cmid.data.rasters import OPEN_AT_ONCE, OpenRasters, choose_bands, find_rasters, read_header
+from cmid.errors import UsageError
+from tests.data.rasters_on_disk import numbered, write_raster
+
+
+def test_a_header_says_size_type_names_and_crs(tmp_path):
+    path = write_raster(tmp_path / "a.tif", numbered(4, 80, 120), names=("blue", "green", "red", "nir"))
+    header = read_header(str(path))
+    assert (header.width, header.height, header.bands, header.dtype) == (120, 80, 4, "uint16")
+    assert header.names == ("blue", "green", "red", "nir")
+    assert header.crs == "EPSG:32632"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_a_window_is_what_rasterio_reads(tmp_path, dtype, tiled):
+    path = str(write_raster(tmp_path / "a.tif", numbered(3, 90, 70, dtype), tiled=tiled))
+    values, valid = OpenRasters().read(path, (3, 1), (11, 5, 43, 30))
+    with rasterio.open(path) as raster:
+        assert np.array_equal(values, raster.read([3, 1])[:, 5:30, 11:43])
+    assert values.dtype == dtype and valid.all() and valid.shape == (25, 32)
+
+
+def test_cog_and_jpeg_2000_are_read(tmp_path):
+    values = numbered(3, 128, 128, "uint8")
+    for name, driver, more in (("a.tif", "COG", {}), ("a.jp2", "JP2OpenJPEG", {"QUALITY": "100", "REVERSIBLE": "YES"})):
+        path = str(write_raster(tmp_path / name, values, driver=driver, **more))
+        assert np.array_equal(OpenRasters().read(path, (1, 2, 3), (5, 6, 50, 60))[0], values[:, 6:60, 5:50])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("uint8", 0), ("uint16", 65535), ("int16", -9999), ("float32", np.nan), ("float32", -9999.0)]
+)
+def test_nodata_in_any_band_is_not_valid(tmp_path, dtype, nodata):
+    values = numbered(2, 64, 64, dtype)
+    values[0, 10:20, :] = nodata
+    values[1, :, 30:40] = nodata
+    path = str(write_raster(tmp_path / "a.tif", values, nodata=nodata))
+    _, valid = OpenRasters().read(path, (1, 2), (0, 0, 64, 64))
+    expected = np.ones((64, 64), bool)
+    expected[10:20] = expected[:, 30:40] = False
+    expected &= (values != nodata).all(0)
+    with rasterio.open(path) as raster:
+        assert np.array_equal(expected, (raster.read_masks() > 0).all(0))
+    assert np.array_equal(valid, expected)
+
+
+def test_nan_is_never_valid_and_an_impossible_nodata_hides_nothing(tmp_path):
+    values = numbered(1, 64, 64, "float32")
+    values[0, 3, 4] = np.nan
+    values[0, 5, 6] = np.inf
+    path = str(write_raster(tmp_path / "a.tif", values))
+    _, valid = OpenRasters().read(path, (1,), (0, 0, 64, 64))
+    assert np.argwhere(~valid).tolist() == [[3, 4], [5, 6]]
+    values = numbered(1, 64, 64, "int16")
+    path = str(write_raster(tmp_path / "b.tif", values, nodata=-32768))
+    assert OpenRasters().read(path, (1,), (0, 0, 64, 64))[1].all()
+
+
+def test_a_mask_band_and_an_alpha_band_hide_pixels(tmp_path):
+    path = tmp_path / "mask.tif"
+    write_raster(path, numbered(1, 64, 64, "uint8"))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+        mask = np.full((64, 64), 255, np.uint8)
+        mask[:8] = 0
+        raster.write_mask(mask)
+    assert OpenRasters().read(str(path), (1,), (0, 0, 64, 64))[1].sum() == 56 * 64
+    rgba = np.full((4, 64, 64), 9, np.uint8)
+    rgba[3, :, :16] = 0
+    path = write_raster(tmp_path / "alpha.tif", rgba, photometric="RGB", alpha="YES")
+    header = read_header(str(path))
+    assert header.alpha == (4,) and choose_bands([header], ()) == {str(path): (1, 2, 3)}
+    assert OpenRasters().read(str(path), (1, 2, 3), (0, 0, 64, 64))[1].sum() == 48 * 64
+    # near infrared that GDAL took for transparency: asked for, it hides nothing
+    values, valid = OpenRasters().read(
+        str(path), choose_bands([header], ("1", "2", "3", "4"))[str(path)], (0, 0, 64, 64)
+    )
+    assert np.array_equal(values, rgba) and valid.all()
+    named = write_raster(tmp_path / "nir.tif", rgba, names=("red", "green", "blue", "nir"))
+    assert read_header(str(named)).alpha == ()
+
+
+def test_gdals_cache_of_blocks_is_in_bytes(tmp_path):
+    from rasterio._env import get_gdal_config
+
+    path = str(write_raster(tmp_path / "a.tif", numbered(1, 64, 64)))
+    OpenRasters().read(path, (1,), (0, 0, 4, 4))
+    assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20
+
+
+def test_a_mask_of_the_whole_file_is_read_once_for_all_bands(tmp_path, monkeypatch):
+    path = str(write_raster(tmp_path / "mask.tif", numbered(3, 64, 64, "uint8")))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+        mask = np.full((64, 64), 255, np.uint8)
+        mask[:8] = 0
+        raster.write_mask(mask)
+    reads = []
+
+    class Counted:
+        def __init__(self, raster):
+            self.raster = raster
+
+        def __getattr__(self, name):
+            return getattr(self.raster, name)
+
+        def read_masks(self, band, **where):
+            reads.append(band)
+            return self.raster.read_masks(band, **where)
+
+    opened = rasterio.open
+    monkeypatch.setattr(rasterio, "open", lambda *each, **more: Counted(opened(*each, **more)))
+    assert OpenRasters().read(path, (1, 2, 3), (0, 0, 64, 64))[1].sum() == 56 * 64
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize(("nodata", "hidden"), [(300, False), (0.5, False), (7, True)])
+def test_a_nodata_value_that_the_type_cannot_hold_equals_no_pixel(nodata, hidden):
+    from cmid.data.rasters import _in_type
+
+    number = _in_type(nodata, np.dtype("uint8"))
+    assert (number is not None) == hidden
+    assert not hidden or (number == 7 and number.dtype == np.uint8)
+
+
+def test_bands_are_chosen_by_number_or_name_in_each_scene(tmp_path):
+    a = read_header(str(write_raster(tmp_path / "a.tif", numbered(3, 64, 64), names=("red", "green", "nir"))))
+    b = read_header(str(write_raster(tmp_path / "b.tif", numbered(4, 64, 64), names=("nir", "x", "red", "green"))))
+    assert choose_bands([a, b], ("NIR", "red")) == {a.path: (3, 1), b.path: (1, 3)}
+    assert choose_bands([a, b], ("2",)) == {a.path: (2,), b.path: (2,)}
+    assert choose_bands([a], ()) == {a.path: (1, 2, 3)}
+    with pytest.raises(UsageError, match="differ in their number of bands"):
+        choose_bands([a, b], ())
+    with pytest.raises(UsageError, match="Did you mean green"):
+        choose_bands([a, b], ("gren",))
+    with pytest.raises(UsageError, match=r"asks for band 4, but .*a.tif has 3"):
+        choose_bands([a, b], ("4",))
+    c = read_header(str(write_raster(tmp_path / "c.tif", numbered(3, 64, 64, "uint8"))))
+    with pytest.raises(UsageError, match="several number types"):
+        choose_bands([a, c], ("1",))
+
+
+def test_what_is_no_measurement_is_refused(tmp_path):
+    path = write_raster(tmp_path / "c.tif", np.zeros((1, 64, 64), np.complex64))
+    with pytest.raises(BadImage, match="complex64"):
+        read_header(str(path))
+    path = tmp_path / "palette.tif"
+    write_raster(path, np.zeros((1, 64, 64), np.uint8), photometric="palette")
+    with rasterio.open(path, "r+") as raster:
+        raster.write_colormap(1, {0: (255, 0, 0)})
+    with pytest.raises(BadImage, match="palette"):
+        read_header(str(path))
+
+
+def test_files_that_name_other_files_are_not_opened(tmp_path):
+    write_raster(tmp_path / "a.tif", numbered(1, 64, 64))
+    (tmp_path / "b.tif").write_text(
+        f'<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f"<SourceFilename>{tmp_path / 'a.tif'}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(BadImage, match="not recognized"):
+        read_header(str(tmp_path / "b.tif"))
+
+
+def test_damage_is_told_with_its_reason(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 9999, (2, 256, 256), np.uint16))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    rasters = OpenRasters()
+    with pytest.raises(BadImage) as caught:
+        for y in range(0, 256, 64):
+            rasters.read(str(path), (1, 2), (0, y, 64, y + 64))
+    assert str(caught.value.path) == str(path) and caught.value.reason
+    (tmp_path / "text.tif").write_text("not a raster")
+    with pytest.raises(BadImage, match="not recognized"):
+        read_header(str(tmp_path / "text.tif"))
+    with pytest.raises(BadImage, match="no such file"):
+        read_header(str(tmp_path / "gone.tif"))
+
+
+def test_a_scene_that_shrank_or_went_is_told(tmp_path):
+    path = write_raster(tmp_path / "a.tif", numbered(1, 128, 128))
+    write_raster(path, numbered(1, 64, 64))
+    with pytest.raises(BadImage):
+        OpenRasters().read(str(path), (1,), (64, 64, 128, 128))
+    path.unlink()
+    with pytest.raises(BadImage, match="no such file"):
+        OpenRasters().read(str(path), (1,), (0, 0, 9, 9))
+
+
+def test_only_so_many_rasters_stay_open_and_none_crosses_a_pickle(tmp_path):
+    paths = [str(write_raster(tmp_path / f"{i}.tif", numbered(1, 64, 64))) for i in range(OPEN_AT_ONCE + 5)]
+    rasters = OpenRasters()
+    for path in paths:
+        rasters.read(path, (1,), (0, 0, 4, 4))
+    assert len(rasters._open) == OPEN_AT_ONCE and paths[0] not in rasters._open
+    assert not pickle.loads(pickle.dumps(rasters))._open  # noqa: S301
+
+
+def test_a_folder_a_list_and_one_file(tmp_path):
+    a = write_raster(tmp_path / "deep" / "b.TIF", numbered(1, 64, 64))
+    b = write_raster(tmp_path / "a.tif", numbered(1, 64, 64))
+    assert find_rasters(tmp_path) == [str(b), str(a)]
+    assert find_rasters(a) == [str(a)]
+    (tmp_path / "list.txt").write_text("a.tif\n# no\ndeep/b.TIF\n")
+    assert find_rasters(tmp_path / "list.txt") == [str(b), str(a)]
+    (tmp_path / "far.txt").write_text("a.tif\nhttps://example.com/x.tif\n")
+    with pytest.raises(UsageError, match=r"scenes\.remote true"):
+        find_rasters(tmp_path / "far.txt")
+    assert find_rasters(tmp_path / "far.txt", remote=True)[1] == "https://example.com/x.tif"
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no scenes in"):
+        find_rasters(tmp_path / "none")
+    with pytest.raises(UsageError, match="no such folder"):
+        find_rasters(tmp_path / "nowhere")

@@ -1,0 +1,132 @@
+"""Reads that never end: a named pipe without a writer stands in an image's place, and opening it waits for ever."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cmid.config import SceneConfig, ViewConfig
+from cmid.data import views
+from cmid.data.folder import FolderSource
+from cmid.data.scenes import SceneSource, open_scenes
+from cmid.data.statistics import Stretch
+from cmid.data.views import ViewLoader
+from cmid.errors import CmidError
+from tests.data.rasters_on_disk import write_raster
+from tests.data.test_views import assert_same
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+    pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here"),
+]
+SMALL = ViewConfig(size=16)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    monkeypatch.setattr(views, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # a process is given so long to end
+
+
+def loader_of(source, timeout_s, **options):
+    return ViewLoader(source, SMALL, batch_size=4, seed=5, read_timeout_s=timeout_s, max_bad_share=0.5, **options)
+
+
+def block(source, *places):
+    for place in places:
+        Path(source.name(place)).unlink()
+        os.mkfifo(source.name(place))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_read_without_end_is_passed_over_and_named(make_folder, tmp_path, workers):
+    source = FolderSource(make_folder(24))
+    before = set(multiprocessing.active_children())
+    block(source, 3)
+    loader = loader_of(source, 1.5, workers=workers)
+    batches = list(loader)
+    assert loader.skipped == {3: (source.name(3), "reading it did not end within 1.5 s")}
+    assert len(batches) == 6 and 3 not in torch.cat([batch.indices for batch in batches])
+    loader.write_skipped(tmp_path / "skipped.csv")
+    assert source.name(3) in (tmp_path / "skipped.csv").read_text()
+    assert len(list(loader)) == 6, "the image is known now, and nobody waits for it again"
+    loader.close()
+    assert not set(multiprocessing.active_children()) - before
+    Path(source.name(3)).unlink()  # as good as gone: the same stand-in, so the same batches, bit by bit
+    again = ViewLoader(source, SMALL, batch_size=4, seed=5, workers=0, max_bad_share=0.5)
+    assert_same(batches, list(again))
+
+
+def test_a_disk_that_answers_nobody_stops_the_run_with_the_files_named(make_folder, monkeypatch):
+    monkeypatch.setattr(views, "HANGS_ALLOWED", 1)
+    source = FolderSource(make_folder(12))
+    block(source, *range(12))
+    with pytest.raises(CmidError, match=r"2 reads did not end within 0.5 s each: .*\.jpg.*Look after the disk"):
+        list(loader_of(source, 0.5, workers=1))
+
+
+def test_a_scene_that_hangs_is_named_without_being_read_again(tmp_path):
+    rng = np.random.default_rng(0)
+    write_raster(tmp_path / "a.tif", rng.integers(0, 255, (3, 64, 64), np.uint8))
+    scenes = open_scenes(tmp_path, SceneConfig())
+    source = SceneSource(scenes, window=16, windows=8, seed=0, stretch=Stretch((), (), (0.0,) * 3))
+    (tmp_path / "a.tif").unlink()
+    os.mkfifo(tmp_path / "a.tif")
+    loader = loader_of(source, 1.0, workers=1)
+    with pytest.raises(CmidError, match=r"reads did not end within 1 s each: .*a.tif\."):
+        list(loader)
+
+
+class SlowSource(FolderSource):
+    """Each image takes a while, as from far away."""
+
+    pause_s = 0.3
+
+    def decode(self, i, reduction=None):
+        time.sleep(self.pause_s)
+        return super().decode(i, reduction)
+
+
+def test_who_is_only_slow_is_waited_for(make_folder):
+    loader = loader_of(SlowSource(make_folder(8)), 1.0, workers=1)
+    assert len(list(loader)) == 2 and not loader.skipped  # a batch takes longer than the limit, an image does not
+
+
+def test_an_ended_process_that_is_stopped_ends_all_the_same(make_folder):
+    before = set(multiprocessing.active_children())
+    loader = loader_of(SlowSource(make_folder(8)), 1.0, workers=1)
+    batches = iter(loader)
+    next(batches)
+    [worker] = set(multiprocessing.active_children()) - before
+    os.kill(worker.pid, signal.SIGSTOP)  # what a debugger or a full machine does
+    list(batches)
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+def test_a_run_that_was_suspended_blames_no_image(make_folder):
+    source = SlowSource(make_folder(8))
+    context = multiprocessing.get_context("fork")
+    inbox, outbox = context.Pipe(duplex=False)
+
+    def read_all():
+        os.setpgid(0, 0)
+        loader = loader_of(source, 1.0, workers=1)
+        batches = iter(loader)
+        next(batches)
+        outbox.send("one")
+        outbox.send((len(list(batches)), loader.skipped))
+
+    process = context.Process(target=read_all)
+    process.start()
+    assert inbox.recv() == "one"
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGCONT)
+    assert inbox.recv() == (1, {})
+    process.join()

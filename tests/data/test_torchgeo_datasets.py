@@ -1,0 +1,145 @@
+"""torchgeo's own classes, on tiny copies of the layouts they expect."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cmid.config import ViewConfig
+from cmid.data.decode import BadImage
+from cmid.data.labelled import LabelledFolder
+from cmid.data.torchgeo_datasets import TorchgeoSource, build_dataset, labelled_sides, parse_name
+from cmid.data.views import ViewLoader
+from cmid.errors import UsageError
+from tests.data.rasters_on_disk import write_raster
+
+CLASSES = ("AnnualCrop", "Forest", "River")
+
+
+def draw_eurosat(root, per_class=4):
+    """13 bands of uint16 in torchgeo's folders, with split files; values tell class and number."""
+    base = root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
+    files = {"train": [], "val": [], "test": []}
+    for c, name in enumerate(CLASSES):
+        for i in range(per_class):
+            values = (
+                np.full((13, 64, 64), 1000 * (c + 1) + 10 * i, np.uint16)
+                + np.arange(13, dtype=np.uint16)[:, None, None]
+            )
+            values[:, ::2] += 7
+            write_raster(base / name / f"{name}_{i + 1}.tif", values, photometric="minisblack")
+            files["test" if i == per_class - 1 else "train"].append(f"{name}_{i + 1}.jpg")
+    for split, names in files.items():
+        (root / f"eurosat-{split}.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def draw_resisc(root, count=5):
+    """RESISC45-like 8-bit RGB in torchgeo's layout for UC Merced."""
+    generator = np.random.default_rng(0)
+    names = []
+    for name in ("beach", "forest"):
+        folder = root / "UCMerced_LandUse" / "Images" / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(generator.integers(0, 255, (256, 256, 3), np.uint8)).save(folder / f"{name}0{i}.tif")
+            names.append(f"{name}0{i}.tif")
+    for split in ("train", "val", "test"):
+        chosen = [n for n in names if (n.endswith("4.tif")) == (split == "test")]
+        (root / f"uc_merced-{split}.txt").write_text("\n".join(chosen) + "\n")
+    return root
+
+
+def test_a_name_is_taken_apart():
+    named = parse_name("torchgeo:EuroSAT?root=/a b/c&split=val&bands=B04,B03,B02&checksum=true&key=other")
+    assert (named.name, named.key) == ("EuroSAT", "other")
+    assert named.arguments == {"root": "/a b/c", "split": "val", "bands": ("B04", "B03", "B02"), "checksum": True}
+    assert parse_name("torchgeo:MillionAID").arguments == {}
+
+
+def test_thirteen_bands_are_read_as_they_are(tmp_path):
+    source = TorchgeoSource(parse_name(f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path)}"))
+    assert (len(source), source.bands, source.dtype, source.is_bytes) == (9, 13, torch.float32, False)
+    assert source.names[:2] == ("B01", "B02")
+    pixels = source.decode(0).pixels
+    assert pixels.shape == (64, 64, 13) and pixels.dtype == np.float32
+    assert pixels[1, 0].tolist() == [1000 + band for band in range(13)]
+    assert source.name(0).endswith("AnnualCrop_1.tif")
+    few = TorchgeoSource(parse_name(f"torchgeo:EuroSAT?root={tmp_path}&bands=B04,B03,B02"))
+    assert few.names == ("B04", "B03", "B02") and few.decode(0).pixels[1, 0].tolist() == [1003, 1002, 1001]
+
+
+def test_eight_bit_colours_stay_bytes(tmp_path):
+    source = TorchgeoSource(parse_name(f"torchgeo:UCMerced?root={draw_resisc(tmp_path)}"))
+    with Image.open(source.name(0)) as image:
+        assert np.array_equal(source.decode(0).pixels, np.asarray(image))
+    assert source.dtype == torch.uint8
+    loader = ViewLoader(source, ViewConfig(size=32), batch_size=4, seed=0, workers=2)
+    ids = torch.cat([batch.indices for batch in loader])
+    assert sorted(ids.tolist()) == list(range(8)) and next(iter(loader))[0].images.dtype == torch.uint8
+    loader.close()
+
+
+def test_sides_are_the_sets_own_splits(tmp_path):
+    train, test = labelled_sides(parse_name(f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path)}"), seed=0)
+    assert (len(train), len(test), train.classes) == (9, 3, CLASSES)
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and test.labels.tolist() == [0, 1, 2]
+    assert test.name(1).endswith("Forest_4.tif")
+    with pytest.raises(UsageError, match="leave split out"):
+        labelled_sides(parse_name(f"torchgeo:EuroSAT?root={tmp_path}&split=train"), seed=0)
+
+
+def draw_patternnet(root, counts):
+    """8-bit RGB in torchgeo's layout for PatternNet, which has no splits of its own."""
+    for c, (name, count) in enumerate(counts.items()):
+        folder = root / "PatternNet" / "images" / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (32, 32), (40 * c, i, 0)).save(folder / f"{name}{i:03d}.jpg")
+    return root
+
+
+def test_sides_of_a_set_without_splits_are_those_of_the_folder(tmp_path):
+    counts = {"beach": 10, "forest": 5, "river": 2}
+    root = draw_patternnet(tmp_path, counts)
+    named = parse_name(f"torchgeo:PatternNet?root={root}")
+    for seed in (0, 4):
+        sides = labelled_sides(named, seed=seed)
+        folder = LabelledFolder(root / "PatternNet" / "images").split(seed=seed)
+        for ours, theirs in zip(sides, folder, strict=True):
+            assert [ours.name(i) for i in range(len(ours))] == [theirs.name(i) for i in range(len(theirs))]
+            assert ours.labels.tolist() == theirs.labels.tolist() and ours.classes == theirs.classes
+    with pytest.raises(UsageError, match="class river has one image"):
+        labelled_sides(
+            parse_name(f"torchgeo:PatternNet?root={draw_patternnet(tmp_path / 'b', {'lake': 3, 'river': 1})}"), seed=0
+        )
+
+
+def test_a_damaged_file_is_a_bad_image(tmp_path):
+    draw_resisc(tmp_path)
+    source = TorchgeoSource(parse_name(f"torchgeo:UCMerced?root={tmp_path}"))
+    with open(source.name(3), "wb") as file:  # noqa: PTH123
+        file.write(b"gone")
+    with pytest.raises(BadImage, match="beach03"):
+        source.decode(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("torchgeo:EuroSAd", "Did you mean EuroSAT"),
+        ("torchgeo:NAIP", "one of large scenes"),
+        ("torchgeo:EuroSAT?rot=1", "no argument 'rot'.*Did you mean root"),
+        ("torchgeo:EuroSAT?root=/nowhere", "finds no files of EuroSAT.*download=true"),
+        ("torchgeo:EuroSAT?split=everything", "refuses"),
+        ("torchgeo:EuroSAT?root=[", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_had_is_said(name, answer):
+    with pytest.raises(UsageError, match=answer):
+        build_dataset(parse_name(name))
+
+
+def test_a_sample_without_such_an_image_is_told(tmp_path):
+    with pytest.raises(UsageError, match="samples hold image, label"):
+        TorchgeoSource(parse_name(f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path)}&key=mask"))

@@ -1,0 +1,83 @@
+"""One small run by as many processes as torchrun starts, or alone: the numbers must be the same.
+
+The learner draws nothing, and each process takes its share of the same batches of eight images.
+
+    python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [slow]
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from cmid.config import TrainConfig
+from cmid.contracts import View, Views
+from cmid.errors import CmidError
+from cmid.ops import gather
+from cmid.train import gather_team
+from tests.train.small_run import MemoryLoader, Probe, SmallLearner, run_fit
+
+
+class SharedLearner(SmallLearner):
+    """Its queue takes a key that every process knows."""
+
+    def after_step(self, progress):
+        self.key = gather.rows(self.key)
+        super().after_step(progress)
+
+
+class SharedLoader(MemoryLoader):
+    """This process's part of each batch; breaks at a batch where it is told to."""
+
+    def __init__(self, team, events):
+        super().__init__(batches=5, batch_size=8)
+        self.team, self.events = team, events
+
+    def __iter__(self):
+        each = 8 // self.team.size
+        rows = slice(self.team.rank * each, (self.team.rank + 1) * each)
+        for number, views in enumerate(super().__iter__()):
+            crops = [View(v.images[rows], v.boxes[rows], v.flipped[rows]) for v in views]
+            if number == 3 and self.events.get("die") == str(self.team.rank):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if number == 3 and self.events.get("bad") == str(self.team.rank):
+                raise CmidError("the disk has gone")
+            if "slow" in self.events:
+                time.sleep(0.3)
+            self.skipped[self.team.rank] = "a reason"
+            yield Views(tuple(crops), views.indices[rows], views.epoch)
+
+
+def prepare(views):
+    return Views(tuple(v.with_images(v.images.float() / 255 - 0.5) for v in views), views.indices, views.epoch)
+
+
+def main():
+    out, *words = sys.argv[1:]
+    events = dict(word.partition("=")[::2] for word in words)
+    torch.set_num_threads(1)
+    team = gather_team(TrainConfig(accelerator="cpu", precision="32"))
+    torch.manual_seed(5)
+    learner = SharedLearner(hidden=False)
+    if events.get("nan") == str(team.rank):
+        learner.fail_at = (4, float("nan"))
+    try:
+        run_fit(
+            Path(out), learner=learner, loader=SharedLoader(team, events), prepare=prepare, team=team, epochs=3,
+            images_per_batch=8 // team.size, resume="resume" in events, probes=[Probe(knn_top1=[1.0, 3.0, 2.0])],
+            train={
+                "accelerator": "cpu", "max_steps": int(events.get("steps", 0)),
+                "checkpoint_minutes": 1e-9 if "resume" in events or "slow" in events or "die" in events else 0.0,
+            },
+        )  # fmt: skip
+    except CmidError as error:
+        if not error.quiet:
+            print("SAID", type(error).__name__, " ".join(str(error).split()), flush=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

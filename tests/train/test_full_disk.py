@@ -1,0 +1,78 @@
+"""A disk that is really full: a small file system in memory, mounted for the test, that a run fills."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from cmid.errors import CmidError
+from cmid.train import read_checkpoint
+
+from .small_run import MemoryLoader, numbers, run_fit
+
+SIZE = 2 << 20
+FILLER = "filler"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A folder with a disk of its own, of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder):
+    with pytest.raises(OSError, match="No space left"), (folder / FILLER).open("wb", buffering=0) as file:
+        for chunk in (4096, 64, 1):
+            while True:
+                try:
+                    file.write(bytes(chunk))
+                except OSError:
+                    if chunk == 1:
+                        raise
+                    break
+
+
+class Filling(MemoryLoader):
+    """Fills the disk in the second epoch, and makes room again in the fourth where `room` is set."""
+
+    def __init__(self, disk, batches, room):
+        super().__init__(batches)
+        self.disk, self.room = disk, room
+
+    def __iter__(self):
+        for i, views in enumerate(super().__iter__()):
+            if (self.epoch, i) == (1, 2):
+                fill(self.disk)
+            if self.room and (self.epoch, i) == (3, 1):
+                (self.disk / FILLER).unlink()
+            yield views
+
+
+def test_a_run_goes_on_while_the_disk_is_full_and_catches_up(disk, tmp_path, capfd):
+    run_fit(tmp_path / "elsewhere", epochs=5, batches=5)
+    run_fit(disk / "run", epochs=5, loader=Filling(disk, 5, room=True))
+    said = capfd.readouterr().err
+    assert "could not be written (No space left on device); the one before is kept" in " ".join(said.split())
+    for table in ("steps.csv", "metrics.csv"):
+        assert numbers(disk / "run" / table) == numbers(tmp_path / "elsewhere" / table)
+    assert read_checkpoint(disk / "run", lazy=False).progress.step == 25
+
+
+def test_a_run_that_ends_on_a_full_disk_says_so_keeps_its_last_checkpoint_and_goes_on(disk, tmp_path):
+    run_fit(tmp_path / "elsewhere", epochs=5, batches=5)
+    with pytest.raises(CmidError, match=r"its last checkpoint .* could not be written: No space left.*--resume"):
+        run_fit(disk / "run", epochs=5, loader=Filling(disk, 5, room=False))
+    assert read_checkpoint(disk / "run", lazy=False).progress.step == 5  # whole, of the end of the first epoch
+    (disk / FILLER).unlink()
+    run_fit(disk / "run", epochs=5, batches=5, resume=True)
+    for table in ("steps.csv", "metrics.csv"):
+        assert numbers(disk / "run" / table) == numbers(tmp_path / "elsewhere" / table)
