@@ -1,6 +1,6 @@
 """The command line: `cmid VERB ...`. A verb is named here and imported only when it is called.
 
-To add a verb: a dataclass in `cmid/config.py` (its docstring and those under its fields are the help), a function
+To add a verb: a dataclass in `cmid/config` (its docstring and those under its fields are the help), a function
 that takes it in `cmid/commands/VERB.py`, a line in the table of `cmid/commands/__init__.py`, and its twin in
 `cmid/__init__.py`. Options, `--config`, checks and errors follow from these.
 """

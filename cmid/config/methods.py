@@ -1,0 +1,64 @@
+"""The numbers of each pre-training method."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class CMIDConfig:
+    """The method's own numbers (paper arXiv 2304.09670; published values are the defaults)."""
+
+    mode: Literal["exact", "parity"] = "exact"
+    """exact: what the paper asks for; parity: what the published code does, faults included."""
+    mask_ratio: float = 0.6
+    """Share of cells hidden, rounded up to whole cells."""
+    mask_cell_px: int = 32
+    """Side of a mask cell in pixels."""
+    mask_stage: int = 0
+    """Where the mask token enters: 0 after the stem or patch embedding, k after the k-th stage."""
+    mask_token: Literal["add", "replace"] = "add"
+    """Whether the token is added to hidden positions or put in their place."""
+    reconstruction_weight: float = 1.0
+    """Weight of the reconstruction branch; 0 switches it off."""
+    frequency_weight: float = 1.0
+    """Weight of the focal frequency loss inside the reconstruction branch."""
+    global_weight: float = 1.0
+    """Weight of the global branch; 0 switches it off."""
+    global_form: Literal["moco", "byol"] = "moco"
+    """moco: InfoNCE with a queue; byol: predictor, no negatives."""
+    global_hidden: int = 2048
+    """Width of the global projection's hidden layer."""
+    global_dim: int = 256
+    """Dimension of the global embedding."""
+    predictor_hidden: int = 512
+    """Width of the predictor (byol form only)."""
+    temperature: float = 0.2
+    """Temperature of InfoNCE."""
+    queue_size: int = 65536
+    """Negatives kept; any size."""
+    momentum: float = 0.996
+    """Teacher momentum at the start."""
+    momentum_end: float = 1.0
+    """Teacher momentum at the end, reached along a cosine."""
+    local_weight: float = 1.0
+    """Weight of the local branch; 0 switches it off."""
+    local_stage: int = -1
+    """Which map of the backbone feeds the local branch; -1 is the coarsest."""
+    local_hidden: int = 2048
+    """Width of the local head's hidden layers."""
+    local_bottleneck: int = 256
+    """Dimension before the weight-normed layer of the local head."""
+    local_prototypes: int = 2048
+    """Dimension of the local head's output."""
+    local_matches: int = 20
+    """Positions per image whose match in the other view is learned from."""
+    local_temperature: float = 0.1
+    """Student temperature of the local branch."""
+    local_teacher_temperature: tuple[float, float] = (0.04, 0.07)
+    """Teacher temperature at the start and after its warm-up."""
+    local_temperature_epochs: int = 50
+    """Epochs over which the teacher temperature rises."""
+    local_start_epoch: int = 0
+    """First epoch with the local branch, from where its temperature rises; -1 as published for ResNet-50."""
+    centre_momentum: float = 0.9
+    """Momentum of the local teacher's centre."""

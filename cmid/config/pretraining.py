@@ -1,0 +1,50 @@
+"""`cmid pretrain`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cmid.config.methods import CMIDConfig
+from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
+from cmid.config.views import SceneConfig, ViewConfig
+
+
+@dataclass
+class PretrainConfig:
+    """Pre-train a backbone on unlabelled images."""
+
+    data: str = ""
+    """A folder of images (any depth) or of shards, a text file listing images, or torchgeo:NAME?root=DIR."""
+    source: Literal["images", "scenes"] = "images"
+    """images: each file is one; scenes: windows are drawn from large rasters."""
+    out: str = "runs/pretrain"
+    """The run's directory; must not exist, unless resuming."""
+    method: Literal["cmid"] = "cmid"
+    """Which method."""
+    backbone: str = "resnet50"
+    """Any timm model that gives feature maps."""
+    drop_path: float = 0.0
+    """Stochastic depth of the student."""
+    in_chans: int = 3
+    """Bands of the images."""
+    epochs: int = 200
+    """Passes over the data."""
+    batch_size: int = 64
+    """Images per process and step."""
+    seed: int = 0
+    """Fixes weights, order, crops, colours and masks."""
+    limit: int = 0
+    """Use only so many images, drawn by seed; 0 is all."""
+    max_bad_share: float = 0.05
+    """Unreadable images beyond this share of all stop the run."""
+    read_timeout_s: float = 300.0
+    """An image that takes longer to read counts as unreadable; 0 waits for ever."""
+    resume: bool = False
+    """Go on from the last checkpoint in `out`."""
+    report: bool = True
+    """Write report.html at the end."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    cmid: CMIDConfig = field(default_factory=CMIDConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig)
