@@ -89,7 +89,7 @@ def read_words(verb: str, argv: Sequence[str]) -> Words:
     Raises:
         UsageError: an unknown option (with the nearest), an option without its value, a word too many.
     """
-    from cmid.commands.settings import field_types, unknown_field
+    from cmid.commands.settings import SHORT, field_types, unknown_field
 
     known = field_types(settings_class(verb))
     words, free, rest = Words(), [], list(argv)
@@ -103,6 +103,7 @@ def read_words(verb: str, argv: Sequence[str]) -> Words:
             continue
         name, has_value, value = word.lstrip("-").partition("=")
         name = name.replace("-", "_")
+        name = SHORT.get(name, name) if SHORT.get(name) in known else name
         denied = name.removeprefix("no_")
         if name in FILES:
             if name in words.files:

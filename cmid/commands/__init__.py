@@ -74,10 +74,29 @@ def prepare(
     if recipe is not None and not how.recipes:
         raise UsageError(f"`{verb}` has no recipes; leave out the recipe {recipe!r}.")
     settings = resolve(settings_class(verb), given, recipe=recipe, config=config, source=source)
+    if getattr(settings, "resume", False) and recipe is None and config is None:
+        settings = resolve(type(settings), given, config=_of_run(settings), source=source)
     for name, word in how.positional.items():
         if getattr(settings, name) == "":
             raise UsageError(f"`{verb}` needs {word} (setting {name!r}), which was not given.")
     return settings
+
+
+def _of_run(settings: Any) -> Any:
+    """The settings of the run that `settings.out` names, so that a run goes on by its own; None where it has none.
+
+    Not with as many processes: those are what is at hand now.
+    """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from cmid.commands.settings import stored
+
+    begun = Path(settings.out) / "settings.yaml"
+    if not begun.is_file():
+        return None
+    found = stored(type(settings), begun, str(begun))[0]
+    return replace(found, train=replace(found.train, devices=1, nodes=1))
 
 
 def carry_out(verb: str, given: Mapping[str, Any], *, kind: str | None = None, **where: Any) -> Any:

@@ -33,6 +33,12 @@ def build_learner(config: PretrainConfig) -> Learner:
             f"cmid.local_stage names map {c.local_stage}, but {config.backbone} has {len(backbone.channels)} maps, "
             f"0 to {len(backbone.channels) - 1} or -1 for the coarsest"
         )
+    if backbone.mask_stride and c.mask_cell_px % backbone.mask_stride:
+        raise UsageError(
+            f"cmid.mask_cell_px is {c.mask_cell_px}, but a mask cell must be a whole number of {config.backbone}'s "
+            f"positions of {backbone.mask_stride} px: take a multiple of that which divides views.size "
+            f"{config.views.size}"
+        )
     for stride, what in ((backbone.strides[-1], f"the coarsest stride of {config.backbone}"), (c.mask_cell_px, "cell")):
         if config.views.size % stride:
             raise UsageError(

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from cmid.commands.fingerprint import fingerprint
 from cmid.commands.learners import build_learner
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
@@ -25,6 +26,8 @@ from cmid.ops.normalise import normalise
 from cmid.train import FitResult, Probe, RunDirectory, Team, fit, gather_team, resolve_device, resolve_precision
 
 SPREAD_IMAGES = 256
+MEASURED = ("mean", "std", "low", "high", "bands", "colours")
+"""Settings of the views that follow from the data, and that a run which goes on keeps."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         check_queue(config, team.size)
         opened = _open(config, console)
         source, config = opened.source, opened.config
+        images = fingerprint(source)
         loader = ViewLoader(
             source,
             config.views,
@@ -70,11 +74,12 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             max_bad_share=config.max_bad_share,
             read_timeout_s=config.read_timeout_s,
             pin_memory=resolve_device(config.train.accelerator).type == "cuda",
+            fingerprint=images,
         )
         torch.manual_seed(config.seed)
         learner = build_learner(config)
         probes = build_probes(config, source)
-    check_same_data(team, source, config)
+    check_same_data(team, source, config, images)
     what = f"{len(source):,} images" if config.source == "images" else f"{len(source):,} windows an epoch"
     console.print(
         f"{config.method} ({config.cmid.mode}) on {config.backbone}: {what} of {config.data}, "
@@ -153,21 +158,23 @@ def check_queue(config: PretrainConfig, processes: int) -> None:
         )
 
 
-def check_same_data(team: Team, source: ImageSource, config: PretrainConfig) -> None:
-    """All processes must have opened as many images, of the same bands; files of their own are not looked for.
+def check_same_data(team: Team, source: ImageSource, config: PretrainConfig, images: str) -> None:
+    """All processes must have opened the same images (by their `fingerprint`), of the same bands.
 
     Raises:
         UsageError: in all processes; the leading one tells.
     """
     v = config.views
-    everywhere = team.gather((len(source), source.bands, v.bands, v.mean, v.std, v.low, v.high))
+    everywhere = team.gather((len(source), images, source.bands, v.bands, v.mean, v.std, v.low, v.high))
     first = everywhere[0]
     rank, seen = next(((rank, seen) for rank, seen in enumerate(everywhere) if seen != first), (0, first))
     if rank == 0:
         return
     said = f"{first[0]} images in process 0, {seen[0]} in process {rank}"
-    if seen[0] == first[0]:
-        said = f"bands, mean or deviation differ: {first[1:]} in process 0, {seen[1:]} in process {rank}"
+    if seen[0] == first[0] and seen[2:] == first[2:]:
+        said = f"as many images ({first[0]}) of other names or in another order in processes 0 and {rank}"
+    elif seen[0] == first[0]:
+        said = f"bands, mean or deviation differ: {first[2:]} in process 0, {seen[2:]} in process {rank}"
     error = UsageError(
         f"the processes do not see the same data in {config.data}: {said}. Put it on a disk that all of them see, or "
         "the same copy on each"
@@ -182,7 +189,8 @@ def _open(config: PretrainConfig, console: Console) -> Opened:
     if not reads_files(config) and config.resume and begun.is_file():
         before, _ = stored(PretrainConfig, read_yaml(begun), str(begun))
         if reads_files(before) == reads_files(config) and before.source == config.source:
-            config = replace(config, in_chans=before.in_chans, views=before.views)
+            measured = {name: getattr(before.views, name) for name in MEASURED}
+            config = replace(config, in_chans=before.in_chans, views=replace(config.views, **measured))
             return open_source(config, known=True, console=console)
     opened = open_source(config, console=console)
     if isinstance(opened.source, FolderSource) and looks_like_scenes(opened.source):

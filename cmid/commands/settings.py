@@ -21,6 +21,8 @@ from cmid.commands.recipes import find_recipe
 from cmid.errors import UsageError, did_you_mean, nearest
 
 T = TypeVar("T")
+SHORT = {"devices": "train.devices", "nodes": "train.nodes"}
+"""Names by which other tools know some settings."""
 
 
 def resolve(
@@ -180,6 +182,7 @@ def _flatten(settings: Any, known: Mapping[str, Any], source: str, prefix: str =
         )
     for key, value in settings.items():
         name = prefix + str(key).replace("-", "_")
+        name = SHORT.get(name, name) if SHORT.get(name) in known else name
         if name in known:
             yield name, value
         elif any(each.startswith(f"{name}.") for each in known):

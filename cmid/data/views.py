@@ -214,6 +214,7 @@ class ViewLoader:
         read_timeout_s: an image that takes longer to read is passed over like an unreadable one; 0 waits for ever.
             Works with loader processes only: they are ended and started anew.
         pin_memory: copy batches to page-locked memory, for GPUs.
+        fingerprint: says whether the images are those of another time; kept in `state_dict`.
 
     Attributes:
         skipped: position of every image that could not be read so far, in this process, with name and reason.
@@ -238,6 +239,7 @@ class ViewLoader:
         max_bad_share: float = 0.05,
         read_timeout_s: float = 300.0,
         pin_memory: bool = False,
+        fingerprint: str = "",
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, found {batch_size}")
@@ -258,6 +260,7 @@ class ViewLoader:
         )  # fmt: skip
         self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers)
         self._pin_memory = pin_memory
+        self._fingerprint = fingerprint
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
@@ -359,7 +362,13 @@ class ViewLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Position and skipped images, as plain numbers and text."""
-        return {"epoch": self.epoch, "batch": self.batch, "images": len(self.source), "skipped": dict(self.skipped)}
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "images": len(self.source),
+            "fingerprint": self._fingerprint,
+            "skipped": dict(self.skipped),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where `state_dict` was taken. Skipped images are forgotten where the number of images has changed."""

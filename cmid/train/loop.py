@@ -23,7 +23,7 @@ from rich.console import Console
 from cmid.config import OptimizerConfig, TrainConfig
 from cmid.contracts import Learner, Progress, Views
 from cmid.errors import CmidError, UsageError
-from cmid.train.checkpoints import FORMAT, load_learner, read_checkpoint
+from cmid.train.checkpoints import FORMAT, load_learner
 from cmid.train.collapse import collapse_warning, warn_of_collapse
 from cmid.train.hardware import choose_machine
 from cmid.train.interrupts import Interrupted, Interrupts, undisturbed
@@ -96,7 +96,7 @@ def fit(
         settings: resolved settings, plain values; kept in the run and in its checkpoints.
         probes: measurements at the ends of epochs; they choose their own precision.
         account: what the data are, plain values; kept in the run as `data.json`.
-        resume: go on from the run's last checkpoint.
+        resume: go on from the run's last checkpoint; one that was stopped before its first begins anew.
         team: the processes of the run, where they have been started; else they are started here.
 
     Raises:
@@ -119,6 +119,7 @@ def fit(
             run.open(settings, resume=resume)
             if account:
                 run.write_account(account)
+    resume = team.of_leader(run.goes_on)  # a run that never came to a checkpoint is begun anew
     # Only the leading process writes the run; the others keep their books where nobody looks.
     aside = None if team.leads else TemporaryDirectory(prefix="cmid-")
     books = run if aside is None else RunDirectory(aside.name)
@@ -144,12 +145,14 @@ def fit(
                 "batches_per_epoch": len(loader), "processes": team.size,
             },
         }  # fmt: skip
-        if "images" in (counted := loader.state_dict()):
-            identity["fixed"]["images"] = counted["images"]
+        counted = loader.state_dict()
+        identity["fixed"] |= {name: counted[name] for name in ("images", "fingerprint") if name in counted}
         saver = Saver(books, train.checkpoint_minutes, line.say)
         doing = _Run(stepper, built, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
+        for note in run.notes:
+            line.say(note)
         if resume:
             with team.as_one():
                 doing.restore()
@@ -238,9 +241,10 @@ class _Run:
                 if not self.stepper.can_undo:
                     raise
                 # Only where a batch failed to come are all processes here together, and can be asked.
-                asked = self.team.any(self.interrupts.requested is not None)[0]
+                unsaved = self.saved_at != self.progress.step > 0
+                asked, unsaved = self.team.any(self.interrupts.requested is not None, unsaved)
                 self.stepper.undo()
-                if asked or self.saved_at != self.progress.step > 0:
+                if asked or unsaved:
                     self.save()
                 if asked:  # the signal reached the loader's workers, too, and they are gone
                     self._leave(error)
@@ -249,7 +253,8 @@ class _Run:
                 raise
             self.batch += self.plan.window(self.batch)
             ended = self.batch == self.plan.batches_per_epoch
-            asked, due = self.team.any(self.interrupts.requested is not None, self.saver.is_due())
+            due = self.team.leads and self.saver.is_due()  # the others write nothing, so their clocks never stop
+            asked, due = self.team.any(self.interrupts.requested is not None, due)
             if not ended and (asked or due):
                 self.save()
             if not ended and asked:
@@ -275,7 +280,8 @@ class _Run:
         for skipped in self.team.gather(dict(self.loader.skipped)):
             self.loader.skipped.update(skipped)
         self._write_skipped()
-        self.save(is_best=self.saver.note(self.epoch, numbers))
+        self.saver.note(self.epoch, numbers)
+        self.save()
 
     def _probe(self) -> dict[str, float]:
         """Runs the probes that are due; afterwards the learner is in the modes it was in."""
@@ -293,28 +299,30 @@ class _Run:
             module.training = training
         return found
 
-    def save(self, *, is_best: bool = False) -> None:
+    def save(self) -> None:
         """Writes a checkpoint, after making sure that everything so far was finite."""
         self.stepper.check()
-        with undisturbed(), self.journal.paused(), self.team.as_one():
-            if not self.team.leads:
+        with undisturbed(), self.journal.paused():
+            with self.team.as_one():
+                written = self.team.leads and self.saver.save(self._state(), self.learner)
+            if self.team.any(written)[0]:  # what the leading process has saved all have saved
                 self.saved_at = self.progress.step
-                return
-            state = {
-                "format": FORMAT,
-                "cmid": version("cmid"),
-                "machine": self.stepper.machine.words(),
-                **self.identity,
-                "learner": dict(self.learner.state_dict()),
-                "optimiser": self.optimiser.state_dict(),
-                "progress": asdict(self.progress),
-                "position": {"epoch": self.epoch, "batch": self.batch},
-                "loader": self.loader.state_dict(),
-                "journal": self.journal.state(),
-                "precision": self.stepper.machine.precision_state(),
-            }
-            if self.saver.save(state, self.learner, is_best=is_best):
-                self.saved_at = self.progress.step
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "format": FORMAT,
+            "cmid": version("cmid"),
+            "machine": self.stepper.machine.words(),
+            **self.identity,
+            "learner": dict(self.learner.state_dict()),
+            "optimiser": self.optimiser.state_dict(),
+            "progress": asdict(self.progress),
+            "position": {"epoch": self.epoch, "batch": self.batch},
+            "loader": self.loader.state_dict(),
+            "journal": self.journal.state(),
+            "precision": self.stepper.machine.precision_state(),
+        }
 
     def restore(self) -> None:
         """Continues from `last`.
@@ -323,7 +331,7 @@ class _Run:
             UsageError: the run was started with another seed, batch size, number of epochs or amount of data.
             CmidError: the checkpoint cannot be used.
         """
-        state = read_checkpoint(self.run.last, lazy=False).state
+        state = self.run.checkpoint(lazy=False).state
         now, before = self.identity["fixed"], {"processes": 1, **state["fixed"]}
         moved = now["processes"] != before["processes"]
         free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()

@@ -30,7 +30,10 @@ class Loader(Protocol):
         """File names of `indices` `(B,)` int64."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values that `load_state_dict` takes; a number under `images` may not differ when a run is resumed."""
+        """Plain values that `load_state_dict` takes.
+
+        Those under `images` and `fingerprint` may not differ when a run is resumed.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` gave."""

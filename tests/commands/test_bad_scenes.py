@@ -190,11 +190,13 @@ def test_processes_with_unequal_data_stop_before_the_training(tmp_path, two_proc
 
 
 def test_a_run_keeps_the_numbers_it_began_with(tmp_path):
-    """What the checks above must let through: the same bands, with other scenes among them."""
+    """What the checks above must let through: the same scenes in another place; but not with others among them."""
     draw_scenes(tmp_path / "scenes", 1)
     assert run(tmp_path / "scenes", tmp_path / "run", *ONE_STEP) == 0
     before = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["views"]
-    draw_scenes(tmp_path / "scenes", 1, first=1)
-    assert run(tmp_path / "scenes", tmp_path / "run", "--no-report", "--resume") == 0
+    moved = (tmp_path / "scenes").rename(tmp_path / "moved")
+    assert run(moved, tmp_path / "run", "--no-report", "--resume") == 0
     after = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["views"]
     assert before == after and len(after["low"]) == 3
+    draw_scenes(moved, 1, first=1)
+    assert run(moved, tmp_path / "run", "--no-report", "--resume") == 2

@@ -190,6 +190,23 @@ def test_nothing_to_resume(images, tmp_path, capsys):
     assert "resume" in one_line(capsys)
 
 
+def test_a_run_goes_on_by_its_own_settings_and_on_its_own_images_only(images, tmp_path, capsys):
+    assert run(images, tmp_path / "run", "--epochs", "2", "--train.max-steps", "1") == 0
+    resume = ["--out", str(tmp_path / "run"), "--resume", "--no-report", "--train.max-steps", "0"]
+    others = draw(tmp_path / "others", 8, seed=5)
+    capsys.readouterr()
+    assert main(["pretrain", str(others), *resume]) == 2
+    assert "fingerprint was" in one_line(capsys)
+    moved = images.rename(tmp_path / "moved")
+    assert main(["pretrain", str(moved), *resume]) == 0  # without the recipe
+    assert read_checkpoint(tmp_path / "run").progress.epoch == 2
+
+
+def test_devices_and_nodes_have_short_names(images, tmp_path, capsys):
+    assert run(images, tmp_path / "run", "--devices", "0") == 2
+    assert "train.devices" in one_line(capsys)
+
+
 def test_a_directory_that_cannot_be_written(images, capsys):
     assert run(images, "/proc/no_such_run") == 2
     assert "cannot be written" in one_line(capsys)

@@ -1,0 +1,34 @@
+"""Whether two sources hold the same images: by name and order, whatever folder they lie in, without reading them."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+from cmid.data.folder import FolderSource
+from cmid.data.scenes import SceneSource
+from cmid.data.sources import ImageSource
+
+
+def fingerprint(source: ImageSource) -> str:
+    """16 hexadecimal digits that another order, another name, or a scene of another size change.
+
+    A folder may be moved: names are taken relative to it. Pixels are not looked at.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for words in _named(source):
+        digest.update(os.fsencode(words) + b"\0")
+    return digest.hexdigest()
+
+
+def _named(source: ImageSource) -> Iterator[str]:
+    yield f"{len(source)} of {source.bands}"
+    if isinstance(source, SceneSource):  # a window's name is known only when it has been read
+        yield str(source.window)
+        for raster in source.scenes.rasters:
+            yield f"{os.path.basename(raster.path)} {raster.width} {raster.height} {raster.dtype}"  # noqa: PTH119
+        return
+    root = ""
+    if isinstance(source, FolderSource):
+        root = str(source.path if source.path.is_dir() else source.path.parent)
+    for i in range(len(source)):
+        yield source.name(i).removeprefix(root)
