@@ -1,5 +1,10 @@
-"""`cmid extract`: a run's backbone in a file of its own, without heads, teacher, queue or optimiser."""
+"""`cmid extract`: a run's backbone in a file of its own, without heads, teacher, queue or optimiser.
 
+The run may also be a full checkpoint of the published code, or a file of a backbone, to be written in another format.
+"""
+
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -11,24 +16,33 @@ from cmid.config import ExtractConfig, PretrainConfig
 from cmid.contracts import Backbone, Progress
 from cmid.errors import UsageError, did_you_mean
 from cmid.train import Checkpoint, load_learner, read_checkpoint
-from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
+from cmid.zoo.backbone_files import BackboneMetadata, load_backbone, save_backbone
 
 
 def extract(config: ExtractConfig) -> Path:
     """Write the backbone that `config` asks for and return the file.
 
     Raises:
-        UsageError: no such run or checkpoint, a learner without that backbone, an existing file.
+        UsageError: no such run or checkpoint, a learner without that backbone, an existing file, or a file of weights
+            that cannot be read or does not say which backbone it holds.
         CmidError: a damaged checkpoint, or the file cannot be written.
     """
-    checkpoint = checkpoint_of(config.run, config.checkpoint)
-    backbone, metadata = backbone_of_checkpoint(checkpoint, config.which)
-    folder = checkpoint.path.parent
+    source = Path(config.run)
+    backbone: Backbone
+    if source.is_file() and source.suffix != ".ckpt":
+        # The student is what is taken by default, so asking for it refuses no file that holds only a teacher
+        backbone, metadata = load_backbone(source, which=None if config.which == "student" else config.which)
+        metadata = replace(metadata, cmid_version=version("cmid"))
+    else:
+        checkpoint = checkpoint_of(source, config.checkpoint)
+        source = checkpoint.path
+        backbone, metadata = backbone_of_checkpoint(checkpoint, config.which)
+    folder = source.parent
     beside = folder.parent if folder.name == "checkpoints" else folder
     out = Path(config.out) if config.out else beside / "backbone.safetensors"
     save_backbone(out, backbone, metadata, overwrite=config.overwrite)
     megabytes = out.stat().st_size / 1e6
-    said = f"{summary(metadata)}, from {checkpoint.path}\n-> {out} ({megabytes:.1f} MB)"
+    said = f"{summary(metadata)}, from {source}\n-> {out} ({megabytes:.1f} MB)"
     Console().print(said, markup=False, highlight=False, soft_wrap=True)
     return out
 

@@ -9,7 +9,7 @@ class ExtractConfig:
     """Write a run's backbone to a file of its own."""
 
     run: str = ""
-    """A run directory, or one of its checkpoints."""
+    """A run directory, one of its checkpoints, or a file of weights (the published code's, timm's, torchvision's)."""
     out: str = ""
     """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run."""
     which: Literal["student", "teacher"] = "student"

@@ -7,7 +7,8 @@ Two formats, both under the names timm (and, for ResNets, torchvision) use, with
   `model.load_state_dict(torch.load(file, weights_only=True)["state_dict"], strict=False)` is all it takes.
 
 Reading goes by content, not by suffix, and never runs code: a pickle that holds more than tensors and plain values
-is refused.
+is refused. One kind is read all the same, a full checkpoint of the published code, which keeps an object of its own
+class beside its weights: that object is passed over (`cmid/zoo/foreign_checkpoints.py`).
 """
 
 import json
@@ -15,12 +16,13 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,9 +30,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmid.backbones import TimmBackbone, create_backbone
+from cmid.config import ViewConfig
 from cmid.contracts import Backbone
 from cmid.errors import CmidError, UsageError
-from cmid.zoo.published_layout import swin_to_timm
+from cmid.zoo.foreign_checkpoints import read_beside_objects
+from cmid.zoo.published_layout import backbone_of, is_full_checkpoint, is_published_swin, name_of, to_timm
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -118,35 +122,46 @@ def save_backbone(path: Path | str, backbone: Backbone, metadata: BackboneMetada
 
 
 def load_backbone(
-    path: Path | str, *, name: str | None = None, in_chans: int | None = None
+    path: Path | str,
+    *,
+    name: str | None = None,
+    in_chans: int | None = None,
+    which: Literal["student", "teacher"] | None = None,
 ) -> tuple[TimmBackbone, BackboneMetadata]:
     """The backbone of a file, on the CPU, in evaluation mode, without mask token; and what the file says of it.
 
     Args:
         path: written by `save_backbone`, or the state dict of a timm or torchvision model or of the published CMID
-            code (also under the key `state_dict` or `model`).
-        name: which backbone; needed where the file has no metadata, otherwise it must agree.
+            code (also under the key `state_dict` or `model`), or a full checkpoint of that code.
+        name: which backbone; needed where the file has no metadata and is not of the published code, otherwise it
+            must agree.
         in_chans: number of bands; unset: what the file says, 3 where it says nothing.
+        which: of a full checkpoint, which has both, whose backbone; unset: the student's. Any other file must say
+            that it holds this one.
 
     Raises:
-        UsageError: no such file, not a weights file, code in it, damaged, another architecture, other bands, or no
-            metadata and no name.
+        UsageError: no such file, not a weights file, code in it, damaged, another architecture, other bands, not the
+            one of student and teacher, or no metadata and no name.
     """
     path = Path(path)
-    state, metadata = _read(path)
+    state, metadata = _read(path, name, which or "student")
+    published = is_published_swin(state)
+    state = to_timm(state)
     if metadata is None:
-        if name is None:
+        named = name or (name_of(state) if published else None)
+        if named is None:
             raise UsageError(
-                f"{path} does not say which backbone it holds (no metadata). Name it with --backbone, such as "
-                "--backbone resnet50."
+                f"{path} does not say which backbone it holds (no metadata). Name it, such as --backbone resnet50 of "
+                "cmid evaluate, or name='resnet50' of load_backbone."
             )
-        metadata = BackboneMetadata(name, 3 if in_chans is None else in_chans, which="unknown", cmid_version="")
+        metadata = BackboneMetadata(named, 3 if in_chans is None else in_chans, which="unknown", cmid_version="")
     if name is not None and name != metadata.backbone:
         raise UsageError(f"{path} holds {metadata.backbone}, but {name} was asked for. Leave --backbone out.")
     if in_chans is not None and in_chans != metadata.in_chans:
         raise UsageError(f"{path} is for images of {metadata.in_chans} bands, but {in_chans} were asked for.")
-    if "patch_embed.projection.weight" in state:
-        state = swin_to_timm(state)
+    if which is not None and which != metadata.which:
+        held = "does not say whose backbone it holds" if metadata.which == "unknown" else f"holds the {metadata.which}"
+        raise UsageError(f"{path} {held}, but the {which} was asked for. Leave --which out to take what is there.")
     backbone = create_backbone(metadata.backbone, metadata.in_chans, mask_stage=None)
     if metadata.size and _reshaped(backbone, state):
         # Position embeddings of a model built for the size it was trained at, not for timm's
@@ -175,14 +190,21 @@ def _reshaped(backbone: TimmBackbone, state: dict[str, Tensor]) -> bool:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], BackboneMetadata | None]:
+def _read(
+    path: Path, name: str | None = None, which: Literal["student", "teacher"] = "student"
+) -> tuple[dict[str, Tensor], BackboneMetadata | None]:
+    """The state and what the file says of it; `name` and `which` are for full checkpoints of the published code."""
     if _is_safetensors(path):
         with _told_apart(path):
             state = load_file(path)
         return state, read_metadata(path)
-    with _told_apart(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd pickle protocols: what cannot be read is reported below
-        held = torch.load(path, map_location="cpu", weights_only=True)
+    with _told_apart(path):
+        held = _unpickled(path)
+        full = held.get("model") if isinstance(held, dict) else None
+        if isinstance(full, Mapping) and is_full_checkpoint(full):
+            state = backbone_of(full, which)
+            if all(isinstance(value, Tensor) for value in state.values()):
+                return state, _of_published(name or name_of(state), which, held.get("epoch"))
     metadata = held.get("metadata") if isinstance(held, dict) else None
     for key in ("state_dict", "model"):
         if isinstance(held, dict) and isinstance(held.get(key), dict):
@@ -193,6 +215,24 @@ def _read(path: Path) -> tuple[dict[str, Tensor], BackboneMetadata | None]:
             "For a training run, give its directory."
         )
     return held, _from_plain(path, metadata) if isinstance(metadata, dict) and "backbone" in metadata else None
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch.save wrote; objects of other code are passed over in a full checkpoint of the published code only.
+
+    Raises:
+        pickle.UnpicklingError: objects of other code in any other file.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd pickle protocols: what cannot be read is reported by the caller
+        try:
+            # Mapped, because most of a full checkpoint is never looked at
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError:
+            held = read_beside_objects(path)
+            if held is None or not is_full_checkpoint(held["model"]):
+                raise
+            return held
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -230,7 +270,7 @@ def _told_apart(path: Path) -> Iterator[None]:
             f"{path} holds Python objects{what} besides tensors, and opening those can run code: refused, nothing "
             "was run. Expected a plain state dict; where you trust the file, write one from it with torch.save."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{path} is damaged or cut short ({reason}). Copy or write it again.") from error
 
@@ -255,6 +295,25 @@ def _from_header(path: Path, header: dict[str, str]) -> BackboneMetadata | None:
             f"{path} has metadata that cannot be read ({error}). Write it again with cmid extract."
         ) from error
     return _from_plain(path, plain)
+
+
+def _of_published(name: str | None, which: str, epoch: Any) -> BackboneMetadata | None:
+    """What is known of the backbone of a full checkpoint of the published code; `epoch` is the last done, from 0."""
+    if name is None:
+        return None
+    views = ViewConfig()  # the defaults are what the published code normalises by
+    return BackboneMetadata(
+        name,
+        method="cmid",
+        which=which,
+        bands=("red", "green", "blue"),
+        mean=views.mean,
+        std=views.std,
+        size=views.size,
+        epochs=float(epoch + 1) if type(epoch) is int else None,
+        cmid_version="",
+        note="from a checkpoint of the published code, whose mean and std are taken to be those it was trained with",
+    )
 
 
 def _from_plain(path: Path, plain: dict[str, Any]) -> BackboneMetadata:

@@ -1,6 +1,12 @@
-"""The names under which the published CMID code saves its backbones, turned into timm's."""
+"""The names under which the published CMID code saves its backbones, turned into timm's.
+
+It writes two kinds of file: a backbone alone, and in training a full checkpoint `{epoch, num_gpus, model, optimizer,
+metric_storage, hooks}`, whose `model` holds the backbone twice beside heads, queue and mask token.
+"""
 
 import re
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +17,66 @@ _RENAMED = (
     (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
     (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
 )
+BACKBONES = {"student": "online_encoder.model.", "teacher": "branch_encoder."}
+"""What the names of the two backbones begin with in `model` of a full checkpoint."""
+
+_SWINS: dict[tuple[int, tuple[int, ...]], str] = {
+    (96, (2, 2, 6, 2)): "swin_tiny_patch4_window7_224",
+    (96, (2, 2, 18, 2)): "swin_small_patch4_window7_224",
+    (128, (2, 2, 18, 2)): "swin_base_patch4_window7_224",
+}
+_RESNETS: dict[tuple[int, tuple[int, ...]], str] = {
+    (2, (2, 2, 2, 2)): "resnet18",
+    (2, (3, 4, 6, 3)): "resnet34",
+    (3, (3, 4, 6, 3)): "resnet50",
+    (3, (3, 4, 23, 3)): "resnet101",
+    (3, (3, 8, 36, 3)): "resnet152",
+}
+"""By convolutions a block and blocks a stage; others of the same counts differ in shapes, which loading compares."""
 _NOT_SAVED = ("relative_position_index", "attn_mask")
+
+
+def is_full_checkpoint(names: Collection[Any]) -> bool:
+    """Whether `names`, the keys of any dict, are those of a full checkpoint's `model`."""
+    texts = [name for name in names if isinstance(name, str)]
+    both = all(any(name.startswith(prefix) for name in texts) for prefix in BACKBONES.values())
+    return both and len(texts) == len(names)
+
+
+def backbone_of(model: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
+    """The `student`'s or `teacher`'s backbone of a full checkpoint's `model`, under timm's names."""
+    prefix = BACKBONES[which]
+    return to_timm({name.removeprefix(prefix): model[name] for name in model if name.startswith(prefix)})
+
+
+def is_published_swin(state: Mapping[str, Tensor]) -> bool:
+    """Whether a backbone's state has the published names of a Swin; ResNets have timm's."""
+    return "patch_embed.projection.weight" in state
+
+
+def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A published backbone's state under timm's names; one that has them already is returned as it is."""
+    return swin_to_timm(state) if is_published_swin(state) else state
+
+
+def name_of(state: Mapping[str, Tensor]) -> str | None:
+    """Which ResNet or Swin (224 px, windows of 7) a state under timm's names is of; None where it is neither."""
+
+    def blocks(pattern: str) -> tuple[int, ...]:
+        found = {(int(m[1]), int(m[2])) for m in map(re.compile(pattern).match, state) if m}
+        stages = [stage for stage, _ in found]
+        return tuple(stages.count(stage) for stage in sorted(set(stages)))
+
+    if "patch_embed.proj.weight" in state:
+        table = state.get("layers.0.blocks.0.attn.relative_position_bias_table")
+        if table is None or table.shape[:1] != (13 * 13,):
+            return None
+        width = state["patch_embed.proj.weight"].shape[:1].numel()
+        return _SWINS.get((width, blocks(r"layers\.(\d+)\.blocks\.(\d+)\.")))
+    if "conv1.weight" not in state:  # the stems of resnet50d and its like are several convolutions
+        return None
+    convolutions = sum(f"layer1.0.conv{i}.weight" in state for i in range(1, 5))
+    return _RESNETS.get((convolutions, blocks(r"layer(\d+)\.(\d+)\.")))
 
 
 def swin_to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from cmid.backbones import create_backbone
 from cmid.commands.extract import describe, extract
 from cmid.commands.learners import build_learner
 from cmid.config import CMIDConfig, ExtractConfig, PretrainConfig, TrainConfig, ViewConfig, as_plain
@@ -12,6 +13,7 @@ from cmid.contracts import Progress
 from cmid.errors import CmidError, UsageError
 from cmid.train.checkpoints import FORMAT, write_checkpoint
 from cmid.zoo import load_backbone, read_metadata
+from tests.zoo.published_code import full_model, save_full_checkpoint
 
 SETTINGS = PretrainConfig(
     data="images",
@@ -152,3 +154,32 @@ def test_settings_of_another_version_are_left_out_with_a_word(run, capsys):
     for line, field in zip(said, ("cmid.mode", "cmid.sharpness", "weather"), strict=True):
         assert field in line
         assert line.endswith("Left out: another version of cmid may have written it.")
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_a_full_checkpoint_of_the_published_code(tmp_path, capsys, which):
+    states = {name: create_backbone("resnet18", mask_stage=None).weights() for name in ("student", "teacher")}
+    (tmp_path / "checkpoints").mkdir()
+    path = save_full_checkpoint(tmp_path / "checkpoints" / "epoch_199.pth", full_model(**states))
+    out = extract(ExtractConfig(run=str(path), which=which))
+    assert out == tmp_path / "backbone.safetensors"
+    backbone, metadata = load_backbone(out)
+    assert torch.equal(backbone.weights()["conv1.weight"], states[which]["conv1.weight"])
+    assert (metadata.backbone, metadata.method, metadata.which, metadata.epochs) == ("resnet18", "cmid", which, 200.0)
+    assert metadata.cmid_version and "published code" in metadata.note
+    assert f"resnet18, cmid, {which}, 200 epochs, from {path}" in capsys.readouterr().out
+
+
+def test_a_backbone_in_another_format(run):
+    first = extract(ExtractConfig(run=str(run), which="teacher"))
+    out = extract(ExtractConfig(run=str(first), out=str(run / "b.pth")))
+    assert read_metadata(out) == read_metadata(first) and read_metadata(out).which == "teacher"
+    student = extract(ExtractConfig(run=str(run), out=str(run / "student.pth")))
+    with pytest.raises(UsageError, match="holds the student, but the teacher was asked for"):
+        extract(ExtractConfig(run=str(student), out=str(run / "c.pth"), which="teacher"))
+
+
+def test_weights_that_do_not_say_what_they_are(tmp_path):
+    torch.save(create_backbone("resnet18").weights(), tmp_path / "m.pth")
+    with pytest.raises(UsageError, match="does not say which backbone"):
+        extract(ExtractConfig(run=str(tmp_path / "m.pth")))
