@@ -47,11 +47,12 @@ from rasterio.windows import Window
 from cmid.commands.pack import pack
 from cmid.config import PackConfig, SceneConfig, ViewConfig
 from cmid.data.folder import FolderSource
+from cmid.data.order import epoch_order
 from cmid.data.rasters import GDAL, OpenRasters
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.shards import ShardSource
 from cmid.data.statistics import Stretch, measure
-from cmid.data.views import ViewLoader, epoch_order
+from cmid.data.views import ViewLoader
 
 RESULTS = Path(__file__).parent / "results" / "scenes.json"
 WINDOW_PX, BANDS = 256, 4

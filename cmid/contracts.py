@@ -50,11 +50,14 @@ class Views:
         crops: one `View` per crop of each image; for CMID the first is weak, the second strong.
         indices: `(B,)` int64, the position of each image in its source, so that a batch can name its files.
         epoch: the epoch the crops were drawn for; with (seed, index) it fixes every random draw.
+        labels: what is known of the images, for tasks: `(B,)` int64 classes, or `(B, K)` float where an image has
+            several or was mixed of two; None where nothing is known.
     """
 
     crops: tuple[View, ...]
     indices: Tensor
     epoch: int = 0
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -73,12 +76,15 @@ class Views:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Views":
         """The same views on `device`."""
         moved = tuple(v.to(device, non_blocking=non_blocking) for v in self.crops)
-        return replace(self, crops=moved, indices=self.indices.to(device, non_blocking=non_blocking))
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
+        indices = self.indices.to(device, non_blocking=non_blocking)
+        return replace(self, crops=moved, indices=indices, labels=labels)
 
     def pin_memory(self) -> "Views":
         """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
         pinned = tuple(View(v.images.pin_memory(), v.boxes.pin_memory(), v.flipped.pin_memory()) for v in self)
-        return replace(self, crops=pinned, indices=self.indices.pin_memory())
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return replace(self, crops=pinned, indices=self.indices.pin_memory(), labels=labels)
 
 
 @dataclass(frozen=True)

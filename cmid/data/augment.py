@@ -9,6 +9,7 @@ each of them four times. All is float32 on 0..1, also under autocast, and clippe
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class BatchAugment(nn.Module):
             for crop in batch:
                 images = (self.recolour if self.rgb else self.remeasure)(crop.images) if crops else crop.images
                 crops.append(crop.with_images(normalise(images, mean, std)))
-        return Views(tuple(crops), batch.indices, batch.epoch)
+        return replace(batch, crops=tuple(crops))
 
     def recolour(self, images: Tensor) -> Tensor:
         """The strong view's colours: `(B, 3, H, W)` uint8 to a new float32 tensor in 0..1."""

@@ -6,7 +6,7 @@ resumed, or loaded by another number of workers, sees the same numbers.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmid.config import ViewConfig
 from cmid.contracts import View, Views
 from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, largest_reduction
 from cmid.data.decode import BadImage
+from cmid.data.order import Order, Plan
 from cmid.data.reading import Reading, Stuck, end_process
 from cmid.data.sources import ImageSource, choose_workers, start_worker
 from cmid.errors import CmidError, UsageError
 
 STAND_IN = (1 << 32) - 1  # the crop number under which a stand-in is drawn
-MIXED_BLOCKS = 16
+TOUCHED = (1 << 32) - 4  # and the one that `touch` is seeded by
+Touch = Callable[[Tensor, int], None]
+"""Changes a crop `(C, S, S)` in place, drawing from the seed."""
 LOOK_EVERY_S = 5.0
 """How often the reads are looked at while no batch comes."""
 HANGS_ALLOWED = 3
 """Reads without end that are passed over before it is the disk that is to blame, and not the file."""
-
-
-def epoch_order(images: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
-    """The order of an epoch: a permutation of 0..images - 1 as int64, fixed by (seed, epoch).
-
-    Where `block` images are read in one go, blocks of neighbours come in a random order, and the images of
-    `MIXED_BLOCKS` of them at a time are mixed.
-    """
-    generator = np.random.default_rng([seed & (1 << 64) - 1, epoch])
-    if block <= 1 or images <= block * MIXED_BLOCKS:
-        return generator.permutation(images)
-    starts = np.arange(-int(generator.integers(block)), images, block)  # blocks begin elsewhere in each epoch
-    order = generator.permutation(starts)
-    groups = []
-    for first in range(0, len(order), MIXED_BLOCKS):
-        spans = (np.arange(max(0, s), min(s + block, images)) for s in order[first : first + MIXED_BLOCKS].tolist())
-        groups.append(generator.permutation(np.concatenate(list(spans))))
-    return np.concatenate(groups)
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What a worker is asked for."""
-
-    epoch: int
-    indices: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,59 +46,27 @@ class _Cut:
         return _Cut(self.views.pin_memory(), self.bad)
 
 
-class _Plan(Sampler[_Order]):
-    """The order of an epoch, and the position in it. Read anew at each start, so workers live on.
-
-    Knows nothing of the loader: a circle of references would keep its workers alive after it is dropped.
-    """
-
-    def __init__(
-        self,
-        images: int,
-        seed: int,
-        *,
-        fresh: bool,
-        block: int,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-        drop_last: bool,
-    ) -> None:
-        self.images, self.seed, self.rank, self.world_size = images, seed, rank, world_size
-        self.fresh, self.block = fresh, block
-        self.together = batch_size * world_size
-        self.batches = images // self.together if drop_last else -(-images // self.together)
-        self.epoch, self.batch = 0, 0
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[_Order]:
-        epoch, order = self.epoch, epoch_order(self.images, self.seed, self.epoch, self.block)
-        order = order + epoch * self.images if self.fresh else order
-        for batch in range(self.batch, self.batches):
-            yield _Order(epoch, self.share_of(order, batch))
-
-    def share_of(self, order: np.ndarray, batch: int) -> np.ndarray:
-        """This process's images of one batch; every process takes as many."""
-        chunk = order[batch * self.together : (batch + 1) * self.together]
-        each = -(-len(chunk) // self.world_size)
-        chunk = np.concatenate([chunk, order[: each * self.world_size - len(chunk)]])
-        return chunk[self.rank * each : (self.rank + 1) * each]
-
-
 class _Batches(Dataset[_Cut]):
     """Cuts whole batches; lives in the workers."""
 
     def __init__(
-        self, source: ImageSource, views: ViewConfig, seed: int, crops: int, bad_allowed: int, workers: int
+        self,
+        source: ImageSource,
+        views: ViewConfig,
+        seed: int,
+        crops: int,
+        bad_allowed: int,
+        workers: int,
+        touch: Touch | None,
     ) -> None:
         self.source, self.views, self.seed, self.crops, self.bad_allowed = source, views, seed, crops, bad_allowed
+        self.touch = touch
+        self.labels = getattr(source, "labels", None)
         self.reading = Reading(workers)
         self.hung: dict[int, tuple[str, str]] = {}
         self.scratch = torch.empty(0, dtype=source.dtype)
 
-    def __getitem__(self, order: _Order) -> _Cut:
+    def __getitem__(self, order: Order) -> _Cut:
         count, size = len(order.indices), self.views.size
         if self.scratch.shape[:1] != (count,):
             self.scratch = torch.empty((count, self.crops, self.source.bands, size, size), dtype=self.source.dtype)
@@ -148,7 +93,8 @@ class _Batches(Dataset[_Cut]):
             )
             for k in range(self.crops)
         )
-        return _Cut(Views(views, torch.from_numpy(used), order.epoch), bad)
+        labels = None if self.labels is None else torch.from_numpy(self.labels[used])
+        return _Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad)
 
     def _candidates(self, epoch: int, index: int, bad: dict[int, tuple[str, str]]) -> Iterator[int]:
         """The image, then its stand-ins in their order, until more are bad than the run allows."""
@@ -182,7 +128,12 @@ class _Batches(Dataset[_Cut]):
             self.reading.end()
         if not drawn:
             draw(image.width, image.height)
-        return cut_crops(image, drawn, self.views, outs), [flipped for _, flipped in drawn]
+        boxes = cut_crops(image, drawn, self.views, outs)
+        if self.touch is not None:
+            draws = generator_for(self.seed, epoch, index, TOUCHED)
+            for out in outs:
+                self.touch(out, int(draws.integers(1 << 31)))
+        return boxes, [flipped for _, flipped in drawn]
 
 
 def _as_is(cut: Any) -> Any:
@@ -194,7 +145,7 @@ class ViewLoader:
 
     Each batch: per crop images `(B, C, S, S)` uint8 or float32 as the source has them, boxes `(B, 4)` float32 in
     pixels of the source image (of the squashed image with `views.squash`), flipped `(B,)` bool; indices `(B,)` int64
-    of the images really used.
+    of the images really used; labels of those, where the source has some.
 
     An iterator begins at the loader's position, which is the number of batches handed out in this epoch, whatever
     the workers have prepared beyond it. With the last batch the position moves to the start of the next epoch.
@@ -214,6 +165,7 @@ class ViewLoader:
         read_timeout_s: an image that takes longer to read is passed over like an unreadable one; 0 waits for ever.
             Works with loader processes only: they are ended and started anew.
         pin_memory: copy batches to page-locked memory, for GPUs.
+        touch: what else is done to each crop by the worker that cut it.
         fingerprint: says whether the images are those of another time; kept in `state_dict`.
 
     Attributes:
@@ -239,6 +191,7 @@ class ViewLoader:
         max_bad_share: float = 0.05,
         read_timeout_s: float = 300.0,
         pin_memory: bool = False,
+        touch: Touch | None = None,
         fingerprint: str = "",
     ) -> None:
         if batch_size < 1:
@@ -254,11 +207,11 @@ class ViewLoader:
         self.read_timeout_s = read_timeout_s
         self.skipped: dict[int, tuple[str, str]] = {}
         self._bad_allowed = int(max_bad_share * len(source))
-        self._plan = _Plan(
+        self._plan = Plan(
             len(source), seed, fresh=source.fresh, block=getattr(source, "block", 1), batch_size=batch_size,
             rank=rank, world_size=world_size, drop_last=drop_last,
         )  # fmt: skip
-        self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers)
+        self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers, touch)
         self._pin_memory = pin_memory
         self._fingerprint = fingerprint
         self._loader: DataLoader | None = None

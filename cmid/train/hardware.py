@@ -6,7 +6,7 @@ Lightning is imported where it is first needed: it takes seconds, and `read_chec
 import logging
 import platform
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,7 +151,7 @@ class Machine:
         if not self.channels_last:
             return views
         crops = tuple(v.with_images(v.images.contiguous(memory_format=torch.channels_last)) for v in views)
-        return Views(crops, views.indices, views.epoch)
+        return replace(views, crops=crops)
 
 
 class Sealed:

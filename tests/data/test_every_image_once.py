@@ -12,11 +12,12 @@ from PIL import Image
 
 from cmid.config import SceneConfig, ViewConfig
 from cmid.data.folder import FolderSource
+from cmid.data.order import epoch_order
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.shards import ShardSource, write_shards
 from cmid.data.statistics import Stretch
 from cmid.data.torchgeo_datasets import TorchgeoSource, parse_name
-from cmid.data.views import ViewLoader, epoch_order
+from cmid.data.views import ViewLoader
 from tests.data.rasters_on_disk import numbered, write_raster
 from tests.data.test_torchgeo_datasets import draw_resisc
 

@@ -13,8 +13,9 @@ from PIL import Image
 from cmid.config import ViewConfig
 from cmid.data.decode import BadImage, decode
 from cmid.data.folder import FolderSource
+from cmid.data.order import epoch_order
 from cmid.data.shards import ShardSource, verify, write_shards
-from cmid.data.views import ViewLoader, epoch_order
+from cmid.data.views import ViewLoader
 from cmid.errors import CmidError, UsageError
 
 
@@ -188,6 +189,24 @@ def test_unreadable_images_are_left_out_and_nothing_at_all_is_a_failure(folder, 
     (tmp_path / "b").mkdir()
     with pytest.raises(CmidError, match="none of 31 images"):
         write_shards(source, tmp_path / "b", shard_bytes=10**6, read=read)
+
+
+SEPARATORS = ("\r", "\r\n", "\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", "\udc85")
+
+
+def test_names_with_line_separators_stay_one_name_each(tmp_path):
+    names = sorted(f"a{each}b.png" for each in SEPARATORS) + ["a\r", "z "]  # first and last, where one may be cut
+    (tmp_path / "images").mkdir()
+    for i, name in enumerate(names):
+        Image.fromarray(np.full((9, 9, 3), 9 * i, np.uint8)).save(
+            tmp_path / "images" / (name if name.endswith(".png") else f"{name}.png"), "PNG"
+        )
+    packed(tmp_path / "images", tmp_path / "shards")
+    files, shards = FolderSource(tmp_path / "images"), ShardSource(tmp_path / "shards")
+    assert len(shards) == len(files) == len(names)
+    for i in range(len(names)):
+        assert shards.name(i) == files.name(i).replace("\n", " ")
+        assert np.array_equal(shards.decode(i).pixels, files.read(i))
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")

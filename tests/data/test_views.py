@@ -9,7 +9,8 @@ import torch
 
 from cmid.config import ViewConfig
 from cmid.data.folder import FolderSource
-from cmid.data.views import ViewLoader, epoch_order
+from cmid.data.order import epoch_order
+from cmid.data.views import ViewLoader
 from cmid.errors import CmidError, UsageError
 
 SMALL = ViewConfig(size=16)
