@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cmid.commands.evaluate import EvaluateResult
+    from cmid.commands.finetune import FinetuneResult
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
     from cmid.commands.pretrain import PretrainResult
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 StrPath = str | PathLike[str]
 Settings = str | PathLike[str] | Mapping[str, Any]
 
-__all__ = ["demo", "evaluate", "extract", "generate", "pack", "pretrain", "recipes", "report"]
+__all__ = ["demo", "evaluate", "extract", "finetune", "generate", "pack", "pretrain", "recipes", "report"]
 
 
 def pretrain(
@@ -96,6 +97,35 @@ def evaluate(
         UsageError: an unknown kind or setting, weights or data that cannot be read.
     """
     return carry_out("evaluate", _given(settings, weights=weights, data=data), kind=kind, config=config)
+
+
+def finetune(
+    kind: Literal["classification"],
+    weights: StrPath | None = None,
+    data: StrPath | None = None,
+    *,
+    recipe: str | None = None,
+    config: Settings | None = None,
+    **settings: Any,
+) -> "FinetuneResult":
+    """Train a task on labelled images, from a pre-trained backbone.
+
+    Args:
+        kind: `"classification"`.
+        weights: a backbone file, a run directory, or `"random"`.
+        data: a folder with one folder per class.
+        recipe: name of a packaged recipe.
+        config: a YAML file, a dict or a `FinetuneConfig`.
+        settings: fields of `cmid.config.FinetuneConfig`: `out="runs/ucm"`, `epochs=50`, `per_class=10`.
+
+    Returns:
+        The run's directory, the model's file, and the scores on the test images.
+
+    Raises:
+        UsageError: weights or data that cannot be read, a run that exists, an unknown setting.
+        CmidError: a failure while training.
+    """
+    return carry_out("finetune", _given(settings, weights=weights, data=data), kind=kind, recipe=recipe, config=config)
 
 
 def generate(out: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "GenerateResult":

@@ -40,6 +40,13 @@ VERBS: dict[str, Verb] = {
         {"weights": "WEIGHTS", "data": "DATA"},
         kinds=("knn", "linear"),
     ),
+    "finetune": Verb(
+        "cmid.commands.finetune:finetune",
+        "FinetuneConfig",
+        {"weights": "WEIGHTS", "data": "DATA"},
+        kinds=("classification",),
+        recipes=True,
+    ),
     "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
     "pack": Verb("cmid.commands.pack:pack", "PackConfig", {"data": "DATA"}),
     "report": Verb("cmid.commands.report:report", "ReportConfig", {"run": "RUN"}),
@@ -73,6 +80,11 @@ def prepare(
         one_of("kind", kind, how.kinds, source)
     if recipe is not None and not how.recipes:
         raise UsageError(f"`{verb}` has no recipes; leave out the recipe {recipe!r}.")
+    if recipe is not None:
+        from cmid.commands.recipes import find_recipe
+
+        if (other := find_recipe(recipe).verb) != verb:
+            raise UsageError(f"The recipe {recipe!r} is for `cmid {other}`, not for `cmid {verb}`.")
     settings = resolve(settings_class(verb), given, recipe=recipe, config=config, source=source)
     if getattr(settings, "resume", False) and recipe is None and config is None:
         settings = resolve(type(settings), given, config=_of_run(settings), source=source)

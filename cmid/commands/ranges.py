@@ -32,9 +32,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,
     "train.accumulate": COUNT, "train.devices": COUNT, "train.workers": (-1, None), "train.max_steps": FROM_ZERO,
     "train.log_every": COUNT, "train.checkpoint_minutes": FROM_ZERO, "knn.k": COUNT, "knn.every_epochs": COUNT,
-    "train.nodes": COUNT,
+    "train.nodes": COUNT, "per_class": FROM_ZERO, "hold_out": (0, 0.9), "test_crop": (0.1, 1), "std": POSITIVE,
+    "mixing.scale": (1e-4, 1), "mixing.ratio": (0.01, 100), "mixing.flip": SHARE, "mixing.erasing": SHARE,
+    "mixing.mixup": FROM_ZERO, "mixing.cutmix": FROM_ZERO, "mixing.mix_p": SHARE, "mixing.switch_p": SHARE,
+    "classification.smoothing": (0, 0.99),
 }  # fmt: skip
-ASCENDING = ("views.scale", "views.ratio", "views.blur_sigma", "views.noise_var")
+ASCENDING = ("mixing.scale", "mixing.ratio", "views.scale", "views.ratio", "views.blur_sigma", "views.noise_var")
 """Pairs whose first must not exceed their second."""
 
 

@@ -39,6 +39,11 @@ class Recipe:
     ours: str
 
     @property
+    def verb(self) -> str:
+        """The verb whose settings it holds, the second word of its command."""
+        return self.command.split()[1]
+
+    @property
     def text(self) -> str:
         """The whole file."""
         return self.path.read_text(encoding="utf-8")
@@ -87,7 +92,7 @@ def recipes(config: RecipesConfig) -> None:
         table.add_row(recipe.name, recipe.what, recipe.hardware, f"paper: {recipe.paper}\nours: {recipe.ours}")
     console = Console(markup=False)
     console.print(table)
-    console.print("Show one whole: cmid recipes NAME. Use one: cmid pretrain IMAGES --recipe NAME.", highlight=False)
+    console.print("Show one whole: cmid recipes NAME. Use one: its command begins it.", highlight=False)
 
 
 def _header(path: Path) -> dict[str, str]:

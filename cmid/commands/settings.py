@@ -252,12 +252,16 @@ def _show(value: Any) -> str:
     return "nothing (null)" if value is None else repr(value)
 
 
-def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "") -> T:
+def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "", default: T | None = None) -> T:
+    """A `kind` of the values in `flat`; those that are not there are `default`'s, or the fields' own."""
+
     def of(each: Field[Any]) -> Any:
-        if is_dataclass(each.type):
-            return _build(each.type, flat, f"{prefix}{each.name}.")  # type: ignore[arg-type]
-        if prefix + each.name in flat:
-            return flat[prefix + each.name]
-        return each.default if each.default_factory is MISSING else each.default_factory()
+        if default is not None:
+            own = getattr(default, each.name)
+        else:
+            own = each.default if each.default_factory is MISSING else each.default_factory()
+        if is_dataclass(each.type):  # one verb's group may have other defaults than another's
+            return _build(each.type, flat, f"{prefix}{each.name}.", own)  # type: ignore[arg-type]
+        return flat.get(prefix + each.name, own)
 
     return kind(**{each.name: of(each) for each in fields(kind)})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
 from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
 from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
 from cmid.config.methods import CMIDConfig
@@ -17,11 +18,14 @@ from cmid.config.views import SceneConfig, ViewConfig
 
 __all__ = [
     "CMIDConfig",
+    "ClassificationConfig",
     "DemoConfig",
     "EvaluateConfig",
     "ExtractConfig",
+    "FinetuneConfig",
     "GenerateConfig",
     "KnnConfig",
+    "MixingConfig",
     "OptimizerConfig",
     "PackConfig",
     "PretrainConfig",

@@ -13,7 +13,7 @@ from cmid.errors import CmidError
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Normalised images `(B, C, H, W)` float and their class numbers `(B,)` int64."""
 
-_AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 @torch.no_grad()
@@ -40,12 +40,12 @@ def extract_features(
         CmidError: where there is no image, or a feature is not a finite number.
     """
     device = torch.device(device)
-    memory_format = _memory_format(backbone)
+    memory_format = memory_format_of(backbone)
     features, labels = [], []
-    with _evaluation_mode(backbone):
+    with evaluation_mode(backbone):
         for images, numbers in batches:
             images = images.to(device, non_blocking=True).contiguous(memory_format=memory_format)
-            with torch.autocast(device.type, _AUTOCAST.get(precision), enabled=precision in _AUTOCAST):
+            with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
                 pyramid = backbone(images)
             pooled = [pyramid[stage].float().mean(dim=(2, 3)) for stage in stages]
             features.append(torch.cat(pooled, dim=1).cpu())
@@ -62,7 +62,7 @@ def extract_features(
     return stacked, torch.cat(labels).long()
 
 
-def _memory_format(backbone: nn.Module) -> torch.memory_format:
+def memory_format_of(backbone: nn.Module) -> torch.memory_format:
     """The images' format follows the weights', so that no convolution reorders them again."""
     kernels = (p for p in backbone.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
     follows = any(not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
@@ -70,7 +70,7 @@ def _memory_format(backbone: nn.Module) -> torch.memory_format:
 
 
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Each module's own mode is restored: parts may have been frozen in evaluation mode on purpose."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

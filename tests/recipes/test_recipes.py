@@ -14,16 +14,17 @@ from cmid.commands import prepare
 from cmid.commands.pretrain import _settled, check_queue
 from cmid.commands.recipes import HEADER, find_recipe, recipe_names
 from cmid.commands.settings import resolve
-from cmid.config import PretrainConfig
+from cmid.config import FinetuneConfig, PretrainConfig
 from cmid.errors import UsageError
 from cmid.train.optimisers import scaled_lr
 
 PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
 SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
+FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
 
 
 def test_which_there_are():
-    assert recipe_names() == sorted(PUBLISHED + SMALL)
+    assert recipe_names() == sorted(PUBLISHED + SMALL + FINETUNE)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -32,13 +33,13 @@ def test_opening_comment(name):
     keys = re.findall(r"^# ([A-Z][^:]*): \S", recipe.text.partition("\n\n")[0].partition("\n#\n")[0], re.MULTILINE)
     assert tuple(keys) == HEADER
     program, verb, *rest = shlex.split(recipe.command)
-    assert (program, verb) == ("cmid", "pretrain")
+    assert (program, verb) == ("cmid", "finetune" if name in FINETUNE else "pretrain")
     words = read_words(verb, rest)
     assert words.files == {"recipe": name}
-    assert prepare(verb, words.given, **words.files).out == f"runs/{name}"
+    assert prepare(verb, words.given, kind=words.kind, **words.files).out == f"runs/{name}"
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", PUBLISHED + SMALL)
 def test_settings(name):
     config = resolve(PretrainConfig, recipe=name)
     assert config.data == "", "a recipe does not know where the images are"
@@ -88,6 +89,23 @@ def test_any_number_of_devices_takes_the_published_steps(name, more):
 def test_parity_mode_refuses_to_add_up(name):
     with pytest.raises(UsageError, match=r"train\.accumulate is 4, but the published code, and so parity mode, never"):
         _settled(resolve(PretrainConfig, {"data": "images", "cmid.mode": "parity"}, recipe=name))
+
+
+@pytest.mark.parametrize("name", ["finetune-ucm-resnet50", "finetune-ucm-swin-b"])
+def test_published_fine_tuning(name):
+    config = resolve(FinetuneConfig, recipe=name)
+    o, m = config.optimizer, config.mixing
+    assert (o.name, o.lr, o.lr_reference_batch, o.weight_decay, o.min_lr) == ("adan", 3.125e-3, 0, 0.02, 1e-6)
+    assert (config.epochs, o.warmup_epochs, config.size, config.test_crop) == (200, 5, 224, 0.875)
+    assert (m.randaugment, m.erasing, m.mixup, m.cutmix, m.switch_p) == ("rand-m9-mstd0.5-inc1", 0.25, 0.8, 1.0, 0.5)
+    assert config.classification.smoothing == 0.1
+    assert config.drop_path == (0.5 if "swin" in name else 0)
+    assert config.mean == timm.data.IMAGENET_DEFAULT_MEAN and config.std == timm.data.IMAGENET_DEFAULT_STD
+
+
+def test_a_recipe_of_another_verb():
+    with pytest.raises(UsageError, match="is for `cmid finetune`, not for `cmid pretrain`"):
+        prepare("pretrain", {"data": "images"}, recipe="finetune-small")
 
 
 def test_unknown_recipe():

@@ -1,0 +1,136 @@
+"""`cmid finetune classification` from the command line: what it leaves and learns, what it answers to bad input."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, cohen_kappa_score
+
+from cmid.cli import main
+from cmid.commands.settings import resolve
+from cmid.config import FinetuneConfig
+from cmid.train import read_checkpoint
+from cmid.zoo.classifier_files import load_classifier
+
+SMALL = """--backbone test_resnet --size 64 --batch-size 8 --train.workers 0 --train.precision 32 --optimizer.name adamw
+    --optimizer.betas 0.9,0.999 --optimizer.lr 3e-3 --optimizer.warmup-epochs 0 --mixing.mixup 0 --mixing.cutmix 0
+    --mixing.scale 0.5,1 --mixing.erasing 0 --train.accelerator cpu --no-report""".split()  # noqa: SIM905
+
+
+def draw(folder, of_each=10, classes=("blue", "green", "red")):
+    """Images whose class is their strongest colour, under noise."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(of_each):
+            pixels = rng.integers(0, 160, (72, 80, 3), np.uint8)
+            pixels[..., 2 - number] += np.uint8(90)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    return draw(tmp_path / "images")
+
+
+def run(images, out, *words):
+    return main(["finetune", "classification", "random", str(images), "--out", str(out), *SMALL, *map(str, words)])
+
+
+def one_line(capsys):
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cmid: error:")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_what_a_run_leaves_and_that_its_scores_are_those_of_its_predictions(images, tmp_path):
+    assert run(images, tmp_path / "run", "--epochs", 6) == 0
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "run" / "test_predictions.csv").open()))
+    truth, predicted = [r["class"] for r in rows], [r["predicted"] for r in rows]
+    assert len(rows) == scores["images"] == 6
+    assert scores["overall_accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert scores["kappa"] == pytest.approx(cohen_kappa_score(truth, predicted))
+    assert scores["overall_accuracy"] > 0.6, "the colours are told apart"
+    split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
+    assert len(split["train"]) == 24 and {r["image"] for r in rows} == set(split["test"])
+    assert not set(split["train"]) & set(split["test"])
+    task, metadata = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert metadata.classes == ("blue", "green", "red") and metadata.backbone.size == 64
+    last = read_checkpoint(tmp_path / "run").learner_state
+    assert torch.equal(task.head.weight, last["head.weight"])
+
+
+def test_same_seed_same_result_and_a_resume_changes_nothing(images, tmp_path):
+    mixed = ["--epochs", 2, "--mixing.mixup", 0.8, "--mixing.cutmix", 1, "--mixing.erasing", 0.5]
+    assert run(images, tmp_path / "one", *mixed) == 0
+    assert run(images, tmp_path / "two", *mixed, "--train.max-steps", 4) == 0
+    assert main(["finetune", "classification", "random", str(images), "--out", str(tmp_path / "two"), "--resume",
+                 "--train.max-steps", "0"]) == 0  # fmt: skip
+    one, two = (load_classifier(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("one", "two"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_few_labels_and_a_part_held_out(images, tmp_path):
+    assert run(images, tmp_path / "run", "--epochs", 1, "--per-class", 4, "--hold-out", 0.25) == 0
+    split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
+    assert {side: len(names) for side, names in split.items()} == {"train": 12, "validation": 6, "test": 6}
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert 0 <= float(rows[0]["validation_accuracy"]) <= 100
+
+
+def test_pictures_in_train_and_test_are_found_and_left_out_where_asked(images, tmp_path, capsys):
+    lists = {"train": [], "test": []}
+    for name in ("blue", "green", "red"):
+        names = [f"{name}/{i}.png" for i in range(10)]
+        lists["train"] += names[:8]
+        lists["test"] += names[8:]
+    (images / "green" / "9.png").write_bytes((images / "green" / "0.png").read_bytes())
+    for side, names in lists.items():
+        (tmp_path / f"{side}.txt").write_text("\n".join(names))
+    words = ["--epochs", 1, "--train-list", tmp_path / "train.txt", "--test-list", tmp_path / "test.txt"]
+    assert run(images, tmp_path / "run", *words) == 0
+    assert "1 of 6 test images are also in train (1 exact pairs, 0 near)" in capsys.readouterr().err
+    assert run(images, tmp_path / "dropped", *words, "--duplicates", "drop") == 0
+    data = json.loads((tmp_path / "dropped" / "data.json").read_text())
+    assert data["duplicates"]["dropped"] == 1 and len(data["split"]["train"]) == 23
+
+
+def test_requests_that_cannot_be_carried_out(images, tmp_path, capsys):
+    (tmp_path / "train.txt").write_text("\n".join(f"blue/{i}.png\ngreen/{i}.png" for i in range(8)))
+    (tmp_path / "test.txt").write_text("red/1.png\nblue/9.png")
+    lists = ["--train-list", tmp_path / "train.txt", "--test-list", tmp_path / "test.txt"]
+    for words, expected in (
+        (lists, "classes have test images but none to learn from: red"),
+        (["--per-class", 9], "class blue has 8 training images"),
+        (["--mixing.randaugment", "strong"], "randaugment is"),
+        (["--size", 70], "not a multiple"),
+        (["--batch-size", 1], "at least 2"),
+        (["--mixing.scale", "1,0.5"], "least first"),
+    ):
+        assert run(images, tmp_path / "run", *words) == 2
+        assert expected in one_line(capsys)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_classifiers_file_is_told_from_others(tmp_path, capsys):
+    from cmid.errors import UsageError
+
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    for path, words in ((tmp_path / "model.safetensors", "damaged"), (tmp_path / "none", "No such file")):
+        with pytest.raises(UsageError, match=words):
+            load_classifier(path)
+
+
+@pytest.mark.parametrize("name", ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"])
+def test_two_steps_of_each_recipe(images, tmp_path, name):
+    small = ["--backbone", "test_resnet", "--size", "64", "--batch-size", "8", "--train.workers", "0"]
+    small += ["--train.max-steps", "2", "--train.precision", "32", "--drop-path", "0", "--no-report"]
+    words = ["finetune", "classification", "random", str(images), "--recipe", name, "--out", str(tmp_path / "run")]
+    assert main([*words, *small]) == 0
+    kept = resolve(FinetuneConfig, {"data": "x"}, recipe=name)
+    assert kept.epochs in (50, 200) and (tmp_path / "run" / "model.safetensors").is_file()
