@@ -92,7 +92,8 @@ def main():
         else:
             run, scores = train(arguments, name, epochs, seed, settings), []
             trained = read_checkpoint(run)
-            about = {"machine": trained.state.get("machine"), "settings": trained.settings}
+            settings_then = {**trained.settings, "data": Path(trained.settings["data"]).name}
+            about = {"machine": trained.state.get("machine"), "settings": settings_then}
             for which in ("student", "teacher"):
                 file = run / f"{which}.safetensors"
                 if not file.exists():
