@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from cmid.commands.finetune import FinetuneResult
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
+    from cmid.commands.predict import PredictResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
 
 StrPath = str | PathLike[str]
 Settings = str | PathLike[str] | Mapping[str, Any]
 
-__all__ = ["demo", "evaluate", "extract", "finetune", "generate", "pack", "pretrain", "recipes", "report"]
+__all__ = ["demo", "evaluate", "extract", "finetune", "generate", "pack", "predict", "pretrain", "recipes", "report"]
 
 
 def pretrain(
@@ -161,6 +162,32 @@ def pack(data: StrPath | None = None, *, config: Settings | None = None, **setti
         CmidError: too many unreadable images, a full disk, or a shard that is not as it was.
     """
     return carry_out("pack", _given(settings, data=data), config=config)
+
+
+def predict(
+    kind: Literal["classification"],
+    model: StrPath | None = None,
+    data: StrPath | None = None,
+    *,
+    config: Settings | None = None,
+    **settings: Any,
+) -> "PredictResult":
+    """Let a fine-tuned model name what is in new images.
+
+    Args:
+        kind: `"classification"`.
+        model: a run of `finetune`, or its model.safetensors.
+        data: an image, a folder of images, or a text file listing them.
+        config: a YAML file, a dict or a `PredictConfig`.
+        settings: fields of `cmid.config.PredictConfig`: `out="classes.json"`.
+
+    Returns:
+        The file written, with how many images and which were skipped.
+
+    Raises:
+        UsageError: no model, no images, a file that exists, an unknown setting.
+    """
+    return carry_out("predict", _given(settings, model=model, data=data), kind=kind, config=config)
 
 
 def report(run: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "Path":

@@ -49,6 +49,12 @@ VERBS: dict[str, Verb] = {
     ),
     "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
     "pack": Verb("cmid.commands.pack:pack", "PackConfig", {"data": "DATA"}),
+    "predict": Verb(
+        "cmid.commands.predict:predict",
+        "PredictConfig",
+        {"model": "MODEL", "data": "IMAGES"},
+        kinds=("classification",),
+    ),
     "report": Verb("cmid.commands.report:report", "ReportConfig", {"run": "RUN"}),
     "recipes": Verb("cmid.commands.recipes:recipes", "RecipesConfig", {"name": "NAME"}),
     "demo": Verb("cmid.commands.demo:demo", "DemoConfig", {"out": "FOLDER"}),

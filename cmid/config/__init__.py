@@ -12,6 +12,7 @@ from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingC
 from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
 from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
 from cmid.config.methods import CMIDConfig
+from cmid.config.predicting import PredictConfig
 from cmid.config.pretraining import PretrainConfig
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
 from cmid.config.views import SceneConfig, ViewConfig
@@ -28,6 +29,7 @@ __all__ = [
     "MixingConfig",
     "OptimizerConfig",
     "PackConfig",
+    "PredictConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",

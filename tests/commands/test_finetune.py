@@ -65,6 +65,29 @@ def test_what_a_run_leaves_and_that_its_scores_are_those_of_its_predictions(imag
     assert torch.equal(task.head.weight, last["head.weight"])
 
 
+def test_a_model_names_new_images_as_it_named_them_in_the_test(images, tmp_path, capsys):
+    assert run(images, tmp_path / "run", "--epochs", 1) == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "test_predictions.csv").open()))
+    (tmp_path / "list.txt").write_text("\n".join(r["image"] for r in rows) + "\nbroken.png\n")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    words = ["--precision", "32", "--workers", "0", "--accelerator", "cpu", "--out"]
+    command = ["predict", "classification", str(tmp_path / "run"), str(tmp_path / "list.txt"), *words]
+    assert main([*command, str(tmp_path / "p.csv")]) == 0
+    assert "6 images, 1 skipped" in capsys.readouterr().err
+    found = {r["image"]: r for r in csv.DictReader((tmp_path / "p.csv").open())}
+    for row in rows:
+        assert found[row["image"]]["class"] == row["predicted"]
+        assert float(found[row["image"]]["red"]) == pytest.approx(float(row["red"]), abs=2e-5)
+    assert main([*command, str(tmp_path / "p.json")]) == 0
+    first = json.loads((tmp_path / "p.json").read_text())[0]
+    assert first["class"] == max(first["probabilities"], key=first["probabilities"].get)
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "p.csv")]) == 2 and "exists" in one_line(capsys)
+    assert main([*command, str(tmp_path / "p.txt")]) == 2 and ".csv or .json" in one_line(capsys)
+    assert main(["predict", "classification", str(tmp_path / "run"), str(tmp_path / "nowhere")]) == 2
+    assert "no such image" in one_line(capsys)
+
+
 def test_same_seed_same_result_and_a_resume_changes_nothing(images, tmp_path):
     mixed = ["--epochs", 2, "--mixing.mixup", 0.8, "--mixing.cutmix", 1, "--mixing.erasing", 0.5]
     assert run(images, tmp_path / "one", *mixed) == 0

@@ -1,0 +1,148 @@
+"""`cmid predict classification`: a model's classes and probabilities for images without labels."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from cmid.commands.sources import progress
+from cmid.config import PredictConfig
+from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
+from cmid.data.folder import find_files, read_list
+from cmid.data.images import ImageLoader
+from cmid.errors import CmidError, UsageError
+from cmid.evaluation.probabilities import predict_probabilities
+from cmid.ops.normalise import normalise
+from cmid.train import resolve_device, resolve_precision
+from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
+
+FORMATS = (".csv", ".json")
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What was written.
+
+    Attributes:
+        out: the file.
+        images: how many images have a row.
+        skipped: file and reason of each that could not be read.
+    """
+
+    out: Path
+    images: int
+    skipped: dict[str, str]
+
+
+class Files:
+    """Images on disk by position: one, a folder's, or those that a list names."""
+
+    bands, dtype, fresh = 3, torch.uint8, False
+
+    def __init__(self, data: str) -> None:
+        path = Path(data)
+        if path.is_dir():
+            self.names = [str(path / name) for name in find_files(path)]
+        elif path.is_file() and path.suffix.lower() in SUFFIXES:
+            self.names = [data]
+        elif path.is_file():
+            self.names = [str(path.parent / name) for name in read_list(path)]
+        else:
+            raise UsageError(f"no such image, folder or list file: {data}")
+        if not self.names:
+            raise UsageError(
+                f"no images in {data}; looked for files ending in {' '.join(SUFFIXES)}, or one path a line"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, i: int) -> str:
+        """The path of image i."""
+        return self.names[i]
+
+    def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
+        """Image i, shrunk as `reduction` allows; raises `BadImage`."""
+        return decode(self.names[i], reduction)
+
+
+def predict(kind: Literal["classification"], config: PredictConfig) -> PredictResult:
+    """Write a row for each image: its most probable class, and the probabilities of all.
+
+    Raises:
+        UsageError: no model, no images, a file that exists, or bands that are not read.
+        CmidError: no readable image, or the file cannot be written.
+    """
+    out = Path(config.out)
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"out is {config.out}; expected a file ending in {' or '.join(FORMATS)}")
+    if out.exists() and not config.overwrite:
+        raise UsageError(f"{out} exists. Give another --out, or --overwrite to replace it.")
+    path = Path(config.model)
+    task, about = load_classifier(path / "model.safetensors" if path.is_dir() else path)
+    if about.backbone.in_chans != Files.bands or about.backbone.low:
+        raise UsageError(
+            f"{config.model} is for {about.backbone.in_chans} bands"
+            f"{' of deeper values' if about.backbone.low else ''}; image files are read as three 8-bit colours"
+        )
+    files, device = Files(config.data), resolve_device(config.accelerator)
+    precision, skipped = resolve_precision(config.precision, device), dict[str, str]()
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    rows, places = predict_probabilities(
+        task.to(device), _batches(files, about, config, skipped, console), device, precision
+    )
+    names = [files.name(i) for i in places.tolist()]
+    _write(out, names, rows, about)
+    for name, reason in list(skipped.items())[:5]:
+        console.print(f"note: {name} could not be read ({reason})")
+    console.print(f"{len(names)} images, {len(skipped)} skipped -> {out}")
+    return PredictResult(out, len(names), skipped)
+
+
+def _batches(
+    files: Files, about: ClassifierMetadata, config: PredictConfig, skipped: dict[str, str], console: Console
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images and their positions, with progress."""
+    b = about.backbone
+    assert b.size is not None and b.mean is not None and b.std is not None
+    loader = ImageLoader(files, b.size, batch_size=config.batch_size, workers=config.workers, crop=about.test_crop)
+    with progress(console, "predicting") as tick:
+        for done, batch in enumerate(loader, 1):
+            yield normalise(batch.images, b.mean, b.std), batch.indices
+            if tick is not None:
+                tick(min(done * config.batch_size, len(files)), len(files))
+    skipped.update({files.name(i): reason for i, reason in loader.skipped.items()})
+
+
+def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata) -> None:
+    part = out.with_name(f".{out.name}.part")
+    top = rows.argmax(1).tolist()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            if out.suffix.lower() == ".json":
+                found: list[dict[str, Any]] = [
+                    {
+                        "image": name,
+                        "class": about.classes[best],
+                        "probabilities": dict(zip(about.classes, row, strict=True)),
+                    }
+                    for name, best, row in zip(names, top, rows.tolist(), strict=True)
+                ]
+                json.dump(found, file, indent=1)
+            else:
+                writer = csv.writer(file)
+                writer.writerow(("image", "class", "probability", *about.classes))
+                for name, best, row in zip(names, top, rows.tolist(), strict=True):
+                    shown = (f"{p:.6f}" for p in row)
+                    writer.writerow((name, about.classes[best], f"{row[best]:.6f}", *shown))
+        part.replace(out)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise CmidError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
