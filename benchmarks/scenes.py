@@ -48,7 +48,7 @@ from cmid.commands.pack import pack
 from cmid.config import PackConfig, SceneConfig, ViewConfig
 from cmid.data.folder import FolderSource
 from cmid.data.order import epoch_order
-from cmid.data.rasters import GDAL, OpenRasters
+from cmid.data.rasters import CACHE_BYTES, GDAL, OpenRasters
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.shards import ShardSource
 from cmid.data.statistics import Stretch, measure
@@ -101,7 +101,7 @@ def make_scenes(work, cog_px):
         making = work / "making"
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
-        with rasterio.Env(**GDAL):
+        with rasterio.Env(**GDAL, GDAL_CACHEMAX=CACHE_BYTES):
             if kind == "cog":
                 write_tiled(making / "tiled.tif", cog_px, 512, compress="deflate", predictor=2, zlevel=1)
                 options = {"compress": "deflate", "predictor": "yes", "blocksize": 512, "overviews": "none"}
@@ -144,7 +144,7 @@ def window_times(folder, windows, repeats):
     source = SceneSource(scenes, **settings, stretch=Stretch(found.low, found.high, found.mean))
     rasters, bands = OpenRasters(), tuple(range(1, BANDS + 1))
     times = {"decode": [], "read": [], "bare": []}
-    with rasterio.Env(**GDAL):
+    with rasterio.Env(**GDAL, GDAL_CACHEMAX=CACHE_BYTES):
         bare = {raster.path: rasterio.open(raster.path) for raster in scenes.rasters}
 
         def passes(first):
@@ -154,7 +154,7 @@ def window_times(folder, windows, repeats):
             boxes = [(raster.path, box) for raster, box in places]
             return {
                 "decode": lambda: [source.decode(i) and None for i in numbers],
-                "read": lambda: [rasters.read(path, bands, box) and None for path, box in boxes],
+                "read": lambda: [rasters.read_here(path, bands, box) and None for path, box in boxes],
                 "bare": lambda: [
                     bare[path].read(bands, window=Window(x0, y0, x1 - x0, y1 - y0)) is None
                     for path, (x0, y0, x1, y1) in boxes

@@ -201,7 +201,10 @@ class Learner(nn.Module, ABC):
         """Called after each optimiser step, without gradient; updates teachers and queues."""
 
     def extra_logs(self) -> dict[str, Tensor]:
-        """Detached scalars worth a curve beside the losses (matches per pair, momentum ...)."""
+        """Detached scalars worth a curve beside the losses (matches per pair, momentum ...).
+
+        Of several processes the mean is written down.
+        """
         return {}
 
     def exported_backbones(self) -> dict[str, Backbone]:

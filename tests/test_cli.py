@@ -135,7 +135,10 @@ def test_words_without_an_option_keep_their_order_among_options():
     ("argv", "says"),
     [
         (["pretran"], "Unknown verb 'pretran'. Did you mean pretrain"),
-        (["zzz"], "Unknown verb 'zzz'. There are pretrain, extract, evaluate, finetune, generate, pack, predict, report, recipes, demo."),
+        (
+            ["zzz"],
+            "Unknown verb 'zzz'. There are pretrain, extract, evaluate, finetune, generate, pack, predict, report, recipes, demo.",
+        ),
         (
             ["pretrain", "x", "--bacth-size", "3"],
             "Unknown setting 'bacth_size' (command line). Did you mean batch_size",

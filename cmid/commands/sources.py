@@ -157,10 +157,11 @@ def _shards(config: PretrainConfig, known: bool) -> Opened:
             f"{source.manifest.images} images, where at most {config.max_bad_share:.0%} may be bad: {notes[0]}. Copy "
             "them again, or raise max_bad_share"
         )
+    account = {"torn": source.torn} if source.torn else {}
     if source.manifest.stored == "files" or known:
         if source.manifest.stored != "files":
             _check_numbers(config.views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
-        return Opened(source, config, notes=tuple(notes))
+        return Opened(source, config, account, tuple(notes))
     if config.views.squash:
         raise UsageError("parity mode (views.squash) is for image files")
     if config.in_chans not in (PretrainConfig().in_chans, source.bands):
@@ -181,7 +182,7 @@ def _shards(config: PretrainConfig, known: bool) -> Opened:
         raise UsageError(f"views.mean and views.std need {source.bands} values each, or leave them out")
     _check_numbers(views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
     notes += [BANDS_NOTE] if views.colours == "bands" else []
-    return Opened(source, replace(config, in_chans=source.bands, views=views), notes=tuple(notes))
+    return Opened(source, replace(config, in_chans=source.bands, views=views), account, tuple(notes))
 
 
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:

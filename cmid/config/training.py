@@ -45,7 +45,7 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Which device; auto takes a GPU where there is one."""
     devices: int = 1
-    """Processes on each node, one a GPU; under torchrun leave it out."""
+    """Processes on each node, one a GPU; under torchrun and SLURM leave it out."""
     nodes: int = 1
     """Nodes that train together, started by SLURM or torchrun."""
     sync_batch_norm: bool = True

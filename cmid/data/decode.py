@@ -162,7 +162,8 @@ def _read_deep(path: Path | str, data: bytes | None, kind: str) -> np.ndarray:
 
     # the driver is fixed, because others open files that name further files and addresses
     file = path if data is None else BytesIO(data)
-    with rasterio.open(file, driver=RASTERIO_DRIVERS[kind]) as raster:
+    nothing_beside = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")  # and so may files that lie beside it
+    with nothing_beside, rasterio.open(file, driver=RASTERIO_DRIVERS[kind]) as raster:
         if raster.width * raster.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         values, nodata = raster.read([1, 2, 3] if raster.count >= 3 else [1]), raster.nodata

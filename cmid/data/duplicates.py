@@ -2,7 +2,7 @@
 
 - **Exact**: equal decoded pixels, whatever file they are stored in.
 - **Near**: the same picture re-encoded, resized, recoloured, turned by quarter turns or mirrored, or its window moved
-  by up to about 3 % of its side. A perceptual hash proposes pairs (63 signs of the lowest frequencies of the cosine
+  or cut by some 2 % of its side. A perceptual hash proposes pairs (63 signs of the lowest frequencies of the cosine
   transform, compared by the number of bits that differ: the DCT hash of Zauner, Implementation and Benchmarking of
   Perceptual Image Hash Functions, 2010), and a second look decides: the correlation of the two thumbnails' detail, at
   the best of the shifts allowed.
@@ -10,8 +10,10 @@
 Why a second look, and why of detail: neither the hash nor the plain correlation of thumbnails suffices for overhead
 images. Of UC Merced's, different stretches of one beach correlate at 0.99, and different aeroplanes differ in 8 bits.
 Detail, which is what is left without the local mean, tells them apart: over all pairs of UC Merced's and AID's images
-in eight positions, up to 16 bits apart, the few above 0.85 show one place, while different stretches of a runway reach
-0.81. Of true copies (JPEG at quality 30, other sizes, grey, noise) 99 % are above it.
+in eight positions, up to 16 bits apart, the six above 0.9 show one place, while different stretches of a runway reach
+0.88. Of copies of 300 images of UC Merced, at the default thresholds: of JPEG at quality 30, other sizes, grey, noise,
+brightness and quarter turns 99 % are found or more; of windows moved by 2, 4 and 8 of 256 pixels along both sides 83,
+99 and 62 %; of those without their outer 3 and 5 pixels 86 and 8 %. None was taken for the copy of another.
 
 Not found: crops of one scene that overlap by less (UC Merced's sparseresidential52 and 55 share nine tenths,
 tenniscourt37 and 44 three quarters), one place from another side or day, and pictures without any detail. Turned
@@ -47,8 +49,8 @@ SHIFT = 8
 FREQUENCIES = 8
 BITS = FREQUENCIES**2 - 1
 MAX_DISTANCE = 12
-MIN_SIMILARITY = 0.85
-_NEIGHBOURHOOD = 9  # thumbnail pixels whose mean is taken away, so that detail is left
+MIN_SIMILARITY = 0.9
+_NEIGHBOURHOODS = (3, 9)  # thumbnail pixels: detail is the mean over the one less the mean over the other
 _CHUNK = 64  # images a worker reads at once
 _DISTANCES_AT_ONCE = 2**24  # float32: 64 MB, whatever the number of images
 _LOOKS_AT_ONCE = 512
@@ -143,7 +145,7 @@ def find_duplicates(
         test: likewise.
         within: also look inside each; the time grows with the square of its images.
         max_distance: bits of 63 up to which the second look is taken; 16 finds nine in ten windows moved by 3 %
-            along both sides where 12 finds half, and takes sixty times as many looks.
+            along both sides where 12 finds six, and takes sixty times as many looks.
         min_similarity: of detail, above which a pair is near.
         workers: processes that read; 0 reads in this one, -1 chooses from the cores.
         tick: hears how many images are read or compared, of how many.
@@ -197,10 +199,6 @@ class _Chunks(Dataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         return torch.tensor(indices, dtype=torch.int64), torch.from_numpy(joined), torch.cat(thumbnails), bad
 
 
-def _as_is(chunk: Any) -> Any:
-    return chunk
-
-
 def fingerprint(source: ImageSource, *, workers: int = 0, tick: Tick | None = None) -> Fingerprints:
     """Read every image of a source once; unreadable ones are passed over and named in `skipped`.
 
@@ -213,7 +211,7 @@ def fingerprint(source: ImageSource, *, workers: int = 0, tick: Tick | None = No
     loader = DataLoader(
         chunks,
         batch_size=None,
-        collate_fn=_as_is,
+        collate_fn=tuple,
         num_workers=min(choose_workers(workers), len(chunks)),
         worker_init_fn=start_worker,
         generator=torch.Generator(),
@@ -385,9 +383,10 @@ def _similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _detail(thumbnails: Tensor) -> Tensor:
+    """What is finer than 9 pixels, yet coarse enough that a shift by half a pixel does not undo it."""
     levels = thumbnails.float()[:, None]
-    around = F.avg_pool2d(levels, _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-    return (levels - around)[:, 0]
+    near, far = (F.avg_pool2d(levels, side, 1, side // 2, count_include_pad=False) for side in _NEIGHBOURHOODS)
+    return (near - far)[:, 0]
 
 
 def _energy(detail: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Images on disk, unlabelled: a folder tree of any depth, or a text file that lists paths."""
 
+import errno
 import os
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 import torch
@@ -9,12 +11,43 @@ import torch
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.errors import UsageError
 
+SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is an address rather than a file."""
+    return path.lower().startswith(SCHEMES)
+
+
+def kind_of(path: Path) -> str:
+    """What lies at `path`: "folder", "file", or "" where there is neither.
+
+    Raises:
+        UsageError: the system does not say, as for a name that is too long or a disk that does not answer.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot look up {str(path)!r}: {why(error)}") from None
+    return "folder" if S_ISDIR(mode) else "file" if S_ISREG(mode) else ""
+
+
+def why(error: Exception) -> str:
+    """The system's reason, without the path and number around it."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return reason[:1].lower() + reason[1:]
+
 
 def find_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Paths of all images under `folder`, relative to it, sorted; hidden files and folders are left out.
 
     Links are followed, but each real folder is entered once, so that loops end. A link to nowhere with an image's
     suffix is kept: reading it reports it.
+
+    Raises:
+        UsageError: a folder cannot be listed.
     """
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
@@ -29,16 +62,25 @@ def find_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
         for entry in listed:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _leads_to_folder(entry):
                 walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(suffixes) and (entry.is_file() or entry.is_symlink()):
+            elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
                 found.append(prefix + entry.name)
 
     try:
         walk(str(folder), "")
-    except PermissionError as error:
-        raise UsageError(f"cannot list the folder {error.filename}: permission denied") from None
+    except OSError as error:
+        raise UsageError(f"cannot list the folder {error.filename or folder}: {why(error)}") from None
     return sorted(found)
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself leads nowhere
+            return False
+        raise
 
 
 def read_list(path: Path) -> list[str]:
@@ -48,13 +90,16 @@ def read_list(path: Path) -> list[str]:
         UsageError: where it cannot be read as text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other separators may stand in names
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text file: expected a folder of images, or one path a line") from None
     except OSError as error:
-        raise UsageError(f"cannot read the list {path}: {error.strerror}") from None
+        raise UsageError(f"cannot read the list {path}: {why(error)}") from None
     entries = (line.strip() for line in lines)
     return [entry for entry in entries if entry and not entry.startswith("#")]
+
+
+_FOR_ADDRESSES = "addresses, of scenes, are read from a list file with --source scenes --scenes.remote true"
 
 
 class FolderSource:
@@ -68,7 +113,7 @@ class FolderSource:
         seed: fixes the draw of `limit`.
 
     Raises:
-        UsageError: where the path is missing, or fewer than two images are found.
+        UsageError: where the path is missing, or fewer than two images are found, or addresses among them.
     """
 
     bands, dtype, fresh = 3, torch.uint8, False
@@ -77,13 +122,18 @@ class FolderSource:
         self.path = Path(path)
         if limit < 0:
             raise UsageError(f"limit must be 0 (all images) or above, found {limit}")
-        if self.path.is_dir():
+        if is_remote(str(path)):
+            raise UsageError(f"{path} is an address: {_FOR_ADDRESSES}")
+        kind = kind_of(self.path)
+        if kind == "folder":
             names = find_files(self.path)
             folder, looked_for = self.path, f"files ending in {' '.join(SUFFIXES)}, at any depth"
-        elif self.path.is_file():
+        elif kind == "file":
             if self.path.suffix.lower() in SUFFIXES:
                 raise UsageError(f"{path} is one image: expected a folder of images, or a text file listing paths")
             names = read_list(self.path)
+            if addresses := [name for name in names if is_remote(name)]:
+                raise UsageError(f"{path} lists {len(addresses)} addresses, first {addresses[0]}: {_FOR_ADDRESSES}")
             folder, looked_for = self.path.parent, "one path a line"
         else:
             raise UsageError(

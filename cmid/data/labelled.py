@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
-from cmid.data.folder import find_files, read_list
+from cmid.data.folder import find_files, kind_of, read_list, why
 from cmid.errors import UsageError
 
 
@@ -53,12 +53,12 @@ class LabelledFolder:
     A folder that holds a single folder with the class folders in it (UC Merced's `Images`) stands for that one.
 
     Raises:
-        UsageError: where the folder is missing, has fewer than two classes, or a class has no image.
+        UsageError: where the folder is missing, cannot be listed, has fewer than two classes, or a class has no image.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.is_dir():
+        if kind_of(self.path) != "folder":
             raise UsageError(f"no such folder: {path}; expected a folder with one folder per class")
         root, folders = self.path, _folders(self.path)
         if len(folders) == 1 and len(inner := _folders(folders[0])) > 1:
@@ -187,4 +187,7 @@ def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"cannot list the folder {error.filename or path}: {why(error)}") from None

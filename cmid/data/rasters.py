@@ -1,7 +1,8 @@
 """Scenes: georeferenced rasters, local or behind an address, of any size, bands and number type.
 
-Only drivers that read pixels from the file itself are allowed: others (VRT, WMS ...) follow what the file names.
-Nothing here reads a whole raster.
+Only drivers that read pixels from the file itself are allowed: others (VRT, WMS ...) follow what the file names. So are
+the masks and notes beside a local file (`a.tif.msk`, `a.tif.aux.xml`), which GDAL finds by itself. Nothing here reads a
+whole raster.
 """
 
 import os
@@ -11,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
 from cmid.data.decode import BadImage
-from cmid.data.folder import find_files, read_list
+from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
+from cmid.data.lasting_threads import lasting_threads
 from cmid.data.reading import note_file
 from cmid.errors import UsageError, did_you_mean
 
@@ -24,16 +28,15 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 SUFFIXES = (".tif", ".tiff", ".jp2")
-SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
 OPEN_AT_ONCE = 32
 """Rasters that a process keeps open: opening costs more than a window."""
 SILENCE_S = 20
 """A server that sends nothing for so long is given up. GDAL asks up to three times for a window: a minute in all."""
-GDAL: dict[str, str | int] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # a folder of ten thousand scenes is not listed for each of them
-    # of each process: windows at random seldom meet again, and the default is 5 % of memory each. In bytes: GDAL would
-    # take a small number for MB, but rasterio hands it on as it is, and with 64 bytes tiles are decoded many times
-    "GDAL_CACHEMAX": 64 << 20,
+CACHE_BYTES = 64 << 20
+"""Blocks that GDAL keeps in each loader process: windows at random seldom meet again, and the default is 5 % of memory,
+each. In bytes: GDAL would take a small number for MB, but rasterio hands it on as it is."""
+GDAL: dict[str, str] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no address is asked for what may lie beside it; of files: `_beside`
     "GDAL_HTTP_MAX_RETRY": "3",  # of a server that says it is busy, or cannot be connected to
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_HTTP_CONNECTTIMEOUT": str(SILENCE_S // 4),  # tried four times
@@ -43,6 +46,8 @@ GDAL: dict[str, str | int] = {
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ",".join(SUFFIXES),
     "VSI_CACHE": "FALSE",
 }
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ERDAS = b"EHFA_HEADER_TAG"
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,6 @@ class Raster:
     crs: str
 
 
-def is_remote(path: str) -> bool:
-    """Whether `path` is an address rather than a file."""
-    return path.lower().startswith(SCHEMES)
-
-
 def driver_of(path: str) -> str:
     """The driver that opens `path`; left to choose, GDAL would also take those that read what a file names."""
     return "JP2OpenJPEG" if path.lower().endswith(".jp2") else "GTiff"
@@ -91,12 +91,17 @@ def opened(path: str) -> "Iterator[DatasetReader]":
     import rasterio
     from rasterio.errors import RasterioError
 
-    if not is_remote(path) and not Path(path).is_file():  # GDAL would take `/vsicurl/http:...` for a path, and go there
-        raise BadImage(path, "no such file")
-    if not is_remote(path) and not Path(path).stat().st_size:
-        raise BadImage(path, "it is empty")
+    if not is_remote(path):
+        try:
+            status = Path(path).stat()
+        except (OSError, ValueError) as error:
+            raise BadImage(path, "no such file" if isinstance(error, FileNotFoundError) else why(error)) from None
+        if not S_ISREG(status.st_mode):  # GDAL would take `/vsicurl/http:...` for a path, and go there
+            raise BadImage(path, "it is no file")
+        if not status.st_size:
+            raise BadImage(path, "it is empty")
     try:
-        with rasterio.Env(**GDAL), rasterio.open(path, driver=driver_of(path)) as raster:
+        with rasterio.Env(**(GDAL | _beside(path))), rasterio.open(path, driver=driver_of(path)) as raster:
             yield raster
     except BadImage:
         raise
@@ -104,12 +109,53 @@ def opened(path: str) -> "Iterator[DatasetReader]":
         raise BadImage(path, reason_of(error, path)) from error
 
 
+def _beside(path: str) -> dict[str, str]:
+    """GDAL's options for opening `path` with the masks and notes beside it: looked for by name, no folder is listed.
+
+    GDAL opens some of them with whichever driver recognises them, so those that another than GTiff (or ERDAS, of a
+    bare `.aux`) would recognise are refused here. Overviews, which are opened so too, are never asked for.
+
+    Raises:
+        BadImage: such a file lies beside the scene.
+    """
+    if is_remote(path):
+        return {}
+    scene = Path(path)
+    files = [scene.name, *(scene.name + ending for ending in (".msk", ".MSK"))]
+    for mask in files[1:]:
+        if (begins := _beginning(scene.with_name(mask))) is not None and begins[:4] not in TIFF:
+            raise BadImage(path, f"its mask {mask} is no TIFF that can be read: convert or remove it")
+    for stem in {stem for name in files for stem in (name, name.rpartition(".")[0])}:
+        for notes in (f"{stem}.aux", f"{stem}.AUX"):
+            begins = _beginning(scene.with_name(notes)) or b""
+            if begins.startswith(ERDAS) and begins != ERDAS + b"\0":  # what follows may be read as any other format
+                raise BadImage(path, f"{notes} beside it is not of ERDAS: remove it")
+    return {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+
+
+def _beginning(path: Path) -> bytes | None:
+    """The first 16 bytes; none of what is no file or cannot be read; None where GDAL finds nothing either."""
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            return b""
+    except OSError:
+        return None
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
 def reason_of(error: BaseException, path: str) -> str:
     """GDAL's words in one line, without the path they often begin with."""
     cause = error.__cause__ or error  # rasterio says "Read failed. See previous exception for details."
     words = " ".join(str(cause).split()).replace(f"{path}: ", "").replace(f"'{path}' ", "")
-    if not is_remote(path) and not Path(path).exists():
-        return "no such file"
+    if not is_remote(path):
+        try:
+            Path(path).stat()
+        except OSError as gone:
+            return "no such file" if isinstance(gone, FileNotFoundError) else why(gone)
     return words[:200] or type(cause).__name__
 
 
@@ -141,11 +187,12 @@ def find_rasters(path: Path | str, *, remote: bool = False) -> list[str]:
     if is_remote(str(path)):
         raise UsageError(f"addresses are read from a list file, one a line: write {path} into one")
     path = Path(path)
-    if path.is_dir():
+    kind = kind_of(path)
+    if kind == "folder":
         found = [str(path / name) for name in find_files(path, SUFFIXES)]
-    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+    elif kind == "file" and path.suffix.lower() in SUFFIXES:
         found = [str(path)]
-    elif path.is_file():
+    elif kind == "file":
         found = [each if is_remote(each) else str(path.parent / each) for each in read_list(path)]
     else:
         raise UsageError(f"no such folder, list file or scene: {path}")
@@ -246,7 +293,11 @@ def _in_type(nodata: float, dtype: np.dtype) -> Any:
 
 
 class OpenRasters:
-    """Rasters kept open from window to window, in each process its own; the least used are closed."""
+    """Rasters kept open from window to window, in each process its own; the least used are closed.
+
+    A thread that reads keeps GDAL's options from then on: setting them for each window takes about as long as reading
+    a small one. So it is the thread of a loader process, or one of its own: a caller's use of rasterio is not touched.
+    """
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, Any] = OrderedDict()
@@ -266,6 +317,14 @@ class OpenRasters:
         Raises:
             BadImage: the file is damaged, gone, or changed.
         """
+        if get_worker_info() is not None:
+            return self.read_here(path, bands, window)
+        return lasting_threads("scenes", 1).submit(self.read_here, path, bands, window).result()
+
+    def read_here(
+        self, path: str, bands: Sequence[int], window: tuple[int, int, int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `read`, in this thread, which keeps GDAL's options."""
         from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
@@ -276,6 +335,8 @@ class OpenRasters:
             opened = self._opened(path)
             values = opened.raster.read(list(bands), window=where)
             valid = self._valid(opened, bands, values, where)
+        except BadImage:
+            raise
         except (RasterioError, OSError, ValueError) as error:
             self._open.pop(path, None)
             raise BadImage(path, reason_of(error, path)) from error
@@ -290,10 +351,12 @@ class OpenRasters:
         here = (os.getpid(), threading.get_ident())
         if here != self._owner:  # after a fork the parent's handles must not be used, nor closed
             self._open, self._owner = OrderedDict(), here
-            self._environment = rasterio.Env(**GDAL)
-            self._environment.__enter__()  # for as long as the process: entering it costs a tenth of a window
+            cache = {} if get_worker_info() is None else {"GDAL_CACHEMAX": CACHE_BYTES}  # of the whole process
+            self._environment = rasterio.Env(**GDAL, **cache)
+            self._environment.__enter__()
         if path not in self._open:
-            self._open[path] = _Opened.of(rasterio.open(path, driver=driver_of(path)))
+            with rasterio.Env(**_beside(path)):
+                self._open[path] = _Opened.of(rasterio.open(path, driver=driver_of(path)))
             while len(self._open) > OPEN_AT_ONCE:
                 self._open.popitem(last=False)[1].raster.close()
         self._open.move_to_end(path)

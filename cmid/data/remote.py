@@ -21,4 +21,4 @@ class RemoteRasters:
 
     def read(self, path: str, bands: Sequence[int], window: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """As `OpenRasters.read`; raises `BadImage`."""
-        return lasting_threads("remote scenes", 1).submit(self._rasters.read, path, bands, window).result()
+        return lasting_threads("remote scenes", 1).submit(self._rasters.read_here, path, bands, window).result()

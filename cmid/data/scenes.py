@@ -13,8 +13,9 @@ import torch
 from cmid.config import SceneConfig
 from cmid.data.crops import Box, generator_for
 from cmid.data.decode import BadImage, Decoded, Reduction
+from cmid.data.folder import is_remote
 from cmid.data.lasting_threads import lasting_threads
-from cmid.data.rasters import OpenRasters, Raster, choose_bands, find_rasters, is_remote, read_header
+from cmid.data.rasters import OpenRasters, Raster, choose_bands, find_rasters, read_header
 from cmid.data.remote import RemoteRasters
 from cmid.data.statistics import Stretch
 from cmid.errors import UsageError

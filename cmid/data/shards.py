@@ -102,7 +102,7 @@ class Manifest:
 
 def is_sharded(data: str) -> bool:
     """Whether `data` is a folder of shards."""
-    return Path(data, MANIFEST).is_file()
+    return os.path.isfile(os.path.join(data, MANIFEST))  # noqa: PTH113, PTH118 - False where it cannot be looked up
 
 
 class _Writer:
@@ -183,7 +183,7 @@ def write_shards(
                 bad[source.name(i)] = error.reason
             else:
                 writer.add(suffix, data)
-                names.append(source.name(i).replace("\n", " "))
+                names.append(source.name(i).replace("\n", " "))  # all else may stand in a line
             if tick is not None:
                 tick(i + 1, total)
         writer.close()
@@ -194,7 +194,7 @@ def write_shards(
         first = next(iter(bad.items()), ("", "there are none"))
         raise CmidError(f"none of {total} images could be packed, first {first[0]}: {first[1]}")
     np.save(folder / INDEX, np.array(writer.index, np.int64), allow_pickle=False)
-    (folder / NAMES).write_text("\n".join(names) + "\n", encoding="utf-8", errors="surrogateescape")
+    (folder / NAMES).write_bytes("".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
     dtype = "uint8" if source.dtype == torch.uint8 else "float32"
     manifest = Manifest(len(names), "pixels" if read is None else "files", dtype, numbers or {}, tuple(writer.shards))
     manifest.write(folder)  # last: a folder with a manifest is whole
@@ -258,7 +258,7 @@ class ShardSource:
         self.torn = {s.file: reason for s in m.shards if (reason := _torn(self.folder, s)) is not None}
         try:
             index = np.load(self.folder / INDEX, allow_pickle=False)
-            names = (self.folder / NAMES).read_bytes().splitlines()
+            names = (self.folder / NAMES).read_bytes().removesuffix(b"\n").split(b"\n")
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.folder}: {INDEX} or {NAMES} cannot be read ({error}): pack anew") from None
         if index.shape != (m.images, 3) or len(names) != m.images or index.dtype != np.int64:

@@ -174,6 +174,10 @@ class CMID(Learner):
                 # so that under DDP no parameter goes without a gradient.
                 local = self._local(student[c.local_stage], seen, here)
                 found["local"] = c.local_weight * self.local_gate * local
+                if len(found) == 1 and student[c.local_stage] is not student.last:
+                    # No branch reads the last map, but DDP waits for the gradients of its stage, too. A sum over no
+                    # image at all is 0 whatever the map holds, and its gradient is zeros.
+                    found["local"] = found["local"] + student.last[:0].sum()
             for name, value in found.items():
                 terms[name] = terms[name] + value / 2 if name in terms else value / 2
         if 1 in which:

@@ -105,14 +105,14 @@ class Journal:
         """Whether steps.csv gets a row after `step` optimiser steps."""
         return self._ends_interval(step) or step == self._plan.last_step
 
-    def row(self, progress: Progress, lr: float, extra: Callable[[], Mapping[str, Tensor]]) -> None:
+    def row(self, progress: Progress, lr: float, extra: Callable[[], Mapping[str, float]]) -> None:
         """Writes a row of steps.csv; `extra` is asked for further numbers."""
         terms = self._interval.read()
         norm = terms.pop("grad_norm", None)
         pace = self._interval_pace
         row = {"step": progress.step, "epoch": progress.epoch, "lr": lr, **terms}
         row |= {} if norm is None else {"grad_norm": norm}
-        row |= {name: float(value) for name, value in extra().items()}
+        row |= extra()
         row |= {"images_per_s": pace.images_per_s, "data_wait": pace.data_wait}
         self._steps.append(row)
         if self._loggers:

@@ -241,8 +241,7 @@ class _Run:
                 if not self.stepper.can_undo:
                     raise
                 # Only where a batch failed to come are all processes here together, and can be asked.
-                unsaved = self.saved_at != self.progress.step > 0
-                asked, unsaved = self.team.any(self.interrupts.requested is not None, unsaved)
+                asked, unsaved = self.team.any(bool(self.interrupts.requested), self.saved_at != self.progress.step > 0)
                 self.stepper.undo()
                 if asked or unsaved:
                     self.save()
@@ -253,8 +252,8 @@ class _Run:
                 raise
             self.batch += self.plan.window(self.batch)
             ended = self.batch == self.plan.batches_per_epoch
-            due = self.team.leads and self.saver.is_due()  # the others write nothing, so their clocks never stop
-            asked, due = self.team.any(self.interrupts.requested is not None, due)
+            # The leading process's clock counts: the others write nothing, and theirs is never set back.
+            asked, due = self.team.any(bool(self.interrupts.requested), self.team.leads and self.saver.is_due())
             if not ended and (asked or due):
                 self.save()
             if not ended and asked:
@@ -357,11 +356,9 @@ class _Run:
         self.journal.line.say(f"Resuming after step {self.progress.step}, epoch {self.progress.epoch:.2f}.")
 
     def _translate(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
-        """The position of other processes in batches of these: not beyond it, at the start of an optimiser step."""
+        """The position of other processes in batches of these."""
         seen = self.batch * before["images_per_batch"] * before["processes"]
-        together = now["images_per_batch"] * now["processes"]
-        self.batch = seen // together // self.plan.accumulate * self.plan.accumulate
-        again = seen - self.batch * together
+        self.batch, again = self.plan.batch_among((now["processes"], now["images_per_batch"]), seen)
         self.journal.line.say(
             f"The run was begun by {before['processes']} processes of {before['images_per_batch']} images and goes on "
             f"with {now['processes']} of {now['images_per_batch']}"

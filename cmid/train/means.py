@@ -1,6 +1,6 @@
 """Means of loss terms over many batches, summed on the device and read rarely."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,3 +49,10 @@ class Means:
         self._sums = {
             tuple(e["names"]): (torch.tensor(e["sums"], dtype=kind, device=device), e["count"]) for e in state
         }
+
+
+def means_of(everywhere: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over those that have it."""
+    names = dict.fromkeys(name for each in everywhere for name in each)
+    having = {name: [each[name] for each in everywhere if name in each] for name in names}
+    return {name: sum(values) / len(values) for name, values in having.items()}

@@ -47,6 +47,19 @@ class Plan:
         step = epoch * self.steps_per_epoch + (self.steps_per_epoch if whole else batch // self.accumulate)
         return Progress(step, self.total_steps, epoch + batch / self.batches_per_epoch, self.epochs)
 
+    def batch_among(self, processes: tuple[int, int], seen: int) -> tuple[int, int]:
+        """Where these `processes`, as (how many, images that each takes at once), go on after others.
+
+        Args:
+            seen: images of the epoch that all of the others have had.
+
+        Returns:
+            The batch, not beyond `seen` and at the start of an optimiser step, and the images that are seen again.
+        """
+        together = processes[0] * processes[1]
+        batch = seen // together // self.accumulate * self.accumulate
+        return batch, seen - batch * together
+
 
 def draw_seed(*position: int | str) -> int:
     """A seed of 63 bits for the draws at `position`; near positions get unrelated seeds."""

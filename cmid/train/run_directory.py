@@ -3,24 +3,29 @@
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
 
-from cmid.errors import UsageError
-from cmid.train.checkpoints import read_checkpoint, remove_leftovers
+from cmid.errors import CmidError, UsageError
+from cmid.train.checkpoints import Checkpoint, read_checkpoint, remove_leftovers
 
 try:
     import fcntl
 except ImportError:  # Windows: runs there are not guarded against a second process
     fcntl = None  # type: ignore[assignment]
 
-FREE_TO_CHANGE = ("out", "resume", "report", "data", "max_bad_share", "knn", "train", "scenes.remote")
-"""Settings, with all below them, that a resumed run may have otherwise."""
+FREE_TO_CHANGE = (
+    "out", "resume", "report", "data", "max_bad_share", "read_timeout_s", "knn", "train", "scenes.remote",
+    "optimizer.lr", "optimizer.min_lr", "optimizer.clip_norm",
+)  # fmt: skip
+"""Settings, with all below them, that a resumed run may have otherwise: also what the errors of a run advise."""
 FIXED_IN_TRAIN = ("train.accumulate",)
+UNTOLD = ("out", "resume", "report", "data")
+"""Those of them whose change nobody needs to be told of."""
 _HELD: set[Path] = set()
 
 
@@ -37,6 +42,8 @@ class RunDirectory:
         skipped: `skipped.csv`, images that could not be read.
         nonfinite: `nonfinite.json`, the batch whose loss was not finite.
         account: `data.json`, what was measured of the data, where something was.
+        goes_on: whether the run that was opened has a checkpoint to go on from.
+        notes: what is to be told of how it was opened, a line each.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,6 +57,8 @@ class RunDirectory:
         self.skipped = self.path / "skipped.csv"
         self.nonfinite = self.path / "nonfinite.json"
         self.account = self.path / "data.json"
+        self.goes_on = False
+        self.notes: list[str] = []
         self._lock: int | None = None
         self._created: list[Path] = []
 
@@ -60,6 +69,8 @@ class RunDirectory:
 
     def open(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Takes the folder for a new run, whose `settings.yaml` it writes, or for going on with the one in it.
+
+        A run that was killed before its first checkpoint has nothing to lose: it is begun anew either way.
 
         Args:
             settings: resolved settings, plain values only.
@@ -73,25 +84,24 @@ class RunDirectory:
             return
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"Expected a folder for the run, found a file: {self.path}. Choose another --out.")
-        if resume:
-            self._guard_resume()
-        else:
-            self._guard_new()
+        self._guard(resume)
         try:
             for folder in (*reversed(self.path.parents), self.path):
                 if not folder.exists():
                     folder.mkdir(exist_ok=True)
                     self._created.append(folder)
             self._take_lock()
-            if not resume:
-                self._guard_new()  # another process may have come first
+            self.goes_on = self._guard(resume)  # once more: another process may have come first
+            anew = not self.goes_on and self.checkpoints.is_dir()
             self.checkpoints.mkdir(exist_ok=True)
             remove_leftovers(self.checkpoints)
-            if resume:
+            if self.goes_on:
                 self._compare(settings)
             else:
+                if anew:
+                    self._clear()
                 self.write_settings(settings)
-        except UsageError:
+        except CmidError:
             self.close()
             raise
         except OSError as error:
@@ -115,6 +125,16 @@ class RunDirectory:
             self.account.write_text(json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def checkpoint(self, *, lazy: bool = True) -> Checkpoint:
+        """The run's `last`, as `read_checkpoint` reads it; where it cannot, the error says what may be done."""
+        try:
+            return read_checkpoint(self.last, lazy=lazy)
+        except CmidError as error:
+            raise type(error)(
+                f"{error} To go on from best.ckpt, copy it to last.ckpt; where that is damaged, too, remove both, and "
+                "the same command begins anew."
+            ) from error
 
     def close(self) -> None:
         """Lets go of the folder; one in which nothing has happened is removed again."""
@@ -158,29 +178,56 @@ class RunDirectory:
                 folder.rmdir()
         self._created = []
 
-    def _guard_new(self) -> None:
-        if self.path.is_dir() and (found := sorted(p.name for p in self.path.iterdir() if p.name != ".lock")):
-            what = "a run" if self.settings.name in found else f"files ({', '.join(found[:3])})"
+    def _guard(self, resume: bool) -> bool:
+        """Whether there is a run to go on with; refuses where `resume` and what is found do not go together."""
+        if resume and self.last.is_file():
+            return True
+        found = sorted(p.name for p in self.path.iterdir() if p.name != ".lock") if self.path.is_dir() else []
+        if found and self._was_never_saved(found):
+            return False
+        if resume:
+            what = "no checkpoint in it" if self.path.is_dir() else "no such folder"
             raise UsageError(
-                f"Expected a new or empty folder, but {self.path} already holds {what}. Choose another --out, or go "
-                "on with the run in it by --resume."
-            )
-
-    def _guard_resume(self) -> None:
-        if not self.last.is_file():
-            found = "no such folder" if not self.path.is_dir() else "no checkpoint in it"
-            raise UsageError(
-                f"Expected a checkpoint to resume from at {self.last}, found {found}. Start without --resume, in a "
+                f"Expected a checkpoint to resume from at {self.last}, found {what}. Start without --resume, in a "
                 "folder that is new or empty."
             )
+        if found:
+            what = "a run" if self.settings.name in found else f"files ({', '.join(found[:3])})"
+            instead = ", or go on with the run in it by --resume" if self.last.is_file() else ""
+            raise UsageError(
+                f"Expected a new or empty folder, but {self.path} already holds {what}. Choose another --out{instead}."
+            )
+        return False
+
+    def _was_never_saved(self, found: Sequence[str]) -> bool:
+        """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""
+        books = [book.name for book in self._books()]
+        ours = {self.checkpoints.name, self.settings.name, self.nonfinite.name, *books}
+        return (
+            self.checkpoints.name in found  # `open` makes it first
+            and ours.issuperset(found)
+            and all(p.match("*.ckpt.*.tmp") for p in self.checkpoints.iterdir())
+        )
+
+    def _books(self) -> list[Path]:
+        """What a run writes down as it goes, and what is left where it was killed while writing."""
+        tables = [self.steps, self.metrics]
+        return [self.account, self.skipped, *tables, *(table.with_name(f"{table.name}.tmp") for table in tables)]
+
+    def _clear(self) -> None:
+        for path in self._books():
+            path.unlink(missing_ok=True)
+        self.notes.append(f"The run in {self.path} ended before its first checkpoint; it is begun anew.")
 
     def _compare(self, settings: Mapping[str, Any]) -> None:
-        differing = differing_settings(read_checkpoint(self.last).settings, settings)
-        if differing:
+        before = self.checkpoint().settings
+        if differing := differing_settings(before, settings):
             raise UsageError(
                 f"The run in {self.path} was started with other settings: {'; '.join(differing)}. Resume with its own "
                 "settings, or start a new run in another --out."
             )
+        if changed := changed_settings(before, settings):
+            self.notes.append(f"The run goes on with other settings: {'; '.join(changed)}.")
 
     def _take_lock(self) -> None:
         path, key = self.path / ".lock", self.path.resolve()
@@ -210,14 +257,22 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
     Settings that only one side knows are passed over: another version of cmid has added or dropped them.
     """
+    return [words for name, words in _differences(before, now) if not _is_among(name, FREE_TO_CHANGE)]
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`name was a, is b` for each setting that may change and has, where it bears on the run."""
+    differences = _differences(before, now)
+    return [words for name, words in differences if _is_among(name, FREE_TO_CHANGE) and not _is_among(name, UNTOLD)]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     old, new = dict(_flat(before)), dict(_flat(now))
     if _together(old) == _together(new):  # as many images a step, on other processes
         old.pop("batch_size", None)
-    return [
-        f"{name} was {old[name]!r}, is {new[name]!r}"
-        for name in old
-        if name in new and old[name] != new[name] and not _may_change(name)
-    ]
+    for name in old:
+        if name in new and old[name] != new[name]:
+            yield name, f"{name} was {old[name]!r}, is {new[name]!r}"
 
 
 def _together(settings: Mapping[str, Any]) -> int | None:
@@ -226,8 +281,8 @@ def _together(settings: Mapping[str, Any]) -> int | None:
     return each * devices * nodes if isinstance(each, int) else None
 
 
-def _may_change(name: str) -> bool:
-    return name not in FIXED_IN_TRAIN and (name in FREE_TO_CHANGE or name.split(".")[0] in FREE_TO_CHANGE)
+def _is_among(name: str, names: tuple[str, ...]) -> bool:
+    return name not in FIXED_IN_TRAIN and (name in names or name.split(".")[0] in names)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

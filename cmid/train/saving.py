@@ -8,6 +8,9 @@ from cmid.errors import CmidError
 from cmid.train.checkpoints import keep_as, weights_are_finite, write_checkpoint
 from cmid.train.run_directory import RunDirectory
 
+BY_PROBE = ("validation_accuracy", "knn_top1")
+"""What a run's best epoch is chosen by where a probe measures it: the higher the better."""
+
 
 class Saver:
     """Writes `last` and `best` of a run; a write that fails leaves the former ones and the run goes on.
@@ -25,28 +28,30 @@ class Saver:
         self._written = time.monotonic()
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None
+        self._candidate: dict[str, Any] | None = None
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint amid an epoch."""
         return self._minutes > 0 and time.monotonic() - self._written >= 60 * self._minutes
 
-    def note(self, epochs_done: int, metrics: dict[str, float]) -> bool:
-        """Whether an epoch with `metrics` is the best so far: by `knn_top1` where a probe gives it, else by loss."""
-        best = self.best
-        name = "knn_top1" if "knn_top1" in metrics else "total"
-        if name not in metrics or (best is not None and best["name"] == "knn_top1" and name == "total"):
-            return False
+    def note(self, epochs_done: int, metrics: dict[str, float]) -> None:
+        """Judges an epoch that has ended: by the first of `BY_PROBE` that a probe gives, else by loss.
+
+        One that is the best so far becomes `best` with the checkpoint of its end; if that cannot be written, never.
+        """
+        best, self._candidate = self.best, None
+        name = next((each for each in BY_PROBE if each in metrics), "total")
+        if name not in metrics or (best is not None and best["name"] in BY_PROBE and name == "total"):
+            return
         value = metrics[name]
         if (
             best is None
             or best["name"] != name
-            or (value > best["value"] if name == "knn_top1" else value < best["value"])
+            or (value > best["value"] if name in BY_PROBE else value < best["value"])
         ):
-            self.best = {"name": name, "value": value, "epoch": epochs_done}
-            return True
-        return False
+            self._candidate = {"name": name, "value": value, "epoch": epochs_done}
 
-    def save(self, state: dict[str, Any], learner: Any, *, is_best: bool = False) -> bool:
+    def save(self, state: dict[str, Any], learner: Any) -> bool:
         """Writes `state` as `last`, and keeps it as `best` if it is; False, with a warning, where that failed.
 
         Raises:
@@ -55,12 +60,16 @@ class Saver:
         if not weights_are_finite(learner):
             raise CmidError(
                 "The weights are no longer finite although every loss was, so they are not saved; the last good "
-                "checkpoint is kept. Try a lower learning rate, gradient clipping (--optimizer.clip_norm 1) or "
-                "--train.precision 32."
+                "checkpoint is kept. Go on with --resume and a lower --optimizer.lr, gradient clipping "
+                "(--optimizer.clip_norm 1) or --train.precision 32."
             )
         self._written = time.monotonic()
+        chosen = self._candidate  # of the epoch whose end this is, where it is one
+        if chosen is not None and state["position"] != {"epoch": chosen["epoch"], "batch": 0}:
+            chosen = None
+        best, is_best = chosen or self.best, chosen is not None
         try:
-            write_checkpoint(self._run.last, {**state, "best": self.best, "is_best": is_best})
+            write_checkpoint(self._run.last, {**state, "best": best, "is_best": is_best})
         except OSError as error:
             self.failure = str(error.strerror or error)
             kept = "the one before is kept" if self._run.last.is_file() else "there is none yet"
@@ -69,7 +78,7 @@ class Saver:
                 "goes on; make room on the disk."
             )
             return False
-        self.failure = None
+        self.failure, self.best, self._candidate = None, best, None
         if is_best:
             self.keep_best()
         return True

@@ -13,6 +13,7 @@ from cmid.contracts import Learner, Progress, Views
 from cmid.train.hardware import Machine, Sealed
 from cmid.train.interrupts import undisturbed
 from cmid.train.journal import Journal
+from cmid.train.means import means_of
 from cmid.train.plan import Plan, draw_seed
 from cmid.train.schedules import CosineWithWarmup
 from cmid.train.watch import FiniteWatch, Seen
@@ -174,5 +175,10 @@ class Stepper:
         if due or self.machine.device.type == "cpu":  # a CPU does not run behind our back: looking costs nothing
             self.check()
         if due:
-            self.journal.row(done, losses[0].lr, self.learner.extra_logs)
+            self.journal.row(done, losses[0].lr, self._extra_logs)
         self.journal.show(done)
+
+    def _extra_logs(self) -> dict[str, float]:
+        """The learner's further numbers, each the mean over the processes; all of them write this row."""
+        mine = {name: float(value) for name, value in self.learner.extra_logs().items()}
+        return means_of(self.machine.team.gather(mine))

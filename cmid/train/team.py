@@ -51,8 +51,8 @@ class Team:
         self.rank = fabric.global_rank if fabric is not None else 0
         self.size = fabric.world_size if fabric is not None else 1
         self.nodes = nodes
-        own = self.size > 1 and dist.get_backend() != "gloo"
-        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if own else None
+        # Never the group of the gradients, even where that is gloo, too: its patience is that of a step.
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if self.size > 1 else None
 
     @property
     def leads(self) -> bool:
@@ -150,7 +150,8 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
         from lightning.fabric.strategies import DDPStrategy
     devices, nodes = _asked(train)
     if device_type == "cuda" and devices > torch.cuda.device_count():
-        raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here")
+        hint = "; let each task see all GPUs of its node (srun --gpus-per-node)" if _of_slurm() else ""
+        raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here{hint}")
     if device_type == "mps" and devices * nodes > 1:
         raise UsageError(f"train.devices is {devices}, but an Apple GPU is one; use 1, or --train.accelerator cpu")
     strategy: Any = "auto"
@@ -168,13 +169,15 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
     names: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fabric = Fabric(
-            accelerator=device_type, devices=devices, num_nodes=nodes, strategy=strategy, precision=names[precision]
-        )
         try:
+            fabric = Fabric(
+                accelerator=device_type, devices=devices, num_nodes=nodes, strategy=strategy, precision=names[precision]
+            )
             fabric.launch()
         except ValueError as error:
             raise UsageError(f"the launcher and the settings disagree on the processes: {error}") from error
+        except RuntimeError as error:
+            raise CmidError(f"The processes of the run could not be brought together: {error}") from error
     if devices * nodes > 1:
         atexit.register(_part)
     return Team(fabric, nodes)
@@ -189,22 +192,64 @@ def _part() -> None:
 
 def _may_start() -> bool:
     """Whether processes have been started already, or this is our own command line, which may be run again."""
-    if any(name in os.environ for name in ("LOCAL_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")):
+    if any(name in os.environ for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK")):
+        return True
+    if _of_slurm() is not None:
         return True
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     return (main is not None and main.name.split(".")[0] == "cmid") or Path(sys.argv[0]).stem == "cmid"
 
 
 def _asked(train: TrainConfig) -> tuple[int, int]:
-    """Processes of a node, and nodes: those of torchrun where it has started this one, else the settings'."""
+    """Processes of a node, and nodes: those of torchrun or SLURM where they have started this one, else the settings'.
+
+    Raises:
+        UsageError: the settings ask for others than have been started.
+    """
+    asked, launcher, started = (train.devices, train.nodes), "torchrun", _of_torchrun()
+    if started is None:
+        launcher, started = "SLURM", _of_slurm()
+    if started is None:
+        return asked
+    if asked not in ((1, 1), started):
+        or_else = f", or srun --nodes {train.nodes} --ntasks-per-node {train.devices}" if launcher == "SLURM" else ""
+        raise UsageError(
+            f"{launcher} has started {started[1]} x {started[0]} processes, but train.nodes x train.devices is "
+            f"{train.nodes} x {train.devices}: leave them out{or_else}"
+        )
+    return started
+
+
+def _of_torchrun() -> tuple[int, int] | None:
+    """Processes of a node, and nodes, where torchrun has started this one."""
     here, everywhere = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
     if here and everywhere and "TORCHELASTIC_RUN_ID" in os.environ:
-        devices, nodes = int(here), int(everywhere) // int(here)
-        asked = (train.devices, train.nodes)
-        if asked != (1, 1) and asked != (devices, nodes):
-            raise UsageError(
-                f"torchrun has started {nodes} x {devices} processes, but train.nodes x train.devices is "
-                f"{train.nodes} x {train.devices}: leave them out"
-            )
-        return devices, nodes
-    return train.devices, train.nodes
+        return int(here), int(everywhere) // int(here)
+    return None
+
+
+def _of_slurm() -> tuple[int, int] | None:
+    """Processes of a node, and nodes, where SLURM has started this one.
+
+    By the variables that Lightning goes by; a job with the name of a shell starts its processes itself, as there.
+
+    Raises:
+        UsageError: there are several, and how they lie on the nodes cannot be told, or srun has not started them.
+    """
+    has = os.environ
+    if "SLURM_NTASKS" not in has or has.get("SLURM_JOB_NAME") in {"bash", "interactive"}:
+        return None
+    tasks = int(has["SLURM_NTASKS"])
+    if tasks == 1:
+        return 1, 1
+    if "SLURM_PROCID" not in has or "SLURM_STEP_ID" not in has:  # the batch script itself, whom nobody would join
+        raise UsageError(f"SLURM is to start {tasks} processes, but this is none of them: put srun before the command")
+    each, nodes = has.get("SLURM_NTASKS_PER_NODE"), has.get("SLURM_NNODES", has.get("SLURM_JOB_NUM_NODES", "1"))
+    if each is None:
+        raise UsageError(f"SLURM has started {tasks} processes by --ntasks alone: give srun --ntasks-per-node instead")
+    if int(each) * int(nodes) != tasks:
+        raise UsageError(
+            f"SLURM has started {tasks} processes, which is not {nodes} nodes x {each} (--ntasks-per-node): give srun "
+            "--nodes and --ntasks-per-node, and no --ntasks"
+        )
+    return int(each), int(nodes)

@@ -102,9 +102,10 @@ class FiniteWatch:
             where = f"The batch's {len(files)} files are listed in {self._run.nonfinite}."
         except OSError as error:
             where = f"(The list of its files could not be written: {error.strerror}.) It began with {files[:4]}."
-        saved = "The last good checkpoint is kept. " if self._run.last.is_file() else ""
+        saved = self._run.last.is_file()
+        kept, again = ("The last good checkpoint is kept. ", "go on with --resume") if saved else ("", "start again")
         raise CmidError(
-            f"{what} is not finite in step {seen.step + 1} (epoch {seen.epoch + 1}): {broken}. {where} {saved}Look at "
-            "those images; if they are sound, try a lower learning rate, gradient clipping (--optimizer.clip_norm 1) "
-            "or --train.precision 32."
+            f"{what} is not finite in step {seen.step + 1} (epoch {seen.epoch + 1}): {broken}. {where} {kept}Look at "
+            f"those images; if they are sound, {again} with a lower --optimizer.lr, gradient clipping "
+            "(--optimizer.clip_norm 1) or --train.precision 32."
         )

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from cmid.cli import main
 from tests.commands.test_pack import images  # noqa: F401 - a fixture
@@ -181,6 +182,26 @@ def test_shards_with_the_numbers_of_other_bands(tmp_path, capsys, change, code, 
     capsys.readouterr()
     assert pretrain(tmp_path / "shards", tmp_path / "run") == code
     assert answer in one_line(capsys)
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_torn_shard_that_is_let_pass_is_kept_in_the_run(images, tmp_path, capsys, pixels):  # noqa: F811
+    data, words = images, ["--shard-mb", "1"]
+    if pixels:
+        data = draw_scenes(tmp_path / "scenes", 1)
+        words += ["--source", "scenes", "--scenes.windows", "12", "--scenes.window-px", "160"]
+        words += ["--scenes.statistics", "4"]
+    else:
+        for i in range(12, 24):  # noise, so that it takes more than a shard
+            noise = np.random.default_rng(i).integers(0, 255, (240, 240, 3), np.uint8)
+            Image.fromarray(noise).save(images / f"{i}.png")
+    assert main(["pack", str(data), "--out", str(tmp_path / "shards"), *words]) == 0
+    shards = sorted((tmp_path / "shards").glob("*.tar"))
+    assert len(shards) > 1
+    shards[-1].unlink()
+    assert pretrain(tmp_path / "shards", tmp_path / "run", "--max-bad-share", 0.9) == 0
+    assert "is left out with all its images" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["torn"] == {shards[-1].name: "it is missing"}
 
 
 def test_processes_with_unequal_data_stop_before_the_training(tmp_path, two_processes):

@@ -88,6 +88,24 @@ def test_what_does_not_fit_scenes_is_answered_in_a_line(tmp_path, capsys, words,
     assert not (tmp_path / "run").exists()
 
 
+def test_addresses_are_told_how_they_are_read(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a.jpg\nhttps://example.com/x.tif\nS3://bucket/y.tif\n")
+    for data, answer in (
+        (tmp_path / "list.txt", "lists 2 addresses, first https://example.com/x.tif: addresses, of scenes, are read"),
+        ("https://example.com/x.tif", "https://example.com/x.tif is an address: addresses, of scenes, are read"),
+    ):
+        assert main(["pretrain", str(data), "--recipe", "cmid-tiny", "--out", str(tmp_path / "run")]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"{answer} from a list file with --source scenes --scenes.remote true" in said
+
+
+def test_data_that_cannot_be_looked_up_is_answered_in_a_line(tmp_path, capsys):
+    for source in ("images", "scenes"):
+        words = ["--recipe", "cmid-tiny", "--source", source, "--out", str(tmp_path / "run")]
+        assert main(["pretrain", str(tmp_path / ("n" * 300)), *words]) == 2
+        assert "cannot look up" in capsys.readouterr().err
+
+
 def test_large_images_are_taken_for_what_they_may_be(tmp_path, capsys):
     for i in range(2):
         write_raster(tmp_path / "a" / f"{i}.tif", np.full((3, 64, 2100), 90 + i, np.uint8), photometric="RGB")

@@ -230,7 +230,7 @@ def test_the_second_look_is_the_best_correlation_over_shifts():
                 q = other[max(-y, 0) : 64 + min(-y, 0), max(-x, 0) : 64 + min(-x, 0)]
                 best = max(best, (p * q).sum() / np.sqrt((p**2).sum() * (q**2).sum()))
         assert float(value) == pytest.approx(best, abs=1e-4)
-    assert found[:2].min() > 0.85 > found[2]
+    assert found[:2].min() > 0.8 > 0.5 > found[2]
 
 
 @pytest.mark.parametrize("wrong", [{"max_distance": 32}, {"max_distance": -1}, {"min_similarity": 0.0}])

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -55,6 +56,35 @@ def test_names_that_are_not_text(tmp_path):
     assert FolderSource(tmp_path).read(0).shape == (40, 48, 3)
 
 
+def test_a_list_is_split_where_a_line_ends_and_nowhere_else(tmp_path):
+    names = [f"a{each}b.png" for each in ("\x0b", "\x0c", "\x1c", "\x85", "\u2028")]
+    (tmp_path / "list.txt").write_bytes("\r\n".join(names).encode() + b"\rlast.png\n")
+    assert FolderSource(tmp_path / "list.txt").paths == [tmp_path / name for name in (*names, "last.png")]
+
+
+def test_a_link_to_itself_leads_nowhere(make_folder):
+    folder = make_folder(2)
+    (folder / "self").symlink_to("self")
+    (folder / "self.png").symlink_to("self.png")
+    assert find_files(folder) == ["000.jpg", "001.jpg", "self.png"]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_folder_that_cannot_be_listed_is_told_with_the_reason(make_folder, monkeypatch, number):
+    folder = make_folder(2)
+    (folder / "deep").mkdir()
+    listed = os.scandir
+
+    def fails(path):
+        if str(path).endswith("deep"):
+            raise OSError(number, os.strerror(number), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(UsageError, match=f"(?i)cannot list the folder .*deep: {os.strerror(number)}"):
+        FolderSource(folder)
+
+
 def test_limit_is_drawn_by_seed(make_folder):
     folder = make_folder(12)
     names = [tuple(p.name for p in FolderSource(folder, limit=5, seed=seed).paths) for seed in (0, 0, 1, -3)]
@@ -71,6 +101,10 @@ def test_limit_is_drawn_by_seed(make_folder):
         (lambda p: p / "one" / "a.png", "is one image"),
         (lambda p: p / "empty.txt", "no images.*one path a line"),
         (lambda p: p / "binary.txt", "not a text file"),
+        (lambda p: p / ("n" * 300), "cannot look up .*: file name too long"),
+        (lambda p: f"{p}/a\0b", "cannot look up .*null"),
+        (lambda p: p / "far.txt", "lists 1 addresses, first s3://b/a.tif: .*--source scenes --scenes.remote true"),
+        (lambda _: "HTTPS://x/a.tif", "HTTPS://x/a.tif is an address: .*from a list file with --source scenes"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, make, says):
@@ -78,6 +112,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, make, says):
     (tmp_path / "one").mkdir()
     picture(0).save(tmp_path / "one/a.png")
     (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "far.txt").write_text("one/a.png\ns3://b/a.tif\n")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
     with pytest.raises(UsageError, match=says) as error:
         FolderSource(make(tmp_path))

@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -105,6 +109,20 @@ def test_lists_that_cannot_be_used(make_classes, tmp_path):
         folder.split(tmp_path / "nowhere.txt")
     with pytest.raises(UsageError, match="no such folder"):
         LabelledFolder(tmp_path / "nowhere")
+
+
+def test_folders_that_cannot_be_listed(make_classes, monkeypatch):
+    path = make_classes(COUNTS)
+    with pytest.raises(UsageError, match=r"cannot look up .*: file name too long"):
+        LabelledFolder(path / ("n" * 300))
+    for of, where in ((Path, "iterdir"), (os, "scandir")):
+        with monkeypatch.context() as patch, pytest.raises(UsageError, match=r"cannot list the folder .*: input"):
+            patch.setattr(of, where, fails)
+            LabelledFolder(path)
+
+
+def fails(path):
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
 
 def test_uc_merced(real_images):

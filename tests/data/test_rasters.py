@@ -3,9 +3,11 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
+from rasterio._env import get_gdal_config
+from torch.utils.data import DataLoader
 
 from cmid.data.decode import BadImage
-from cmid.data.rasters import OPEN_AT_ONCE, OpenRasters, choose_bands, find_rasters, read_header
+from cmid.data.rasters import CACHE_BYTES, GDAL, OPEN_AT_ONCE, OpenRasters, choose_bands, find_rasters, read_header
 from cmid.errors import UsageError
 from tests.data.rasters_on_disk import numbered, write_raster
 
@@ -87,12 +89,87 @@ def test_a_mask_band_and_an_alpha_band_hide_pixels(tmp_path):
     assert read_header(str(named)).alpha == ()
 
 
-def test_gdals_cache_of_blocks_is_in_bytes(tmp_path):
-    from rasterio._env import get_gdal_config
+def half_masked(path, **kind):
+    """A scene whose mask, which hides the upper half, lies beside it."""
+    write_raster(path, numbered(2, 64, 64, "uint8"), **kind)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as raster:
+        mask = np.full((64, 64), 255, np.uint8)
+        mask[:32] = 0
+        raster.write_mask(mask)
+    assert path.with_name(path.name + ".msk").is_file()
+    return str(path)
 
-    path = str(write_raster(tmp_path / "a.tif", numbered(1, 64, 64)))
-    OpenRasters().read(path, (1,), (0, 0, 4, 4))
-    assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20
+
+LOSSLESS = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.tif", {}), ("a.jp2", LOSSLESS)])
+def test_a_mask_beside_the_file_hides_pixels(tmp_path, name, kind):
+    path = half_masked(tmp_path / name, **kind)
+    _, valid = OpenRasters().read(path, (1, 2), (0, 0, 64, 64))
+    assert not valid[:32].any() and valid[32:].all()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.tif", {}), ("a.jp2", LOSSLESS)])
+def test_nodata_and_names_beside_the_file_count(tmp_path, name, kind):
+    values = numbered(2, 64, 64, "uint8") | 1
+    values[1, :10] = 0
+    path = write_raster(tmp_path / name, values, **kind)
+    path.with_name(name + ".aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><Description>red</Description></PAMRasterBand><PAMRasterBand band="2">'
+        "<Description>nir</Description><NoDataValue>0</NoDataValue></PAMRasterBand></PAMDataset>"
+    )
+    assert read_header(str(path)).names == ("red", "nir")
+    _, valid = OpenRasters().read(str(path), (1, 2), (0, 0, 64, 64))
+    assert not valid[:10].any() and valid[10:].all()
+
+
+def test_a_mask_that_is_no_tiff_is_refused(tmp_path):
+    path = half_masked(tmp_path / "a.tif")
+    (tmp_path / "a.tif.msk").write_text('<VRTDataset rasterXSize="64" rasterYSize="64"></VRTDataset>')
+    for read in (read_header, lambda path: OpenRasters().read(path, (1,), (0, 0, 9, 9))):
+        with pytest.raises(BadImage, match=r"mask a.tif.msk is no TIFF"):
+            read(path)
+
+
+def in_process(see):
+    """What a caller sees of GDAL's settings."""
+    return [get_gdal_config(key) for key in (*GDAL, "GDAL_CACHEMAX")] if see else None
+
+
+@pytest.mark.parametrize("own", [{}, {"VSI_CACHE": "TRUE"}])
+def test_a_callers_own_use_of_rasterio_is_not_touched(tmp_path, own):
+    paths = [str(write_raster(tmp_path / f"{i}.tif", numbered(1, 64, 64))) for i in range(3)]
+    rasters = OpenRasters()
+    with rasterio.Env(**own):
+        before = in_process(True)
+        read_header(paths[0])
+        for path in paths:
+            rasters.read(path, (1,), (0, 0, 4, 4))
+        assert in_process(True) == before
+    assert get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN") is None
+
+
+class Settings:
+    """What GDAL's settings are in a loader process after each read."""
+
+    def __init__(self, paths):
+        self.paths, self.rasters = paths, OpenRasters()
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        self.rasters.read(self.paths[i], (1,), (0, 0, 4, 4))
+        return get_gdal_config("GDAL_CACHEMAX"), get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN")
+
+
+def test_a_loader_process_keeps_a_small_cache_in_bytes(tmp_path):
+    paths = [str(write_raster(tmp_path / f"{i}.tif", numbered(1, 64, 64))) for i in range(3)]
+    before = get_gdal_config("GDAL_CACHEMAX")
+    seen = list(DataLoader(Settings(paths), batch_size=None, num_workers=1))
+    assert seen == [[CACHE_BYTES, "EMPTY_DIR"]] * 3 and CACHE_BYTES == 64 << 20
+    assert get_gdal_config("GDAL_CACHEMAX") == before
 
 
 def test_a_mask_of_the_whole_file_is_read_once_for_all_bands(tmp_path, monkeypatch):
@@ -219,3 +296,9 @@ def test_a_folder_a_list_and_one_file(tmp_path):
         find_rasters(tmp_path / "none")
     with pytest.raises(UsageError, match="no such folder"):
         find_rasters(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"cannot look up .*: file name too long"):
+        find_rasters(tmp_path / ("n" * 300))
+    with pytest.raises(BadImage, match="file name too long"):
+        read_header(str(tmp_path / f"{'n' * 300}.tif"))
+    with pytest.raises(BadImage, match="file name too long"):
+        OpenRasters().read(str(tmp_path / f"{'n' * 300}.tif"), (1,), (0, 0, 9, 9))

@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -111,6 +112,21 @@ def test_views_of_addresses_are_those_of_files_whatever_was_read_before(server, 
     assert not loaders[1].skipped
     for loader in loaders:
         loader.close()
+
+
+@pytest.mark.parametrize("beside", ["a.tif.msk", "a.tif.MSK", "a.tif.ovr", "a.aux", "a.tif.aux", "a.tif.msk.aux"])
+def test_what_lies_beside_a_local_scene_leads_to_no_address(server, tmp_path, beside):
+    """GDAL opens masks, overviews and notes with any driver: this one asks a server as soon as it is opened."""
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 64, 64), np.uint8))
+    if beside == "a.tif.msk.aux":
+        write_raster(tmp_path / "a.tif.msk", np.ones((1, 64, 64), np.uint8))
+    start = "EHFA_HEADER_TAG" if beside.endswith(".aux") else ""
+    asks = f"<GDAL_WMTS><GetCapabilitiesUrl>{server.address}/x</GetCapabilitiesUrl></GDAL_WMTS>"
+    (tmp_path / beside).write_text(start + asks)
+    for read in (read_header, lambda path: OpenRasters().read(path, (1,), (0, 0, 9, 9))):
+        with suppress(BadImage):
+            read(str(path))
+    assert not server.asked
 
 
 def _read_many(rasters, address, seed, answers):

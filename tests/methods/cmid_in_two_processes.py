@@ -20,10 +20,19 @@ def part(views, rank):
     return Views(crops, views.indices[rows])
 
 
+def an_idle_last_stage(backbone):
+    """DDP refuses a second step where a parameter had no gradient in the first."""
+    model = learner(backbone, reconstruction_weight=0, global_weight=0, local_stage=2)
+    together = torch.nn.parallel.DistributedDataParallel(synchronise(model, "cpu"))
+    for _ in range(2):
+        sum(together(batch(seed=3)).values()).backward()
+
+
 def compare(backbone):
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.set_num_threads(1)
+    an_idle_last_stage(backbone)
     model, views = learner(backbone, queue_size=20), batch(seed=3)
     # one pair without overlap, so that the two halves have unequal counts of matches
     views.crops[1].boxes[0] += 1000

@@ -57,6 +57,25 @@ def test_a_few_steps_lower_the_loss_and_teach_no_gradient(mode, form):
     assert all(p.grad is None and not p.requires_grad for p in teachers)
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "swin_tiny_patch4_window7_224"])
+def test_a_last_map_that_no_branch_reads_gets_a_gradient_of_zeros(backbone):
+    """DDP waits for it; it must not come from what the map holds."""
+
+    def spoil(module, images, pyramid):
+        pyramid.last.data.fill_(float("inf"))
+
+    model = learner(backbone, reconstruction_weight=0, global_weight=0, local_stage=2)
+    model.backbone.register_forward_hook(spoil)
+    terms = model(batch())
+    assert list(terms) == ["local"] and terms["local"].isfinite()
+    terms["local"].backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert all(g is not None for g in gradients.values())
+    last = [g for name, g in gradients.items() if "layer4" in name or "layers.3" in name]
+    assert last and not any(g.any() for g in last)
+    assert sum(bool(g.any()) for g in gradients.values()) > len(last)
+
+
 @pytest.mark.parametrize("mode", ["exact", "parity"])
 def test_the_parts_are_the_whole(mode):
     """Taking one view's gradient after the other's changes neither loss, gradient, queue nor centre."""

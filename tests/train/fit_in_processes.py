@@ -2,7 +2,7 @@
 
 The learner draws nothing, and each process takes its share of the same batches of eight images.
 
-    python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [slow]
+    python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [bad=RANK] [slow] [full]
 """
 
 import os
@@ -17,12 +17,19 @@ from cmid.config import TrainConfig
 from cmid.contracts import View, Views
 from cmid.errors import CmidError
 from cmid.ops import gather
-from cmid.train import gather_team
+from cmid.train import gather_team, saving
 from tests.train.small_run import MemoryLoader, Probe, SmallLearner, run_fit
 
 
 class SharedLearner(SmallLearner):
     """Its queue takes a key that every process knows."""
+
+    def forward(self, batch):
+        self.brightness = batch[0].images.mean()  # of this process's images
+        return super().forward(batch)
+
+    def extra_logs(self):
+        return super().extra_logs() | {"brightness": self.brightness}
 
     def after_step(self, progress):
         self.key = gather.rows(self.key)
@@ -55,11 +62,27 @@ def prepare(views):
     return Views(tuple(v.with_images(v.images.float() / 255 - 0.5) for v in views), views.indices, views.epoch)
 
 
+def watch_saving(team, full):
+    """Tells of every checkpoint that is written, which fails where `full`; the others' clocks always say it is time."""
+    write = saving.write_checkpoint
+
+    def written(path, state):
+        if full:
+            raise OSError(28, "No space left on device")
+        print("WROTE", state["progress"]["step"], flush=True)
+        write(path, state)
+
+    saving.write_checkpoint = written
+    if not team.leads:
+        saving.Saver.is_due = lambda saver: True
+
+
 def main():
     out, *words = sys.argv[1:]
     events = dict(word.partition("=")[::2] for word in words)
     torch.set_num_threads(1)
     team = gather_team(TrainConfig(accelerator="cpu", precision="32"))
+    watch_saving(team, "full" in events)
     torch.manual_seed(5)
     learner = SharedLearner(hidden=False)
     if events.get("nan") == str(team.rank):
@@ -70,7 +93,7 @@ def main():
             images_per_batch=8 // team.size, resume="resume" in events, probes=[Probe(knn_top1=[1.0, 3.0, 2.0])],
             train={
                 "accelerator": "cpu", "max_steps": int(events.get("steps", 0)),
-                "checkpoint_minutes": 1e-9 if "resume" in events or "slow" in events or "die" in events else 0.0,
+                "checkpoint_minutes": 1e-9 if {"resume", "slow", "die", "full"} & events.keys() else 0.0,
             },
         )  # fmt: skip
     except CmidError as error:

@@ -1,4 +1,4 @@
-"""Run by torchrun in two processes: what a team agrees on."""
+"""Run by torchrun (or, it would seem, by SLURM) in two processes: what a team agrees on."""
 
 import os
 
@@ -8,13 +8,16 @@ import torch.distributed as dist
 from cmid.config import TrainConfig
 from cmid.errors import CmidError, UsageError
 from cmid.train import gather_team
-from cmid.train.team import Elsewhere
+from cmid.train.team import PATIENCE, Elsewhere
 
 
 def main():
     team = gather_team(TrainConfig(accelerator="cpu", precision="32"))
-    rank = int(os.environ["RANK"])
+    launcher = "torchrun" if "RANK" in os.environ else "SLURM"
+    rank = int(os.environ["RANK" if launcher == "torchrun" else "SLURM_PROCID"])
     assert (team.rank, team.size, team.nodes, team.leads) == (rank, 2, 1, rank == 0)
+    gloo = team._group._get_backend(torch.device("cpu"))
+    assert gloo.options._timeout == PATIENCE  # not that of the gradients, which are in gloo here, too
     assert team.any(rank == 0, rank == 1, False, True) == (True, True, False, True)
     assert team.gather({rank: "a"}) == [{0: "a"}, {1: "a"}]
     assert team.of_leader(f"from {rank}") == "from 0"
@@ -36,7 +39,7 @@ def main():
     try:
         gather_team(TrainConfig(accelerator="cpu", devices=3))
     except UsageError as error:
-        assert "torchrun has started 1 x 2" in str(error)
+        assert f"{launcher} has started 1 x 2" in str(error)
     else:
         raise AssertionError("three of two")
     dist.destroy_process_group()

@@ -9,7 +9,7 @@ import pytest
 from cmid.errors import CmidError
 from cmid.train import read_checkpoint
 
-from .small_run import MemoryLoader, numbers, run_fit
+from .small_run import MemoryLoader, Probe, numbers, run_fit
 
 SIZE = 2 << 20
 FILLER = "filler"
@@ -76,3 +76,12 @@ def test_a_run_that_ends_on_a_full_disk_says_so_keeps_its_last_checkpoint_and_go
     run_fit(disk / "run", epochs=5, batches=5, resume=True)
     for table in ("steps.csv", "metrics.csv"):
         assert numbers(disk / "run" / table) == numbers(tmp_path / "elsewhere" / table)
+
+
+def test_an_epoch_whose_checkpoint_could_not_be_written_does_not_stand_in_the_way_of_a_later_best(disk):
+    probe = Probe(knn_top1=[1.0, 9.0, 1.5, 2.0, 1.7])  # the disk is full at the ends of the second and third epoch
+    run_fit(disk / "run", epochs=5, loader=Filling(disk, 5, room=True), probes=[probe])
+    best = read_checkpoint(disk / "run" / "checkpoints" / "best.ckpt").state
+    assert best["best"] == {"name": "knn_top1", "value": 2.0, "epoch": 4}
+    assert best["position"] == {"epoch": 4, "batch": 0}
+    assert read_checkpoint(disk / "run").state["best"] == best["best"]

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from cmid.errors import CmidError, UsageError
 from cmid.train import Interrupted, read_checkpoint
+from cmid.train.schedules import CosineWithWarmup
 
 from .small_run import SETTINGS, MemoryLoader, Probe, SmallLearner, numbers, rows, run_fit, small_learner
 
@@ -322,6 +323,35 @@ def test_what_would_make_another_run_is_refused(tmp_path):
     assert (tmp_path / "run" / "settings.yaml").read_bytes() == kept
     run_fit(tmp_path / "run", resume=True, **changed)
     assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text()) == changed["settings"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_its_first_checkpoint_is_begun_anew_by_the_same_command(tmp_path, start, resume, capfd):
+    out, rarely = tmp_path / "run", HOW | {"train": {"accumulate": 2}}
+    process = start(out, resume=False, how=rarely)
+    wait_for_rows(process, out, 2)
+    process.kill()
+    process.join()
+    if (out / "checkpoints" / "last.ckpt").exists():
+        pytest.skip("the machine was too slow to kill it within its first epoch")
+    run_fit(out, resume=resume, **HOW)
+    assert "ended before its first checkpoint; it is begun anew" in " ".join(capfd.readouterr().err.split())
+    assert [int(row["step"]) for row in rows(out / "steps.csv")] == list(range(1, 17))
+    assert len(rows(out / "metrics.csv")) == 4
+
+
+def test_a_rate_that_was_too_high_may_be_lowered_and_the_change_is_said(tmp_path, capfd):
+    settings = SETTINGS | {"optimizer": {"lr": 0.01, "clip_norm": 1.0}}
+    run_fit(tmp_path / "run", settings=settings, train={"max_steps": 6})
+    capfd.readouterr()
+    lower = {"lr": 0.001, "clip_norm": 0.5}
+    run_fit(tmp_path / "run", settings=SETTINGS | {"optimizer": lower}, optimizer=lower, resume=True)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "goes on with other settings: optimizer.lr was 0.01, is 0.001; optimizer.clip_norm was 1.0, is 0.5." in said
+    rates = [float(row["lr"]) for row in rows(tmp_path / "run" / "steps.csv")]
+    assert [CosineWithWarmup(lr, 1e-6, 10, 5)(step) for lr, step in ((0.01, 5), (0.001, 6))] == pytest.approx(
+        rates[5:7]
+    )
 
 
 def nine_or_ten(images):

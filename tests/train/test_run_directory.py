@@ -8,7 +8,7 @@ import time
 import pytest
 import yaml
 
-from cmid.errors import UsageError
+from cmid.errors import CmidError, UsageError
 from cmid.train import RunDirectory
 from cmid.train.checkpoints import FORMAT, write_checkpoint
 from cmid.train.run_directory import differing_settings
@@ -45,13 +45,13 @@ def test_a_folder_removed_under_the_job_is_let_go_quietly(tmp_path):
 
 def test_a_folder_with_files_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"already holds files \(notes.txt\).*another --out.*--resume"):
+    with pytest.raises(UsageError, match=r"already holds files \(notes.txt\).*another --out\.$"):
         RunDirectory(tmp_path).open(SETTINGS, resume=False)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     run = RunDirectory(tmp_path / "run")
     put_checkpoint(run)
     run.settings.write_text("seed: 0\n")
-    with pytest.raises(UsageError, match=r"already holds a run"):
+    with pytest.raises(UsageError, match=r"already holds a run.*another --out, or go on .*--resume"):
         run.open(SETTINGS, resume=False)
     assert run.settings.read_text() == "seed: 0\n"
 
@@ -91,6 +91,70 @@ def test_settings_that_make_another_run_are_named(tmp_path):
         assert not run.settings.exists()  # the checkpoint may yet be refused
         run.write_settings(free)
         assert yaml.safe_load(run.settings.read_text()) == free
+
+
+def test_what_the_errors_of_a_run_advise_may_be_changed_and_is_told(tmp_path):
+    begun = {**SETTINGS, "read_timeout_s": 300.0, "optimizer": {"lr": 1e-3, "min_lr": 1e-6, "clip_norm": 0.0, "eps": 1}}
+    put_checkpoint(RunDirectory(tmp_path), begun)
+    advised = {"lr": 1e-4, "min_lr": 0.0, "clip_norm": 1.0, "eps": 1}
+    with RunDirectory(tmp_path) as run:
+        run.open({**begun, "read_timeout_s": 900.0, "optimizer": advised, "out": "b"}, resume=True)
+        assert run.goes_on and len(run.notes) == 1
+        for words in (
+            "read_timeout_s was 300.0, is 900.0",
+            "optimizer.lr was 0.001, is 0.0001",
+            "clip_norm was 0.0, is 1",
+        ):
+            assert words in run.notes[0]
+        assert "out was" not in run.notes[0]
+    with pytest.raises(UsageError, match=r"settings: optimizer.eps was 1, is 2\."):
+        RunDirectory(tmp_path).open({**begun, "optimizer": {**advised, "eps": 2}}, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("left", [(), ("settings.yaml", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")])
+def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, left):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt.123.tmp").write_text("half")
+    for name in left:
+        (tmp_path / name).write_text("old\n")
+    with RunDirectory(tmp_path) as run:
+        run.open(SETTINGS, resume=resume)
+        assert not run.goes_on and "before its first checkpoint; it is begun anew" in run.notes[0]
+        assert {p.name for p in tmp_path.iterdir()} == {".lock", "checkpoints", "settings.yaml"}
+        assert not list(run.checkpoints.iterdir()) and yaml.safe_load(run.settings.read_text()) == SETTINGS
+        put_checkpoint(run)
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "tensorboard", "checkpoints/best.ckpt"])
+def test_a_folder_with_anything_else_is_left_alone(tmp_path, other):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("settings.yaml", "steps.csv", other):
+        (tmp_path / name).write_text("old")
+    for resume, words in ((False, "already holds a run. Choose another --out.$"), (True, "found no checkpoint in it")):
+        with pytest.raises(UsageError, match=words):
+            RunDirectory(tmp_path).open(SETTINGS, resume=resume)
+    assert (tmp_path / "steps.csv").read_text() == "old" and not (tmp_path / ".lock").exists()
+
+
+def test_settings_of_somebody_else_are_not_taken_for_a_run(tmp_path):
+    (tmp_path / "settings.yaml").write_text("mine")
+    with pytest.raises(UsageError, match="already holds"):
+        RunDirectory(tmp_path).open(SETTINGS, resume=False)
+    assert (tmp_path / "settings.yaml").read_text() == "mine"
+
+
+def test_a_damaged_checkpoint_lets_go_of_the_folder_and_says_what_may_be_done(tmp_path):
+    run = RunDirectory(tmp_path)
+    put_checkpoint(run)
+    run.last.write_bytes(run.last.read_bytes()[:-100])
+    with pytest.raises(CmidError, match=r"cut short.*copy it to last.ckpt.*begins anew"):
+        run.open(SETTINGS, resume=True)
+    assert not run.is_open
+    run.last.unlink()
+    with run:
+        run.open(SETTINGS, resume=True)
+        assert not run.goes_on
 
 
 def test_differences_of_lists_and_depth():

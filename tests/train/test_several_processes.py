@@ -27,15 +27,15 @@ def start(how, out, *words):
     )  # fmt: skip
 
 
-def run(how, out, *words):
-    """Exit code and the errors told; fails where the processes do not come to an end."""
+def run(how, out, *words, told="SAID"):
+    """Exit code, the errors told, and what went to stderr; fails where the processes do not come to an end."""
     process = start(how, out, *words)
     try:
         said, errors = process.communicate(timeout=150)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, re.findall(r"^SAID (.*)$", said, re.M), errors
+    return process.returncode, re.findall(rf"^{told} (.*)$", said, re.M), errors
 
 
 def same_rows(a, b, relative=2e-5):
@@ -65,8 +65,9 @@ def alone(tmp_path_factory):
 
 
 def test_two_processes_give_the_numbers_of_one_and_one_of_them_writes(alone, tmp_path):
-    code, _, errors = run(TOGETHER, tmp_path / "run")
+    code, saved, errors = run(TOGETHER, tmp_path / "run", told="WROTE")
     assert code == 0, errors
+    assert saved == ["5", "10", "15"]  # the ends of the epochs, though the other process's clock says it is time
     same_rows(numbers(alone / "steps.csv"), numbers(tmp_path / "run" / "steps.csv"))
     same_rows(numbers(alone / "metrics.csv"), numbers(tmp_path / "run" / "metrics.csv"))
     same_weights(alone, tmp_path / "run")
@@ -99,6 +100,15 @@ def test_a_process_that_cannot_read_stops_both(tmp_path):
     code, said, errors = run(TOGETHER, tmp_path / "run", "bad=1")
     assert code != 0 and len(said) == 1, errors
     assert "Process 1 of 2 has stopped: the disk has gone" in said[0]
+
+
+def test_processes_are_of_one_mind_on_what_is_saved_where_the_disk_is_full(tmp_path):
+    """The leading process cannot write: the other must not think the run saved and stay away when it tries again."""
+    code, said, errors = run(TOGETHER, tmp_path / "run", "full", "bad=1")
+    assert code != 0 and len(said) == 1, errors
+    assert "Process 1 of 2 has stopped: the disk has gone" in said[0]
+    assert "could not be written" in errors and "The run is saved" not in errors
+    assert errors.count("Warning: the checkpoint") == 4  # after each step, and once more at the end
 
 
 def test_a_process_that_is_killed_stops_the_other_and_the_checkpoint_survives(alone, tmp_path):

@@ -1,12 +1,126 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from cmid.errors import CmidError
-from cmid.train.team import Team
+from cmid.config import TrainConfig
+from cmid.errors import CmidError, UsageError
+from cmid.train import gather_team
+from cmid.train.team import Team, _asked, _may_start, start_team
+
+TASK = {
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NNODES": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_STEP_ID": "0",
+}
+"""What SLURM tells a task of `srun --nodes 2 --ntasks-per-node 2`, of all that it does."""
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    """Puts this process into SLURM's hands; a variable that is None is not there."""
+    for name in list(os.environ):
+        if name.startswith("SLURM_"):
+            monkeypatch.delenv(name)
+
+    def put(**changed):
+        for name, value in (TASK | {f"SLURM_{name}": value for name, value in changed.items()}).items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+
+    return put
 
 
 def test_two_processes_agree(two_processes):
     two_processes("tests.train.team_in_two_processes")
+
+
+def test_two_tasks_of_slurm_find_each_other_without_a_word_in_the_settings():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    root = Path(__file__).resolve().parents[2]
+    shared = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    shared |= {"SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train.team_in_two_processes"], cwd=root, text=True, stderr=subprocess.PIPE,
+            env=os.environ | shared | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}, start_new_session=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        for task in tasks:
+            _, errors = task.communicate(timeout=120)
+            assert task.returncode == 0, errors
+    finally:
+        for task in tasks:
+            if task.poll() is None:
+                os.killpg(task.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("settings", [{}, {"devices": 2, "nodes": 2}])
+def test_slurm_says_how_many_processes_there_are(slurm, settings):
+    slurm()
+    assert _asked(TrainConfig(**settings)) == (2, 2) and _may_start()
+    slurm(NNODES=None, JOB_NUM_NODES="2")
+    assert _asked(TrainConfig(**settings)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "settings", "words"),
+    [
+        (
+            {},
+            {"devices": 4},
+            r"SLURM has started 2 x 2 processes, but .* is 1 x 4: .* srun --nodes 1 --ntasks-per-node 4",
+        ),
+        ({"NTASKS": "1", "NNODES": "1"}, {"devices": 2}, "SLURM has started 1 x 1 processes"),
+        ({"NTASKS": "2", "NTASKS_PER_NODE": None}, {}, r"2 processes by --ntasks alone: give srun --ntasks-per-node"),
+        ({"NTASKS": "3"}, {}, "3 processes, which is not 2 nodes x 2"),
+        ({"STEP_ID": None}, {}, "this is none of them: put srun before the command"),
+        ({"PROCID": None}, {}, "this is none of them: put srun before the command"),
+    ],
+)
+def test_what_slurm_and_the_settings_cannot_agree_on_is_said(slurm, changed, settings, words):
+    slurm(**changed)
+    with pytest.raises(UsageError, match=words):
+        gather_team(TrainConfig(accelerator="cpu", **settings))
+
+
+def test_tasks_that_see_a_gpu_each_are_told_to_see_all_of_them(slurm, monkeypatch):
+    slurm()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"is 2, but there are 1 GPUs here; let each task see all .*--gpus-per-node"):
+        start_team(TrainConfig(), "cuda", "32")
+
+
+def test_one_task_of_slurm_is_alone_and_a_shell_in_it_starts_its_own(slurm):
+    slurm(NTASKS="1")  # srun --ntasks 1 in a larger job
+    assert _asked(TrainConfig()) == (1, 1)
+    for name in ("bash", "interactive"):
+        slurm(JOB_NAME=name)
+        assert _asked(TrainConfig(devices=3)) == (3, 1) and not _may_start()
+
+
+def test_what_lightning_cannot_launch_is_one_line(monkeypatch):
+    from lightning.fabric import Fabric
+
+    def launch(fabric):
+        raise RuntimeError("no free port")
+
+    monkeypatch.setattr(Fabric, "launch", launch)
+    with pytest.raises(CmidError, match="could not be brought together: no free port"):
+        gather_team(TrainConfig(accelerator="cpu"))
 
 
 def test_alone_everything_is_ones_own():
