@@ -3,9 +3,11 @@
 The run may also be a full checkpoint of the published code, or a file of a backbone, to be written in another format.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -62,6 +64,7 @@ def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tu
         UsageError: the method has no such backbone, with those it has.
         CmidError: the checkpoint does not hold what its settings describe.
     """
+    refuse_tasks(checkpoint.settings, str(checkpoint.path))
     settings, left_out = stored(PretrainConfig, checkpoint.settings, str(checkpoint.path))
     for words in left_out:
         Console(stderr=True).print(f"note: {words}", markup=False, highlight=False, soft_wrap=True)
@@ -76,6 +79,15 @@ def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tu
         )
     batches = checkpoint.state.get("fixed", {}).get("batches_per_epoch")
     return backbones[which].eval(), describe(settings, checkpoint.progress, which, batches)
+
+
+def refuse_tasks(settings: Mapping[str, Any], where: str) -> None:
+    """Raise the UsageError for a run that `cmid finetune` made, where one of pre-training is needed."""
+    if task := settings.get("task"):
+        raise UsageError(
+            f"{where} is of a run of `cmid finetune {task}`, and one of `cmid pretrain` is expected. A fine-tuned model "
+            f"is its model.safetensors, which `cmid predict {task}` takes; its page is the report.html beside it."
+        )
 
 
 def describe(

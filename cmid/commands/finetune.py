@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.backbones import create_backbone
+from cmid.commands.classifier_report import write_page
 from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint
 from cmid.commands.sources import open_labelled, progress, put_on_scale
@@ -308,7 +309,19 @@ def _scored(
         f"{without}; average {100 * measured.average_accuracy:.2f} %, kappa {measured.kappa:.4f}, calibration error "
         f"{100 * measured.expected_calibration_error:.1f} %; all {len(labels)} test images, {scores['epoch']} epoch"
     )
-    console.print(f"model: {model}")
+    console.print(f"model:  {model}")
+    if parts.config.report:
+        facts = [
+            ("overall accuracy", f"{100 * right.mean():.2f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"),
+            ("average accuracy", f"{100 * measured.average_accuracy:.2f} %"),
+            ("kappa", f"{measured.kappa:.4f}"),
+            ("test images", f"{len(labels):,}, {scores['epoch']} epoch"),
+            ("training images", f"{len(parts.train):,}"),
+            ("backbone", f"{parts.metadata.backbone}{', frozen' if parts.config.frozen else ''}"),
+            ("weights", parts.weights),
+        ]
+        page = write_page(done.run, parts.test, as_plain(parts.config), facts)
+        console.print(f"report: {page}  (open it in a browser)")
     return FinetuneResult(
         done.run, model, 100 * float(right.mean()), 100 * interval.low, 100 * interval.high, scores, done
     )

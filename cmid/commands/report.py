@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from cmid.commands.extract import refuse_tasks
 from cmid.commands.learners import build_learner
 from cmid.commands.looking import Album, Looker, choose
-from cmid.commands.settings import stored
+from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
 from cmid.config import PretrainConfig, ReportConfig, as_plain
 from cmid.data.sources import ImageSource
@@ -97,6 +98,7 @@ def read_run(path: str | Path) -> Run:
     except CmidError as error:
         missing.append(str(error))
     if files.settings.is_file():
+        refuse_tasks(read_yaml(files.settings), str(files.settings))
         settings, left_out = stored(PretrainConfig, files.settings, files.settings.name)
     elif checkpoint is not None:
         settings, left_out = stored(PretrainConfig, checkpoint.settings, checkpoint.path.name)

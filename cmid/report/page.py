@@ -52,6 +52,7 @@ class Header:
         warnings: what the reader must know before trusting the figures, one sentence each.
         settings: the resolved settings, nested.
         skipped: file name and reason of each image that could not be read.
+        kicker: what kind of page it is.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Header:
     warnings: Sequence[str] = ()
     settings: Mapping[str, Any] | None = None
     skipped: Sequence[tuple[str, str]] = ()
+    kicker: str = "Pre-training report"
 
 
 def render(header: Header, sections: Sequence[Section | Absent]) -> str:
@@ -113,7 +115,7 @@ def _header(header: Header) -> Markup:
     facts = (tag("div", tag("dt", name), tag("dd", value)) for name, value in header.facts)
     return tag(
         "header",
-        tag("p", "Pre-training report", class_="kicker"),
+        tag("p", header.kicker, class_="kicker"),
         tag("h1", header.title),
         warnings,
         tag("dl", *facts, class_="facts"),

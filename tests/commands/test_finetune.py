@@ -14,6 +14,7 @@ from cmid.commands.settings import resolve
 from cmid.config import FinetuneConfig
 from cmid.train import read_checkpoint
 from cmid.zoo.classifier_files import load_classifier
+from tests.report.chromium import BINARY, browser
 
 SMALL = """--backbone test_resnet --size 64 --batch-size 8 --train.workers 0 --train.precision 32 --optimizer.name adamw
     --optimizer.betas 0.9,0.999 --optimizer.lr 3e-3 --optimizer.warmup-epochs 0 --mixing.mixup 0 --mixing.cutmix 0
@@ -96,6 +97,31 @@ def test_same_seed_same_result_and_a_resume_changes_nothing(images, tmp_path):
                  "--train.max-steps", "0"]) == 0  # fmt: skip
     one, two = (load_classifier(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_page_shows_every_part_and_opens_offline(images, tmp_path):
+    words = [word for word in SMALL if word != "--no-report"]
+    command = ["finetune", "classification", "random", str(images), "--out", str(tmp_path / "run"), *words]
+    assert main([*command, "--epochs", "1"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    for anchor in ("confusion", "mistakes", "classes", "calibration", "losses", "pace"):
+        assert f'id="{anchor}"' in page
+    assert "Classification report" in page and "http://" not in page and "https://" not in page
+    if BINARY is None:
+        return
+    with browser() as tab:
+        for width, phone in ((1280, False), (390, True)):
+            tab.open(tmp_path / "run" / "report.html", width=width, phone=phone)
+            assert tab.complaints() == [] and len(tab.requests()) == 1
+            assert tab.value("document.documentElement.scrollWidth") == width
+
+
+def test_verbs_for_pre_training_say_that_this_is_another_run(images, tmp_path, capsys):
+    assert run(images, tmp_path / "run", "--epochs", 1) == 0
+    for verb in ("report", "extract"):
+        capsys.readouterr()
+        assert main([verb, str(tmp_path / "run")]) == 2
+        assert "run of `cmid finetune classification`" in one_line(capsys)
 
 
 def test_few_labels_and_a_part_held_out(images, tmp_path):

@@ -1,0 +1,78 @@
+"""The page of a run of `cmid finetune classification`: how it learned, what it got right and wrong."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmid.commands.sources import shown_bands
+from cmid.data.decode import BadImage
+from cmid.data.sources import LabelledSource
+from cmid.errors import CmidError
+from cmid.report.classifier import (
+    Mistake,
+    calibration_section,
+    classes_section,
+    confusion_section,
+    mistakes_section,
+)
+from cmid.report.curves import loss_section, pace_section, read_table
+from cmid.report.page import Header, render
+from cmid.report.pictures import as_rgb
+from cmid.train import RunDirectory
+
+SHOWN = 24
+
+
+def write_page(run: Path, test: LabelledSource, settings: Mapping[str, Any], facts: list[tuple[str, str]]) -> Path:
+    """Writes `report.html` from what lies in the run's folder; raises `CmidError` where it cannot be written.
+
+    Args:
+        run: with scores.json and test_predictions.csv.
+        test: the test images, of which some are shown.
+        settings: resolved, plain.
+        facts: what stands at the top, name and value.
+    """
+    files = RunDirectory(run)
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    steps = read_table(files.steps)
+    sections = [
+        confusion_section(scores),
+        mistakes_section(_mistakes(run, test, scores)),
+        classes_section(scores),
+        calibration_section(scores),
+        loss_section(steps, {"classification": "Loss"}, {}),
+        pace_section(steps, {"images_per_s": ("Images a second", ""), "lr": ("Learning rate", "")}),
+    ]
+    header = Header(
+        title=run.resolve().name, facts=facts, settings=settings, skipped=list(scores["skipped"].items()),
+        kicker="Classification report",
+    )  # fmt: skip
+    page, part = run / "report.html", run / ".report.html.part"
+    try:
+        part.write_text(render(header, sections), encoding="utf-8", errors="replace")
+        part.replace(page)
+    except OSError as error:
+        raise CmidError(f"{page} cannot be written: {error.strerror}. Make room, and go on with --resume.") from error
+    return page
+
+
+def _mistakes(run: Path, test: LabelledSource, scores: Mapping[str, Any]) -> list[Mistake]:
+    """The surest mistakes with their pictures; those that cannot be read any more are left out."""
+    with (run / "test_predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    wanted = scores["confident_mistakes"][:SHOWN]
+    places = {test.name(i): i for i in range(len(test))}
+    found = []
+    for name in wanted:
+        row = rows[name]
+        try:
+            pixels = test.decode(places[name]).pixels
+        except BadImage:
+            continue
+        image = as_rgb(np.moveaxis(pixels, -1, 0), shown_bands(()))
+        found.append(Mistake(image, name, row["class"], row["predicted"], float(row[row["predicted"]])))
+    return found
