@@ -85,8 +85,8 @@ def refuse_tasks(settings: Mapping[str, Any], where: str) -> None:
     """Raise the UsageError for a run that `cmid finetune` made, where one of pre-training is needed."""
     if task := settings.get("task"):
         raise UsageError(
-            f"{where} is of a run of `cmid finetune {task}`, and one of `cmid pretrain` is expected. A fine-tuned model "
-            f"is its model.safetensors, which `cmid predict {task}` takes; its page is the report.html beside it."
+            f"{where} is of a run of `cmid finetune {task}`, and one of `cmid pretrain` is expected. A fine-tuned "
+            f"model is its model.safetensors, which `cmid predict {task}` takes; its page is the report.html beside it."
         )
 
 
