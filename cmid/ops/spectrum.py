@@ -27,7 +27,7 @@ def focal_l1(
     """
     distance = (prediction - target).abs()
     weight = torch.tanh(alpha * distance) if activation == "tanh" else 2 * torch.sigmoid(alpha * distance) - 1
-    loss = distance * weight**gamma
+    loss = distance * (weight if gamma == 1 else weight**gamma)  # torch computes a power of 1 all the same
     return loss + distance if residual else loss
 
 
