@@ -19,23 +19,29 @@ from cmid.backbones import create_backbone
 from cmid.commands.classifier_report import write_page
 from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint
-from cmid.commands.sources import open_labelled, progress, put_on_scale
+from cmid.commands.sources import open_labelled, put_on_scale
+from cmid.commands.twins import Twins, find_twins, without_twins
 from cmid.config import EvaluateConfig, FinetuneConfig, ViewConfig, as_plain
 from cmid.contracts import Backbone
-from cmid.data.duplicates import find_duplicates
-from cmid.data.few_labels import LabelledSubset, few_of_each, held_out, missing_classes
+from cmid.data.few_labels import few_of_each, held_out, missing_classes
 from cmid.data.images import ImageLoader
 from cmid.data.mixing import RandAugment, TrainingBatch
 from cmid.data.sources import LabelledSource
 from cmid.data.views import ViewLoader
 from cmid.errors import CmidError, UsageError
 from cmid.evaluation.bootstrap import accuracy_interval
-from cmid.evaluation.classification import score_classification
+from cmid.evaluation.classification import (
+    accuracy_last_batch_dropped,
+    images_before_last_batch,
+    score_classification,
+)
 from cmid.evaluation.probabilities import predict_probabilities
 from cmid.ops.normalise import normalise
+from cmid.report.curves import read_table
 from cmid.tasks.classification import Classifier
 from cmid.train import (
     FitResult,
+    Probe,
     RunDirectory,
     Team,
     fit,
@@ -76,24 +82,6 @@ class FinetuneResult:
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Pictures that are in train and in test.
-
-    Attributes:
-        pairs: name in train, name in test, exact or near.
-        dropped: how many were left out of train for it.
-    """
-
-    pairs: tuple[tuple[str, str, str], ...] = ()
-    dropped: int = 0
-
-    @property
-    def test_names(self) -> frozenset[str]:
-        """Of the test images concerned."""
-        return frozenset(test for _, test, _ in self.pairs)
-
-
-@dataclass(frozen=True)
 class _Parts:
     """What a run is made of, once its data and weights have been opened."""
 
@@ -124,7 +112,8 @@ def finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetun
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
     with team.as_one():
         parts = _opened(config)
-    twins = team.of_leader(_twins(parts, console) if team.leads else Twins())
+    wanted = config.duplicates != "off" and team.leads
+    twins = team.of_leader(find_twins(parts.train, parts.test, config, console) if wanted else Twins())
     with team.as_one():
         parts = _without(parts, twins)
         torch.manual_seed(config.seed)
@@ -134,7 +123,8 @@ def finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetun
     for note in _notes(parts):
         console.print(f"note: {note}")
     precision = resolve_precision(config.train.precision, resolve_device(config.train.accelerator))
-    probes = [] if parts.validation is None else [ValidationAccuracy(parts, parts.validation, precision)]
+    probes: list[Probe] = [] if parts.validation is None else [ValidationAccuracy(parts, parts.validation, precision)]
+    probes += [PublishedAccuracy(parts, parts.test, precision)] if config.published_protocol else []
     with RunDirectory(config.out) as run:
         done = fit(
             learner, loader, prepare=prepare, run=run, epochs=config.epochs, seed=config.seed,
@@ -157,9 +147,23 @@ class ValidationAccuracy:
 
     def __call__(self, learner: Any, device: torch.device) -> dict[str, float]:
         """`validation_accuracy` of the learner as it is."""
-        skipped: dict[str, str] = {}
-        rows, labels = predict_probabilities(learner, _whole(self.parts, self.source, skipped), device, self.precision)
+        rows, labels = self.rows(learner, device)
         return {"validation_accuracy": 100 * (rows.argmax(1) == labels).double().mean().item()}
+
+    def rows(self, learner: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Probabilities `(N, K)` and labels `(N,)`."""
+        return predict_probabilities(learner, _whole(self.parts, self.source, {}), device, self.precision)
+
+
+class PublishedAccuracy(ValidationAccuracy):
+    """What the published code calls test accuracy, at the end of each epoch: see `accuracy_last_batch_dropped`."""
+
+    name = "published"
+
+    def __call__(self, learner: Any, device: torch.device) -> dict[str, float]:
+        """`published_test_accuracy` of the learner as it is."""
+        rows, labels = self.rows(learner, device)
+        return {"published_test_accuracy": 100 * accuracy_last_batch_dropped(rows.argmax(1), labels, BATCH)}
 
 
 def _opened(config: FinetuneConfig) -> _Parts:
@@ -201,32 +205,12 @@ def _opened(config: FinetuneConfig) -> _Parts:
     return _Parts(config, train, validation, test, backbone, metadata, weights, Twins())
 
 
-def _twins(parts: _Parts, console: Console) -> Twins:
-    """Pictures of train that are in test as well."""
-    if parts.config.duplicates == "off":
-        return Twins()
-    train, test = parts.train, parts.test
-    with progress(console, "looking for pictures that are in train and in test") as tick:
-        found = find_duplicates(train, test, within=False, workers=max(0, parts.config.train.workers), tick=tick)
-    return Twins(tuple((train.name(p.first), test.name(p.second), p.kind) for p in found.between))
-
-
 def _without(parts: _Parts, twins: Twins) -> _Parts:
-    """The parts with `twins` noted, and where asked for with train images left out that are in test.
-
-    Raises:
-        UsageError: a class would have no training image left.
-    """
+    """The parts with `twins` noted, and where asked for with train images left out that are in test."""
     if parts.config.duplicates != "drop" or not twins.pairs:
         return replace(parts, twins=twins)
-    away = {train for train, _, _ in twins.pairs}
-    train = parts.train
-    kept = np.array([i for i in range(len(train)) if train.name(i) not in away], np.int64)
-    lost = set(np.unique(train.labels).tolist()) - set(np.unique(train.labels[kept]).tolist())
-    if lost:
-        names = ", ".join(train.classes[label] for label in sorted(lost))
-        raise UsageError(f"all training images of {names} are in test as well: take duplicates report, or other lists")
-    return replace(parts, train=LabelledSubset(train, kept), twins=replace(twins, dropped=len(train) - len(kept)))
+    train = without_twins(parts.train, twins)
+    return replace(parts, train=train, twins=replace(twins, dropped=len(parts.train) - len(train)))
 
 
 def _classifier(parts: _Parts) -> Classifier:
@@ -309,6 +293,12 @@ def _scored(
         f"{without}; average {100 * measured.average_accuracy:.2f} %, kappa {measured.kappa:.4f}, calibration error "
         f"{100 * measured.expected_calibration_error:.1f} %; all {len(labels)} test images, {scores['epoch']} epoch"
     )
+    if parts.config.published_protocol:
+        tried = read_table(RunDirectory(done.run).metrics)["published_test_accuracy"]
+        console.print(
+            f"by the published protocol, for comparison only: {np.nanmax(tried):.2f} %, the best of {len(tried)} test "
+            f"evaluations, each of the {images_before_last_batch(len(labels), BATCH)} images in full batches of {BATCH}"
+        )
     console.print(f"model:  {model}")
     if parts.config.report:
         facts = [
@@ -353,7 +343,7 @@ def _account(parts: _Parts) -> dict[str, Any]:
     return {
         "backbone": asdict(parts.metadata) | {"weights": parts.weights},
         "classes": list(parts.train.classes),
-        "duplicates": {"pairs": [list(pair) for pair in parts.twins.pairs], "dropped": parts.twins.dropped},
+        "duplicates": asdict(parts.twins),
         "split": {k: [s.name(i) for i in range(len(s))] for k, s in sides.items() if s is not None},
     }
 
@@ -369,15 +359,7 @@ def _told(parts: _Parts) -> str:
 
 def _notes(parts: _Parts) -> Iterator[str]:
     if parts.twins.pairs:
-        exact = sum(kind == "exact" for _, _, kind in parts.twins.pairs)
-        done = (
-            f"{parts.twins.dropped} are left out of train" if parts.twins.dropped else "duplicates drop leaves them out"
-        )
-        yield (
-            f"{len(parts.twins.test_names)} of {len(parts.test)} test images are also in train ({exact} exact pairs, "
-            f"{len(parts.twins.pairs) - exact} near), first {' and '.join(parts.twins.pairs[0][:2])}; all are in "
-            f"data.json, and {done}"
-        )
+        yield parts.twins.words(len(parts.test))
     if parts.config.mixing.randaugment and (parts.train.bands != 3 or parts.train.dtype != torch.uint8):
         yield "these are not three 8-bit colours: RandAugment is off (mixing.randaugment)"
     if len(parts.train) < parts.config.batch_size:

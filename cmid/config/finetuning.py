@@ -70,6 +70,8 @@ class FinetuneConfig:
     """Per-band standard deviation, likewise."""
     duplicates: Literal["report", "drop", "off"] = "report"
     """Pictures that are in train and in test: named, left out of train, or not looked for."""
+    published_protocol: bool = False
+    """Also evaluate on test after every epoch, and tell the best without the last batch, as CMID's authors count."""
     frozen: bool = False
     """Train the head alone."""
     drop_path: float = 0.0

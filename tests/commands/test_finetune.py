@@ -124,6 +124,19 @@ def test_verbs_for_pre_training_say_that_this_is_another_run(images, tmp_path, c
         assert "run of `cmid finetune classification`" in one_line(capsys)
 
 
+def test_the_published_protocol_is_told_by_its_name_and_chooses_nothing(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cmid.commands.finetune.BATCH", 4)
+    assert run(images, tmp_path / "plain", "--epochs", 3) == 0
+    capsys.readouterr()
+    assert run(images, tmp_path / "run", "--epochs", 3, "--published-protocol") == 0
+    said = capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    best = max(float(row["published_test_accuracy"]) for row in rows)
+    assert f"for comparison only: {best:.2f} %, the best of 3 test evaluations, each of the 4 images" in said
+    one, two = (load_classifier(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("plain", "run"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
 def test_few_labels_and_a_part_held_out(images, tmp_path):
     assert run(images, tmp_path / "run", "--epochs", 1, "--per-class", 4, "--hold-out", 0.25) == 0
     split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
