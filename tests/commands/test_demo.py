@@ -46,7 +46,7 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd):
     assert "are there from before" in said and "Going on with the pre-training begun before: 1 of 3 epochs" in said
     assert (result.fit.epochs_done, result.fit.steps_done) == (3, 3)
     assert result.report == run / "report.html" and result.report.stat().st_size > 100_000
-    assert names(out) == ["linear_cmid.json", "linear_random.json", "run", "scenes"]
+    assert names(out) == ["classifier", "linear_cmid.json", "linear_random.json", "run", "scenes"]
     assert json.loads((out / "linear_cmid.json").read_text())["test_images"] == 12
 
     weights = read_checkpoint(run / "checkpoints" / "last.ckpt", lazy=False).learner_state
@@ -54,8 +54,10 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd):
         gone.unlink()
     moved = out.rename(out.with_name("moved"))
     result = demo(replace(config, out=str(moved)))
-    assert "The pre-training of 3 epochs has ended before" in capfd.readouterr().out
-    assert names(moved) == ["linear_cmid.json", "linear_random.json", "run", "scenes"]
+    said = capfd.readouterr().out
+    assert "The pre-training of 3 epochs has ended before" in said and "It is there from before." in said
+    assert (moved / "classifier" / "report.html").is_file()
+    assert names(moved) == ["classifier", "linear_cmid.json", "linear_random.json", "run", "scenes"]
     assert result.report.is_file() and result.backbone.is_file()
     after = read_checkpoint(moved / "run" / "checkpoints" / "last.ckpt").learner_state
     assert all(torch.equal(value, after[name]) for name, value in weights.items())
@@ -168,4 +170,4 @@ def test_paths_are_printed_as_they_are(capsys):
     room._say(console, 1, f"Scenes in {path}")
     room._show(console, f"Open in a browser: {path}", style="bold")
     said = capsys.readouterr().out
-    assert said == f"\n1/5 Scenes in {path}\n   Open in a browser: {path}\n"
+    assert said == f"\n1/6 Scenes in {path}\n   Open in a browser: {path}\n"
