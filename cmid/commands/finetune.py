@@ -364,5 +364,3 @@ def _notes(parts: _Parts) -> Iterator[str]:
         yield "these are not three 8-bit colours: RandAugment is off (mixing.randaugment)"
     if len(parts.train) < parts.config.batch_size:
         yield f"{len(parts.train)} training images do not fill a batch of {parts.config.batch_size}: all go into each"
-    if parts.config.train.accumulate > 1 and parts.config.per_class:
-        yield "gradients of few images are added up over batches (train.accumulate)"
