@@ -8,10 +8,12 @@ never knows a stride.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from cmid.ops.matching import Matches
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,24 @@ class Progress:
         return min(1.0, self.step / max(1, self.total_steps))
 
 
+class Look(NamedTuple):
+    """What a method sees in a batch, for pictures; a tuple has one entry a view.
+
+    Attributes:
+        masks: bool `(B, h, w)`, True = hidden.
+        masked: `(B, C, H, W)`, the images with hidden pixels at their mean.
+        predictions: `(B, C, H, W)`, the reconstructions; empty where there are none.
+        matches: positions of view 0 and their nearest in view 1, on `grid`; None where nothing is matched.
+        grid: rows and columns of the map whose positions are matched.
+    """
+
+    masks: tuple[Tensor, ...]
+    masked: tuple[Tensor, ...]
+    predictions: tuple[Tensor, ...]
+    matches: Matches | None = None
+    grid: tuple[int, int] = (0, 0)
+
+
 class Learner(nn.Module, ABC):
     """A method or a task: views to named loss terms.
 
@@ -199,6 +219,10 @@ class Learner(nn.Module, ABC):
 
     def after_step(self, progress: Progress) -> None:
         """Called after each optimiser step, without gradient; updates teachers and queues."""
+
+    def look(self, batch: Views) -> Look | None:
+        """What the method sees in augmented views, for the report; None where it neither hides nor matches."""
+        return None
 
     def extra_logs(self) -> dict[str, Tensor]:
         """Detached scalars worth a curve beside the losses (matches per pair, momentum ...).

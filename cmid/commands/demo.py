@@ -21,7 +21,7 @@ from rich.text import Text
 from cmid.commands.evaluate import EvaluateResult, evaluate
 from cmid.commands.finetune import finetune
 from cmid.commands.generate import generate
-from cmid.commands.learners import build_learner
+from cmid.commands.learners import build_learner, views_of
 from cmid.commands.pretrain import PretrainResult, pretrain
 from cmid.commands.report import duration
 from cmid.commands.settings import resolve
@@ -233,7 +233,7 @@ def _images_per_second(settings: PretrainConfig, learner: Learner, steps: int = 
     size, count = settings.views.size, settings.batch_size
     built = build_optimiser(learner, settings.optimizer, scaled_lr(settings.optimizer, count)[0])
     optimiser: Any = machine.fabric.setup_optimizers(built)
-    prepare = BatchAugment(settings.views)
+    prepare = BatchAugment(views_of(settings))
     box = torch.tensor([[0.0, 0.0, size, size]]).repeat(count, 1)
     noise = torch.randint(0, 256, (2, count, settings.in_chans, size, size), dtype=torch.uint8)
     views = Views(tuple(View(n, box, torch.zeros(count, dtype=torch.bool)) for n in noise), torch.arange(count))

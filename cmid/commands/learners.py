@@ -1,12 +1,33 @@
 """A learner from settings: the one place where a method is given its backbone."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
 from cmid.backbones import create_backbone
-from cmid.config import PretrainConfig
+from cmid.backbones.timm_backbone import TimmBackbone
+from cmid.config import PretrainConfig, ViewConfig
 from cmid.contracts import Learner
 from cmid.errors import UsageError, did_you_mean
+from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
 
-METHODS = ("cmid",)
+
+@dataclass(frozen=True)
+class Method:
+    """What is to be known of a method before it is built; its numbers are the group of settings of its name.
+
+    Attributes:
+        title: how people write it.
+        crops: crops of `views.size` that it takes of each image.
+        recoloured: which of them get other colours, by its paper.
+        build: the learner, on the CPU.
+    """
+
+    title: str
+    crops: int
+    recoloured: Literal["later", "all", "none"]
+    build: Callable[[PretrainConfig], Learner]
 
 
 def build_learner(config: PretrainConfig) -> Learner:
@@ -15,38 +36,99 @@ def build_learner(config: PretrainConfig) -> Learner:
     Raises:
         UsageError: unknown method or backbone (with the nearest), or settings that do not fit together.
     """
+    method = method_of(config)
+    try:
+        return method.build(config)
+    except ValueError as error:
+        raise error if isinstance(error, UsageError) else UsageError(str(error)) from error
+
+
+def method_of(config: PretrainConfig) -> Method:
+    """The method's row of `METHODS`; `UsageError` with the nearest names where there is none."""
     if config.method not in METHODS:
         raise UsageError(
             f"no method is called {config.method!r}.{did_you_mean(config.method, METHODS)} Known: {', '.join(METHODS)}."
         )
+    return METHODS[config.method]
+
+
+def views_of(config: PretrainConfig) -> ViewConfig:
+    """The settings of the views, with what the method decides filled in."""
+    views = config.views
+    return replace(views, recoloured=method_of(config).recoloured) if views.recoloured == "method" else views
+
+
+def _cmid(config: PretrainConfig) -> Learner:
     c = config.cmid
-    backbone = create_backbone(
-        config.backbone,
-        config.in_chans,
-        mask_stage=c.mask_stage,
-        mask_token=c.mask_token,
-        drop_path=config.drop_path,
-        img_size=config.views.size,
-    )
+    backbone = masked_backbone(config, c.mask_stage, c.mask_token, c.mask_cell_px, "cmid")
     if not -len(backbone.channels) <= c.local_stage < len(backbone.channels):
         raise UsageError(
             f"cmid.local_stage names map {c.local_stage}, but {config.backbone} has {len(backbone.channels)} maps, "
             f"0 to {len(backbone.channels) - 1} or -1 for the coarsest"
         )
-    if backbone.mask_stride and c.mask_cell_px % backbone.mask_stride:
+    return CMID(backbone, c)
+
+
+def whole_backbone(config: PretrainConfig) -> TimmBackbone:
+    """The backbone of a method that hides nothing.
+
+    Raises:
+        UsageError: no such backbone, or crops that its strides do not divide.
+    """
+    backbone = create_backbone(
+        config.backbone,
+        config.in_chans,
+        mask_stage=None,
+        drop_path=config.drop_path,
+        img_size=config.views.size,
+    )
+    _check_size(config, backbone.strides[-1], f"the coarsest stride of {config.backbone}")
+    return backbone
+
+
+def masked_backbone(
+    config: PretrainConfig, stage: int, token: Literal["add", "replace"], cell_px: int, group: str
+) -> TimmBackbone:
+    """The backbone of a method that hides cells of `cell_px` pixels; `group` names its settings in errors.
+
+    Raises:
+        UsageError: no such backbone, or crops, cells and strides that do not divide one another.
+    """
+    backbone = create_backbone(
+        config.backbone,
+        config.in_chans,
+        mask_stage=stage,
+        mask_token=token,
+        drop_path=config.drop_path,
+        img_size=config.views.size,
+    )
+    if backbone.mask_stride and cell_px % backbone.mask_stride:
         raise UsageError(
-            f"cmid.mask_cell_px is {c.mask_cell_px}, but a mask cell must be a whole number of {config.backbone}'s "
+            f"{group}.mask_cell_px is {cell_px}, but a mask cell must be a whole number of {config.backbone}'s "
             f"positions of {backbone.mask_stride} px: take a multiple of that which divides views.size "
             f"{config.views.size}"
         )
-    for stride, what in ((backbone.strides[-1], f"the coarsest stride of {config.backbone}"), (c.mask_cell_px, "cell")):
-        if config.views.size % stride:
-            raise UsageError(
-                f"views.size {config.views.size} is not a multiple of {stride} px ({what}): take "
-                f"{config.views.size // stride * stride or stride} or {-(-config.views.size // stride) * stride}, or "
-                "another cmid.mask_cell_px"
-            )
-    try:
-        return CMID(backbone, c)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    _check_size(config, backbone.strides[-1], f"the coarsest stride of {config.backbone}", group)
+    _check_size(config, cell_px, "cell", group)
+    return backbone
+
+
+def _check_size(config: PretrainConfig, stride: int, what: str, group: str | None = None) -> None:
+    size = config.views.size
+    if size % stride:
+        other = f", or another {group}.mask_cell_px" if group else ""
+        raise UsageError(
+            f"views.size {size} is not a multiple of {stride} px ({what}): take {size // stride * stride or stride} "
+            f"or {-(-size // stride) * stride}{other}"
+        )
+    if config.views.small_crops and config.views.small_size % stride:
+        raise UsageError(
+            f"views.small_size {config.views.small_size} is not a multiple of {stride} px ({what}): take "
+            f"{-(-config.views.small_size // stride) * stride}"
+        )
+
+
+METHODS = {
+    "cmid": Method("CMID", 2, "later", _cmid),
+    "byol": Method("BYOL", 2, "all", lambda config: BYOL(whole_backbone(config), config.byol)),
+}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cmid.commands.learners import views_of
 from cmid.config import PretrainConfig
 from cmid.contracts import Backbone, Learner, View, Views
 from cmid.data.augment import BatchAugment
@@ -137,14 +138,19 @@ class Looker:
         """Crops of the first `count` images as in training, recoloured and normalised, in the album's order."""
         chosen = album.first(count)
         loader = ViewLoader(
-            chosen, self.views, batch_size=len(chosen), seed=self.settings.seed, workers=0, max_bad_share=1.0
+            chosen,
+            replace(self.views, small_crops=0),
+            batch_size=len(chosen),
+            seed=self.settings.seed,
+            workers=0,
+            max_bad_share=1.0,
         )
         cut = next(iter(loader))
         order = cut.indices.argsort(stable=True)
         sorted_ = [View(view.images[order], view.boxes[order], view.flipped[order]) for view in cut]
         batch = Views(tuple(sorted_), cut.indices[order], cut.epoch)
         with self._seeded():
-            return BatchAugment(self.views)(batch.to(self.device))
+            return BatchAugment(views_of(self.settings))(batch.to(self.device))
 
     def view_sections(self, album: Album, count: int) -> list[Section | Absent]:
         """Reconstructions, matches and correspondences of two views of each of the first images."""
@@ -153,16 +159,13 @@ class Looker:
         return [*self._method_sections(album, views, names), self._correspondences(views, names)]
 
     def _method_sections(self, album: Album, views: Views, names: Sequence[str]) -> list[Section | Absent]:
-        look = getattr(self.learner, "look", None)
-        if look is None:
+        with self._seeded(), torch.no_grad():
+            seen = self.learner.look(views)
+        if seen is None:
             reason = f"The method {self.settings.method} neither reconstructs nor matches."
             return [Absent("Reconstructions", reason), Absent("Matches", reason)]
-        with self._seeded(), torch.no_grad():
-            seen = look(views)
         pictures = [self._drawn(view.images) for view in views]
-        painted: Section | Absent = Absent(
-            "Reconstructions", "The reconstruction branch was off: set cmid.reconstruction_weight above 0."
-        )
+        painted: Section | Absent = Absent("Reconstructions", "The reconstruction branch was off.")
         if seen.predictions:
             masked, predicted = ([self._drawn(images) for images in each] for each in (seen.masked, seen.predictions))
             painted = reconstruction_section(
@@ -172,6 +175,8 @@ class Looker:
                     for v in range(len(predicted))
                 ]
             )
+        if seen.matches is None:
+            return [painted, Absent("Matches", f"The method {self.settings.method} matches no positions.")]
         both = torch.stack((seen.matches.first, seen.matches.second), -1).cpu().numpy()
         valid = seen.matches.valid.cpu().numpy()
         pairs = []

@@ -10,11 +10,11 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.fingerprint import fingerprint
-from cmid.commands.learners import build_learner
+from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import Opened, looks_like_scenes, open_labelled, open_source, put_on_scale, reads_files
-from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain
+from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
 from cmid.data.images import ImageLoader
@@ -69,6 +69,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             batch_size=config.batch_size,
             seed=config.seed,
             workers=config.train.workers,
+            crops=method_of(config).crops,
             rank=team.rank,
             world_size=team.size,
             max_bad_share=config.max_bad_share,
@@ -81,8 +82,9 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         probes = build_probes(config, source)
     check_same_data(team, source, config, images)
     what = f"{len(source):,} images" if config.source == "images" else f"{len(source):,} windows an epoch"
+    mode = f" ({config.cmid.mode})" if config.method == "cmid" else ""
     console.print(
-        f"{config.method} ({config.cmid.mode}) on {config.backbone}: {what} of {config.data}, "
+        f"{config.method}{mode} on {config.backbone}: {what} of {config.data}, "
         f"views of {config.views.size} px, {config.epochs} epochs"
     )
     for note in (*opened.notes, *cautions(config, len(source))):
@@ -91,7 +93,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         done = fit(
             learner,
             loader,
-            prepare=BatchAugment(config.views),
+            prepare=BatchAugment(views_of(config)),
             run=run,
             epochs=config.epochs,
             seed=config.seed,
@@ -125,6 +127,15 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
         for name, values in (("mean", config.views.mean), ("std", config.views.std)):
             if len(values) != config.in_chans:
                 raise UsageError(f"views.{name} has {len(values)} values for {config.in_chans} bands: give one a band")
+    for other in other_methods(config):
+        if getattr(config, other) != getattr(PretrainConfig(), other):
+            raise UsageError(
+                f"settings of {other} are given, but the method is {config.method}: leave them out, or --method {other}"
+            )
+    if config.views.squash and config.views.small_crops:
+        raise UsageError("views.squash and views.small_crops do not go together: leave one of them out")
+    if config.method != "cmid":
+        return config
     c = config.cmid
     check_queue(config, processes=1)
     if c.mode == "parity" and config.train.accumulate > 1:
@@ -202,17 +213,21 @@ def _open(config: PretrainConfig, console: Console) -> Opened:
 def cautions(config: PretrainConfig, images: int) -> list[str]:
     """What is allowed but seldom meant, each with a number to use instead."""
     notes, c, o = [], config.cmid, config.optimizer
+    ours = config.method == "cmid"
+    queue = getattr(getattr(config, config.method), "queue_size", 0)
+    if ours and not (c.global_weight and c.global_form == "moco"):
+        queue = 0
     if o.warmup_epochs > config.epochs / 3:
         notes.append(
             f"the rate warms up over {o.warmup_epochs:g} of {config.epochs} epochs and hardly gets to its full height; "
             f"optimizer.warmup_epochs {max(1, config.epochs // 10)} is usual for so short a run"
         )
-    if c.global_weight and c.global_form == "moco" and c.queue_size > 2 * images:
+    if queue > 2 * images:
         notes.append(
-            f"a queue of {c.queue_size:,} holds each of {images:,} images more than once, so that images are told from "
-            f"themselves; cmid.queue_size {max(config.batch_size, images // 2)} or less would not"
+            f"a queue of {queue:,} holds each of {images:,} images more than once, so that images are told from "
+            f"themselves; {config.method}.queue_size {max(config.batch_size, images // 2)} or less would not"
         )
-    if c.local_weight and c.local_temperature_epochs > config.epochs:
+    if ours and c.local_weight and c.local_temperature_epochs > config.epochs:
         notes.append(
             f"the local teacher's temperature rises over {c.local_temperature_epochs} epochs and is not through after "
             f"{config.epochs}; cmid.local_temperature_epochs {config.epochs} would be"

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from cmid.commands.extract import refuse_tasks
-from cmid.commands.learners import build_learner
+from cmid.commands.learners import build_learner, method_of
 from cmid.commands.looking import Album, Looker, choose
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
@@ -26,7 +26,6 @@ from cmid.report.page import Absent, Header, Section, render
 from cmid.train import Checkpoint, RunDirectory, collapse_warning, load_learner, read_checkpoint, resolve_device
 
 NO_LOSS = frozenset({"step", "epoch", "lr", "grad_norm", "images_per_s", "data_wait", "matched_share"})
-METHODS = {"cmid": "CMID"}
 VIEW_TITLES = ("Reconstructions", "Matches", "Correspondences")
 WHOLE_TITLES = ("Nearest neighbours", "Feature map")
 
@@ -141,7 +140,9 @@ def _journal(run: Run, labelled: Album | None) -> list[Section | Absent]:
         "global": (c.global_weight * math.log(1 + c.queue_size), "guessing"),
         "local": (c.local_weight * math.log(c.local_prototypes), "guessing"),
     }
-    if s.method != "cmid" or c.global_form != "moco":
+    if s.method != "cmid":
+        guesses = {}
+    elif c.global_form != "moco":
         del guesses["global"]
     steps = dict(run.steps)
     for share in ("data_wait", "matched_share"):
@@ -217,7 +218,7 @@ def _header(run: Run) -> Header:
     s, checkpoint = run.settings, run.checkpoint
     state: Mapping[str, Any] = checkpoint.state if checkpoint is not None else {}
     facts = [
-        ("method", f"{METHODS.get(s.method, s.method)}, {s.cmid.mode}" if s.method == "cmid" else s.method),
+        ("method", method_of(s).title + (f", {s.cmid.mode}" if s.method == "cmid" else "")),
         ("backbone", s.backbone),
         ("data", s.data),
     ]

@@ -6,18 +6,19 @@ below each field. The resolved settings of a run are written to its directory as
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
 from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
 from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
-from cmid.config.methods import CMIDConfig
+from cmid.config.methods import BYOLConfig, CMIDConfig
 from cmid.config.predicting import PredictConfig
 from cmid.config.pretraining import PretrainConfig
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
 from cmid.config.views import SceneConfig, ViewConfig
 
 __all__ = [
+    "BYOLConfig",
     "CMIDConfig",
     "ClassificationConfig",
     "DemoConfig",
@@ -43,4 +44,12 @@ __all__ = [
 def as_plain(config: Any) -> dict[str, Any]:
     """The settings as plain dicts, lists and numbers, ready for YAML."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # makes lists of tuples
+    if isinstance(config, PretrainConfig):
+        for other in other_methods(config):
+            del plain[other]
     return plain
+
+
+def other_methods(config: PretrainConfig) -> list[str]:
+    """The methods that `config` does not train with; their groups of settings say nothing of its run."""
+    return [name for name in get_args(type(config).__annotations__["method"]) if name != config.method]

@@ -1,4 +1,4 @@
-"""The numbers of each pre-training method."""
+"""The numbers of each pre-training method; the published values are the defaults."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -62,3 +62,17 @@ class CMIDConfig:
     """First epoch with the local branch, from where its temperature rises; -1 as published for ResNet-50."""
     centre_momentum: float = 0.9
     """Momentum of the local teacher's centre."""
+
+
+@dataclass
+class BYOLConfig:
+    """BYOL's own numbers (arXiv 2006.07733)."""
+
+    hidden: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    dim: int = 256
+    """Dimension of the embedding."""
+    momentum: float = 0.996
+    """Teacher momentum at the start."""
+    momentum_end: float = 1.0
+    """Teacher momentum at the end, reached along a cosine."""

@@ -16,14 +16,24 @@ class ViewConfig:
     """Least and greatest width to height ratio of a crop."""
     flip: float = 0.5
     """Probability of a left-right mirror."""
+    small_crops: int = 0
+    """Further, small crops of each image, for methods that take some (SwAV's multi-crop)."""
+    small_size: int = 96
+    """Side of each small crop in pixels, after resizing."""
+    small_scale: tuple[float, float] = (0.05, 0.14)
+    """Least and greatest share of the image's area that a small crop covers."""
+    recoloured: Literal["method", "later", "all", "none"] = "method"
+    """Which crops get other colours; later: all but the first. method: as the method's paper has it."""
     squash: bool = False
     """First squash the whole image to size x size whatever its aspect, as the published code does (bicubic)."""
     colour_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Strength of brightness, contrast, saturation and hue jitter on the strong view."""
+    """Strength of brightness, contrast, saturation and hue jitter on a recoloured crop."""
     colour_jitter_p: float = 0.8
     """Probability of colour jitter."""
     blur_p: float = 1.0
     """Probability of Gaussian blur, kernel 3 to 7 px."""
+    second_blur_p: float | None = None
+    """The same for the second crop, where a paper treats two crops differently; unset: as the others."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Least and greatest sigma of the blur in pixels."""
     noise_p: float = 0.6
@@ -32,6 +42,8 @@ class ViewConfig:
     """Least and greatest variance of the noise, in squared grey levels of 0 to 255."""
     solarize_p: float = 0.2
     """Probability of solarisation at grey level 128."""
+    second_solarize_p: float | None = None
+    """The same for the second crop; unset: as the others."""
     grey_p: float = 0.2
     """Probability of dropping colour."""
     mean: tuple[float, ...] = (0.33797, 0.3605, 0.3348)

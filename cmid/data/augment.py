@@ -25,7 +25,7 @@ SOLARIZE_FROM = 128 / 255
 
 
 class BatchAugment(nn.Module):
-    """Crops of the workers to normalised float32 ones: the first as it is, every further one recoloured.
+    """Crops of the workers to normalised float32 ones; which of them are recoloured `views.recoloured` says.
 
     Draws come from torch's default generator of the batch's device. What is no 8-bit RGB (`views.colours` is bands)
     gets what a sensor does instead of what a camera does: a gain, an offset, blur, noise, a band that is missing.
@@ -47,12 +47,18 @@ class BatchAugment(nn.Module):
         with torch.autocast(batch.indices.device.type, enabled=False):
             crops: list[View] = []
             for crop in batch:
-                images = (self.recolour if self.rgb else self.remeasure)(crop.images) if crops else crop.images
+                images = crop.images
+                if self._is_recoloured(len(crops)):
+                    images = (self.recolour if self.rgb else self.remeasure)(images, second=len(crops) == 1)
                 crops.append(crop.with_images(normalise(images, mean, std)))
         return replace(batch, crops=tuple(crops))
 
-    def recolour(self, images: Tensor) -> Tensor:
-        """The strong view's colours: `(B, 3, H, W)` uint8 to a new float32 tensor in 0..1."""
+    def _is_recoloured(self, crop: int) -> bool:
+        # where no method has been asked there is a weak and a strong view
+        return {"method": crop > 0, "later": crop > 0, "all": True, "none": False}[self.views.recoloured]
+
+    def recolour(self, images: Tensor, *, second: bool = False) -> Tensor:
+        """Other colours: `(B, 3, H, W)` uint8 to a new float32 tensor in 0..1; `second` as the second crop has them."""
         views, uniform, happens = self.views, *_draws(images)
         x = _as_numbers(images)
         jittered = happens(views.colour_jitter_p)
@@ -61,13 +67,13 @@ class BatchAugment(nn.Module):
         adjust_contrast_(x, uniform(max(0.0, 1 - contrast), 1 + contrast).where(jittered, 1))
         adjust_saturation_(x, uniform(max(0.0, 1 - saturation), 1 + saturation).where(jittered, 1))
         shift_hue_(x, uniform(-hue, hue).where(jittered, 0))
-        x = self._blurred(x)
+        x = self._blurred(x, second)
         add_noise_(x, self._noise(x)).clamp_(0, 1)
-        solarize_(x, happens(views.solarize_p))
+        solarize_(x, happens(_of_crop(views.solarize_p, views.second_solarize_p, second)))
         return adjust_saturation_(x, (~happens(views.grey_p)).float())
 
-    def remeasure(self, images: Tensor) -> Tensor:
-        """The strong view as another pass of the sensor: `(B, C, H, W)` to a new float32 tensor, not clipped."""
+    def remeasure(self, images: Tensor, *, second: bool = False) -> Tensor:
+        """A crop as another pass of the sensor: `(B, C, H, W)` to a new float32 tensor, not clipped."""
         views, uniform, happens = self.views, *_draws(images)
         x = _as_numbers(images)
         samples, bands = x.shape[:2]
@@ -78,7 +84,7 @@ class BatchAugment(nn.Module):
         spread = torch.tensor(views.std, dtype=torch.float32).to(x.device, non_blocking=True)
         offset = uniform(-views.band_offset, views.band_offset, bands) * spread
         x.add_(offset.where(changed.view(-1, 1), 0).view(samples, bands, 1, 1))
-        x = self._blurred(x)
+        x = self._blurred(x, second)
         add_noise_(x, self._noise(x))
         if bands > 1:
             centre = torch.tensor(views.mean, dtype=torch.float32).to(x.device, non_blocking=True)
@@ -87,16 +93,21 @@ class BatchAugment(nn.Module):
             x = torch.where(dropped, centre.view(1, bands, 1, 1), x)
         return x
 
-    def _blurred(self, x: Tensor) -> Tensor:
+    def _blurred(self, x: Tensor, second: bool) -> Tensor:
         uniform, happens = _draws(x)
         kernel = torch.randint(len(BLUR_KERNELS), (x.shape[0],), device=x.device)
-        return blur(x, kernel, uniform(*self.views.blur_sigma), happens(self.views.blur_p))
+        share = _of_crop(self.views.blur_p, self.views.second_blur_p, second)
+        return blur(x, kernel, uniform(*self.views.blur_sigma), happens(share))
 
     def _noise(self, x: Tensor) -> Tensor:
         """Standard deviation `(B,)` of each sample's noise on the scale 0..1."""
         uniform, happens = _draws(x)
         variance = uniform(*self.views.noise_var).where(happens(self.views.noise_p), 0)
         return variance.sqrt_().mul_(1 / 255)
+
+
+def _of_crop(every: float, of_second: float | None, second: bool) -> float:
+    return of_second if second and of_second is not None else every
 
 
 def _draws(images: Tensor) -> tuple[Callable[..., Tensor], Callable[[float], Tensor]]:

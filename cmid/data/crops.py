@@ -5,6 +5,8 @@ counter-based generator: no state, so neither the number of workers nor a resume
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -70,11 +72,16 @@ def draw_crop(generator: np.random.Generator, width: int, height: int, views: Vi
     return draw_box(generator, width, height, views), flipped
 
 
-def largest_reduction(width: int, height: int, boxes: list[Box], views: ViewConfig) -> int:
+def small(views: ViewConfig) -> ViewConfig:
+    """The settings by which a small crop is drawn."""
+    return replace(views, size=views.small_size, scale=views.small_scale)
+
+
+def largest_reduction(width: int, height: int, boxes: list[Box], sizes: Sequence[int], views: ViewConfig) -> int:
     """By how much a JPEG may be shrunk while decoding (1, 2, 4, 8) so that every crop keeps `SHRINK_MARGIN`."""
     if views.squash:
         return reduction_for(min(width, height), views.size)
-    return reduction_for(min(min(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes), views.size)
+    return min(reduction_for(min(x1 - x0, y1 - y0), size) for (x0, y0, x1, y1), size in zip(boxes, sizes, strict=True))
 
 
 def reduction_for(side: int, size: int) -> int:
@@ -126,8 +133,8 @@ def cut_crops(image: Decoded, crops: list[tuple[Box, bool]], views: ViewConfig, 
     Args:
         image: possibly shrunk while decoding; then boxes move by less than its factor.
         crops: boxes and flips from `draw_crop`.
-        views: size, and whether to squash first.
-        outs: one `(C, size, size)` uint8 tensor per crop, overwritten.
+        views: whether, and to what size, to squash first.
+        outs: one `(C, size, size)` uint8 tensor per crop, each of the size that crop shall have, overwritten.
     """
     factor = image.factor
     pixels = image.pixels
@@ -139,6 +146,6 @@ def cut_crops(image: Decoded, crops: list[tuple[Box, bool]], views: ViewConfig, 
         if factor > 1:
             box = align_box(box, factor, image.width, image.height)
         x0, y0, x1, y1 = box
-        cut(planes, (x0 // factor, y0 // factor, x1 // factor, y1 // factor), views.size, flipped, out)
+        cut(planes, (x0 // factor, y0 // factor, x1 // factor, y1 // factor), out.shape[-1], flipped, out)
         boxes.append(box)
     return boxes

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmid.config import ViewConfig
 from cmid.contracts import View, Views
-from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, largest_reduction
+from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, largest_reduction, small
 from cmid.data.decode import BadImage
 from cmid.data.order import Order, Plan
 from cmid.data.reading import Reading, Stuck, end_process
@@ -59,23 +59,25 @@ class _Batches(Dataset[_Cut]):
         workers: int,
         touch: Touch | None,
     ) -> None:
-        self.source, self.views, self.seed, self.crops, self.bad_allowed = source, views, seed, crops, bad_allowed
+        self.source, self.views, self.seed, self.bad_allowed = source, views, seed, bad_allowed
+        self.kinds = [views] * crops + [small(views)] * views.small_crops
         self.touch = touch
         self.labels = getattr(source, "labels", None)
         self.reading = Reading(workers)
         self.hung: dict[int, tuple[str, str]] = {}
-        self.scratch = torch.empty(0, dtype=source.dtype)
+        self.scratch: list[Tensor] = []
 
     def __getitem__(self, order: Order) -> _Cut:
-        count, size = len(order.indices), self.views.size
-        if self.scratch.shape[:1] != (count,):
-            self.scratch = torch.empty((count, self.crops, self.source.bands, size, size), dtype=self.source.dtype)
-        boxes = np.zeros((self.crops, count, 4), dtype=np.float32)
-        flips = np.zeros((self.crops, count), dtype=np.bool_)
+        count, crops = len(order.indices), len(self.kinds)
+        if not self.scratch or len(self.scratch[0]) != count:
+            sizes = [(count, self.source.bands, kind.size, kind.size) for kind in self.kinds]
+            self.scratch = [torch.empty(size, dtype=self.source.dtype) for size in sizes]
+        boxes = np.zeros((crops, count, 4), dtype=np.float32)
+        flips = np.zeros((crops, count), dtype=np.bool_)
         used = np.array(order.indices, dtype=np.int64)
         bad: dict[int, tuple[str, str]] = {}
         for row, index in enumerate(order.indices.tolist()):
-            outs = list(self.scratch[row])
+            outs = [crop[row] for crop in self.scratch]
             for candidate in self._candidates(order.epoch, index, bad):
                 try:
                     boxes[:, row], flips[:, row] = self._cut(order.epoch, candidate, outs)
@@ -87,11 +89,11 @@ class _Batches(Dataset[_Cut]):
         # in a worker default_collate stacks right into the shared memory that the batch travels in
         views = tuple(
             View(
-                default_collate(list(self.scratch[:, k])),
+                default_collate(list(self.scratch[k])),
                 torch.from_numpy(boxes[k].copy()),
                 torch.from_numpy(flips[k].copy()),
             )
-            for k in range(self.crops)
+            for k in range(crops)
         )
         labels = None if self.labels is None else torch.from_numpy(self.labels[used])
         return _Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad)
@@ -114,12 +116,13 @@ class _Batches(Dataset[_Cut]):
         drawn: list[tuple[Box, bool]] = []
 
         def draw(width: int, height: int) -> None:
-            generators = (generator_for(self.seed, epoch, index, crop) for crop in range(self.crops))
-            drawn[:] = [draw_crop(generator, width, height, self.views) for generator in generators]
+            generators = (generator_for(self.seed, epoch, index, crop) for crop in range(len(self.kinds)))
+            drawn[:] = [draw_crop(g, width, height, kind) for g, kind in zip(generators, self.kinds, strict=True)]
 
         def reduction(width: int, height: int) -> int:
             draw(width, height)
-            return largest_reduction(width, height, [box for box, _ in drawn], self.views)
+            sizes = [kind.size for kind in self.kinds]
+            return largest_reduction(width, height, [box for box, _ in drawn], sizes, self.views)
 
         self.reading.begin(index)
         try:
@@ -156,7 +159,7 @@ class ViewLoader:
         batch_size: images per batch and process.
         seed: with the epoch fixes the order, with the image and crop number every crop.
         workers: loader processes; 0 loads in this one, -1 chooses from the cores.
-        crops: crops per image.
+        crops: crops per image; small ones of `views.small_crops` come after them.
         rank: which of `world_size` processes this is; they share each epoch without overlap.
         world_size: number of training processes.
         drop_last: leave out the images of an epoch that do not fill a batch on every process; otherwise the last

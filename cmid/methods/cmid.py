@@ -25,32 +25,15 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from cmid.config import CMIDConfig
-from cmid.contracts import Backbone, Learner, Progress, View, Views
+from cmid.contracts import Backbone, Learner, Look, Progress, View, Views
 from cmid.layers.projection import PixelHead, Projector, PrototypeHead
 from cmid.ops import gather
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
 from cmid.ops.matching import Matches, cell_centres, nearest_positions, take_positions
 from cmid.ops.momentum import cosine_momentum, follow
+from cmid.ops.pooling import pooled
 from cmid.ops.queue import enqueue, new_queue
 from cmid.ops.spectrum import focal_frequency, focal_l1
-
-
-class Look(NamedTuple):
-    """What the method sees in a batch, for pictures; a tuple has one entry a view.
-
-    Attributes:
-        masks: bool `(B, h, w)`, True = hidden.
-        masked: `(B, C, H, W)`, the images with hidden pixels at their mean.
-        predictions: `(B, C, H, W)`, the reconstructions; empty where that branch is off.
-        matches: positions of view 0 and their nearest in view 1, on `grid`.
-        grid: rows and columns of the map that feeds the local branch.
-    """
-
-    masks: tuple[Tensor, ...]
-    masked: tuple[Tensor, ...]
-    predictions: tuple[Tensor, ...]
-    matches: Matches
-    grid: tuple[int, int]
 
 
 class Seen(NamedTuple):
@@ -362,11 +345,6 @@ class CMID(Learner):
             self.teacher_backbone.load_state_dict(self.backbone.state_dict())
         if self.config.global_weight and self.config.global_form == "moco":
             self.queue.copy_(F.normalize(torch.randn_like(self.queue), dim=0))
-
-
-def pooled(features: Tensor) -> Tensor:
-    """Mean over positions: `(B, C, H, W)` to `(B, C)`."""
-    return features.mean(dim=(2, 3))
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:

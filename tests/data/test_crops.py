@@ -134,10 +134,10 @@ def test_squash_is_bicubic_and_boxes_are_in_squashed_pixels():
 
 def test_reduction_keeps_twice_the_pixels_needed():
     views = ViewConfig(size=50)
-    assert largest_reduction(1000, 1000, [(0, 0, 800, 900)], views) == 8
-    assert largest_reduction(1000, 1000, [(0, 0, 800, 900), (0, 0, 399, 500)], views) == 2
-    assert largest_reduction(1000, 1000, [(0, 0, 199, 500)], views) == 1
-    assert largest_reduction(1000, 850, [(0, 0, 10, 10)], ViewConfig(size=50, squash=True)) == 8
+    assert largest_reduction(1000, 1000, [(0, 0, 800, 900)], [50], views) == 8
+    assert largest_reduction(1000, 1000, [(0, 0, 800, 900), (0, 0, 399, 500)], [50, 50], views) == 2
+    assert largest_reduction(1000, 1000, [(0, 0, 199, 500)], [50], views) == 1
+    assert largest_reduction(1000, 850, [(0, 0, 10, 10)], [50], ViewConfig(size=50, squash=True)) == 8
 
 
 def test_aligned_boxes_are_whole_pixels_of_the_shrunk_image():
@@ -155,7 +155,9 @@ def test_shrinking_while_decoding_does_no_harm(tmp_path):
     image = Image.blend(picture(3, 602, 451), grain, 0.2)
     image.save(tmp_path / "a.jpg", quality=92)
     views, crop = ViewConfig(size=64), ((37, 22, 561, 443), False)
-    shrunk = decode(tmp_path / "a.jpg", lambda width, height: largest_reduction(width, height, [crop[0]], views))
+    shrunk = decode(
+        tmp_path / "a.jpg", lambda width, height: largest_reduction(width, height, [crop[0]], [views.size], views)
+    )
     assert shrunk.factor == 2
     outs = [torch.empty(3, 64, 64, dtype=torch.uint8) for _ in range(2)]
     [box] = cut_crops(shrunk, [crop], views, outs[:1])

@@ -281,3 +281,18 @@ def test_workers_live_through_epochs_and_end_with_the_loader(make_folder):
     assert next(iter(loader)).epoch == 8
     del loader
     assert not set(multiprocessing.active_children()) - before
+
+
+def test_small_crops_come_after_the_others_and_change_none_of_them(make_folder):
+    folder = make_folder(8, "small")
+    several = ViewConfig(size=32, small_crops=3, small_size=16, small_scale=(0.05, 0.2))
+    with_small, without = (next(iter(loader_of(folder, views=v))) for v in (several, ViewConfig(size=32)))
+    assert [tuple(v.images.shape[-2:]) for v in with_small] == [(32, 32)] * 2 + [(16, 16)] * 3
+    for ours, theirs in zip(with_small, without, strict=False):
+        assert torch.equal(ours.boxes, theirs.boxes) and torch.equal(ours.flipped, theirs.flipped)
+        assert torch.equal(ours.images, theirs.images)
+    small = torch.cat([v.boxes for v in with_small.crops[2:]])
+    assert len({tuple(box) for box in small.tolist()}) == len(small)  # each is a draw of its own
+    whole = torch.cat([v.boxes for v in without])
+    area = [((b[:, 2:] - b[:, :2]).prod(1)).mean() for b in (small, whole)]
+    assert area[0] < area[1] / 2

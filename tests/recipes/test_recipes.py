@@ -20,11 +20,13 @@ from cmid.train.optimisers import scaled_lr
 
 PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
 SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
+RIVALS = {"byol-resnet50": ["--backbone=resnet18", "--views.size=64", "--byol.hidden=64"]}
+"""Recipes of the methods beside CMID, and what makes two steps of each cheap."""
 FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
 
 
 def test_which_there_are():
-    assert recipe_names() == sorted(PUBLISHED + SMALL + FINETUNE)
+    assert recipe_names() == sorted([*PUBLISHED, *SMALL, *RIVALS, *FINETUNE])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -39,14 +41,15 @@ def test_opening_comment(name):
     assert prepare(verb, words.given, kind=words.kind, **words.files).out == f"runs/{name}"
 
 
-@pytest.mark.parametrize("name", PUBLISHED + SMALL)
+@pytest.mark.parametrize("name", [*PUBLISHED, *SMALL, *RIVALS])
 def test_settings(name):
     config = resolve(PretrainConfig, recipe=name)
     assert config.data == "", "a recipe does not know where the images are"
     assert config.backbone in timm.list_models()
     written = yaml.safe_load(find_recipe(name).text)
     assert written["backbone"] == config.backbone
-    assert config.views.size % config.cmid.mask_cell_px == 0
+    assert written.get("method", "cmid") == config.method
+    assert config.views.size % getattr(getattr(config, config.method), "mask_cell_px", 1) == 0
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -143,22 +146,34 @@ def images(tmp_path_factory):
 
 
 def two_steps(images, out, name, *more):
-    small = ["--batch-size", "4", "--cmid.queue_size", "32", "--train.workers", "0", "--train.precision", "32"]
+    small = ["--batch-size", "4", "--train.workers", "0", "--train.precision", "32", "--train.accumulate", "1"]
     line = ["pretrain", str(images), "--recipe", name, "--out", str(out), *small]
     assert main([*line, "--train.max_steps", "2", "--train.accelerator", "cpu", "--no-report", *more]) == 0
     kept = resolve(PretrainConfig, config=out / "settings.yaml")
-    assert (kept.batch_size, kept.cmid.queue_size, kept.train.max_steps) == (4, 32, 2)
+    assert (kept.batch_size, kept.train.max_steps) == (4, 2)
     assert (out / "backbone.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_two_steps_of_a_small_one(images, tmp_path, name):
-    two_steps(images, tmp_path / "run", name)
+    two_steps(images, tmp_path / "run", name, "--cmid.queue_size=32")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_two_steps_of_a_published_one(images, tmp_path, name):
     two_steps(
-        images, tmp_path / "run", name, "--backbone=resnet18", "--views.size=64",
+        images, tmp_path / "run", name, "--backbone=resnet18", "--views.size=64", "--cmid.queue_size=32",
         "--cmid.local_matches=2", "--cmid.local_prototypes=64", "--cmid.local_hidden=64", "--cmid.global_hidden=64",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_two_steps_of_another_method(images, tmp_path, name):
+    two_steps(images, tmp_path / "run", name, *RIVALS[name])
+
+
+def test_settings_of_a_method_that_is_not_trained_are_refused(images, tmp_path, capsys):
+    line = ["pretrain", str(images), "--recipe", "byol-resnet50", "--out", str(tmp_path / "run")]
+    assert main([*line, "--cmid.queue_size", "32"]) == 2
+    assert "settings of cmid are given, but the method is byol" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

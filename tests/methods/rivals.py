@@ -1,0 +1,42 @@
+"""Small builds of the methods that CMID is compared with, and batches for them; one row a method."""
+
+import torch
+
+from cmid.backbones import create_backbone
+from cmid.config import BYOLConfig
+from cmid.contracts import Learner, View, Views
+from cmid.methods.byol import BYOL
+
+
+def byol(backbone):
+    return BYOL(create_backbone(backbone, mask_stage=None), BYOLConfig(hidden=32, dim=16, momentum=0.9))
+
+
+RIVALS = {"byol": (byol, "resnet18", 2)}
+"""Name: how it is built, a backbone for it, and how many crops it takes."""
+
+
+def learner(name: str, backbone: str | None = None, seed: int = 0) -> Learner:
+    build, usual, _ = RIVALS[name]
+    torch.manual_seed(seed)
+    return build(backbone or usual).train()
+
+
+def batch(name: str, count: int = 4, size: int = 64, seed: int = 0) -> Views:
+    """Crops of noise, of as many views as the method takes."""
+    g = torch.Generator().manual_seed(seed)
+    views = []
+    for _ in range(RIVALS[name][2]):
+        start = torch.rand(count, 2, generator=g) * 30
+        images = torch.randn(count, 3, size, size, generator=g)
+        flipped = torch.rand(count, generator=g) < 0.5
+        views.append(View(images, torch.cat((start, start + 60), 1), flipped))
+    labels = torch.arange(count) % 3
+    return Views(tuple(views), torch.arange(count), labels=labels)
+
+
+def rows(views: Views, chosen: slice) -> Views:
+    """Some images of a batch."""
+    crops = tuple(View(v.images[chosen], v.boxes[chosen], v.flipped[chosen]) for v in views)
+    labels = None if views.labels is None else views.labels[chosen]
+    return Views(crops, views.indices[chosen], labels=labels)

@@ -1,0 +1,63 @@
+"""What must be true of each method beside CMID; what is true of one alone stands in its own file."""
+
+import pytest
+import torch
+
+from cmid.commands.learners import METHODS
+from cmid.contracts import Progress
+from tests.methods.rivals import RIVALS, batch, learner
+
+
+def test_every_method_is_held_to_this():
+    assert set(RIVALS) == set(METHODS) - {"cmid"}
+    assert all(METHODS[name].crops == crops for name, (_, _, crops) in RIVALS.items())
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_few_steps_lower_the_loss_and_teach_no_gradient(name):
+    model, views = learner(name), batch(name, count=8)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer, totals = torch.optim.AdamW(trained, lr=1e-3), []
+    for step in range(12):
+        torch.manual_seed(0)  # the same masks each time, where there are some
+        model.before_step(Progress(step, 12, step, 12))
+        terms = model(views)
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        assert all(p.grad is not None for p in trained), "every trained parameter gets a gradient, as DDP needs"
+        optimizer.step()
+        model.after_step(Progress(step + 1, 12, step + 1, 12))
+        totals.append(sum(v.item() for v in terms.values()))
+    # A queue that fills with the images' own former keys makes a contrastive loss rise first.
+    assert min(totals[6:]) < max(totals[:6])
+    teachers = [p for n, p in model.named_parameters() if n.startswith("teacher_")]
+    assert all(p.grad is None and not p.requires_grad for p in teachers)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_parts_are_the_whole(name):
+    whole, cut, views = learner(name), learner(name), batch(name)
+    for model in (whole, cut):
+        model.before_step(Progress(total_steps=4))
+    torch.manual_seed(1)
+    expected = whole(views)
+    sum(expected.values()).backward()
+    torch.manual_seed(1)
+    sums = dict.fromkeys(expected, 0.0)
+    for part in range(cut.parts):
+        terms = cut(views, part)
+        sum(terms.values()).backward()
+        for term, value in terms.items():
+            sums[term] += value.detach()
+    torch.testing.assert_close(sums, {k: v.detach() for k, v in expected.items()}, rtol=1e-5, atol=1e-6)
+    gradients = dict(cut.named_parameters())
+    for key, parameter in whole.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[key].grad, parameter.grad, rtol=1e-4, atol=1e-5)
+    state = whole.state_dict()
+    torch.testing.assert_close(dict(cut.state_dict()), dict(state), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_two_processes_equal_one(two_processes, name):
+    two_processes("tests.methods.rival_in_two_processes", name)
