@@ -147,6 +147,10 @@ class Backbone(nn.Module, ABC):
     def weights(self) -> dict[str, Tensor]:
         """What is exported: the state under the names timm or torchvision use, without mask tokens."""
 
+    def depths(self) -> dict[str, int]:
+        """How deep each of `named_parameters()` lies, 0 nearest the image; empty where that is not known."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Progress:

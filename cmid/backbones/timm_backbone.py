@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from cmid.contracts import Backbone, Pyramid
@@ -104,6 +105,14 @@ class TimmBackbone(Backbone):
     def weights(self) -> dict[str, Tensor]:
         """The state under timm's names: no head, no mask token."""
         return dict(self.model.state_dict())
+
+    def depths(self) -> dict[str, int]:
+        """The layer of each parameter by timm's grouping; the mask token enters with the first."""
+        matcher = getattr(self.model, "group_matcher", None)
+        if matcher is None:
+            return {}
+        layers = {f"model.{name}": int(i) for name, i in group_parameters(self.model, matcher(), reverse=True).items()}
+        return layers if self.mask_token is None else {**layers, "mask_token": 0}
 
     def load_weights(self, state: dict[str, Tensor], *, strict: bool = True) -> list[str]:
         """Takes weights named as timm names them; heads are dropped, position embeddings resized to the grid.

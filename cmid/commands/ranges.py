@@ -19,6 +19,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "views.grey_p": SHARE, "views.std": POSITIVE, "views.band_gain": SHARE, "views.band_offset": FROM_ZERO,
     "views.band_drop_p": SHARE, "scenes.windows": FROM_ZERO, "scenes.window_px": FROM_ZERO, "scenes.max_nodata": SHARE,
     "scenes.statistics": COUNT, "shard_mb": COUNT,
+    "views.small_crops": FROM_ZERO, "views.small_size": COUNT, "views.small_scale": (1e-4, 1),
+    "views.second_blur_p": SHARE, "views.second_solarize_p": SHARE,
     "cmid.mask_ratio": (0.01, 1), "cmid.mask_cell_px": COUNT, "cmid.mask_stage": (0, None),
     "cmid.reconstruction_weight": FROM_ZERO, "cmid.frequency_weight": FROM_ZERO, "cmid.global_weight": FROM_ZERO,
     "cmid.local_weight": FROM_ZERO, "cmid.global_hidden": COUNT, "cmid.global_dim": COUNT,
@@ -27,9 +29,11 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "cmid.local_prototypes": COUNT, "cmid.local_matches": COUNT, "cmid.local_temperature": POSITIVE,
     "cmid.local_teacher_temperature": POSITIVE, "cmid.local_temperature_epochs": FROM_ZERO,
     "cmid.local_start_epoch": (-1, None), "cmid.centre_momentum": SHARE,
+    "byol.hidden": COUNT, "byol.dim": COUNT, "byol.momentum": SHARE, "byol.momentum_end": SHARE,
     "optimizer.lr": FROM_ZERO, "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
     "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,
+    "optimizer.layer_decay": (1e-3, 1),
     "train.accumulate": COUNT, "train.devices": COUNT, "train.workers": (-1, None), "train.max_steps": FROM_ZERO,
     "train.log_every": COUNT, "train.checkpoint_minutes": FROM_ZERO, "knn.k": COUNT, "knn.every_epochs": COUNT,
     "train.nodes": COUNT, "per_class": FROM_ZERO, "hold_out": (0, 0.9), "test_crop": (0.1, 1), "std": POSITIVE,
@@ -37,7 +41,15 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "mixing.mixup": FROM_ZERO, "mixing.cutmix": FROM_ZERO, "mixing.mix_p": SHARE, "mixing.switch_p": SHARE,
     "classification.smoothing": (0, 0.99),
 }  # fmt: skip
-ASCENDING = ("mixing.scale", "mixing.ratio", "views.scale", "views.ratio", "views.blur_sigma", "views.noise_var")
+ASCENDING = (
+    "mixing.scale",
+    "mixing.ratio",
+    "views.scale",
+    "views.small_scale",
+    "views.ratio",
+    "views.blur_sigma",
+    "views.noise_var",
+)
 """Pairs whose first must not exceed their second."""
 
 

@@ -20,6 +20,8 @@ class OptimizerConfig:
     """Added to the denominator."""
     weight_decay: float = 0.02
     """Decoupled decay; none on biases and one-dimensional weights."""
+    layer_decay: float = 1.0
+    """The rate of each layer is this times that of the layer above it, the head's being whole; 1 is off."""
     min_lr: float = 1e-6
     """The cosine's end."""
     warmup_epochs: float = 10

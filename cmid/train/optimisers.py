@@ -4,6 +4,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from cmid.config import OptimizerConfig
+from cmid.contracts import Backbone
 from cmid.errors import UsageError
 
 
@@ -27,6 +28,35 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
+def by_depth(groups: list[dict], module: nn.Module, layer_decay: float) -> list[dict]:
+    """`groups` divided by depth in `module.backbone`, each with `lr_scale`, the factor of its learning rate.
+
+    The deepest layer of the backbone has `layer_decay`, the one below it `layer_decay ** 2` and so on; what is not of
+    the backbone has 1. Source: BEiT (arXiv 2106.08254), with timm's division into layers.
+
+    Raises:
+        UsageError: a backbone whose layers are not known.
+    """
+    backbone = getattr(module, "backbone", None)
+    depths = backbone.depths() if isinstance(backbone, Backbone) else {}
+    if not depths:
+        name = getattr(backbone, "name", type(module).__name__)
+        raise UsageError(
+            f"the layers of {name} are not known, so their rates cannot decay: leave optimizer.layer_decay"
+        )
+    above = max(depths.values()) + 1
+    divided: list[dict] = []
+    for group in groups:
+        by_layer: dict[int, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            by_layer.setdefault(depths.get(name.removeprefix("backbone."), above), []).append((name, parameter))
+        for layer in sorted(by_layer):
+            named = by_layer[layer]
+            own = {"params": [p for _, p in named], "names": [n for n, _ in named]}
+            divided.append({**group, **own, "lr_scale": layer_decay ** (above - layer)})
+    return divided
+
+
 def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Optimizer:
     """The optimiser that `config.name` asks for, over `parameter_groups(module)`, at rate `lr`.
 
@@ -34,11 +64,13 @@ def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Op
     SGD torch's; SGD is the plain heavy ball, without Nesterov.
 
     Raises:
-        UsageError: an unknown name, or too few betas for it.
+        UsageError: an unknown name, too few betas for it, or a backbone whose layers are not known.
     """
     from timm.optim import Adan, Lars
 
     groups = parameter_groups(module, config.weight_decay)
+    if config.layer_decay != 1.0:
+        groups = by_depth(groups, module, config.layer_decay)
     if not groups:
         raise UsageError("There is nothing to train: every parameter of the learner is frozen.")
     needed = {"adan": 3, "adamw": 2, "sgd": 1, "lars": 1}

@@ -65,7 +65,7 @@ class Stepper:
         before, window = self.plan.progress(epoch, batch), self.plan.window(batch)
         lr = self.schedule(before.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         waited, seen = 0.0, []
         self._kept = [tensor.detach().clone() for tensor in self._untrained()] if window > 1 else []
         for i in range(batch, batch + window):

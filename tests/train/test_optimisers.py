@@ -1,11 +1,15 @@
 import json
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
+from cmid.backbones import create_backbone
 from cmid.config import OptimizerConfig
 from cmid.errors import UsageError
+from cmid.tasks.classification import Classifier
 from cmid.train.optimisers import build_optimiser, parameter_groups, scaled_lr
 
 
@@ -115,3 +119,29 @@ def test_the_rate_scales_with_the_images_of_a_step():
     lr, words = scaled_lr(OptimizerConfig(lr=1e-3, lr_reference_batch=0), 256)
     assert lr == 1e-3
     assert "as it is" in words
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "resnet18", "convnext_atto"])
+def test_layer_decay_gives_each_parameter_timms_factor(name):
+    backbone = create_backbone(name, mask_stage=None)
+    learner = Classifier(backbone, 5)
+    optimiser = build_optimiser(learner, OptimizerConfig(name="adamw", layer_decay=0.7, weight_decay=0.05), 1e-3)
+    ours = {n: (g["lr_scale"], g["weight_decay"]) for g in optimiser.param_groups for n in g["names"]}
+    assert sum(len(g["params"]) for g in optimiser.param_groups) == len(list(learner.parameters()))
+    whole = timm.create_model(name, num_classes=5)
+    names = {id(p): n for n, p in whole.named_parameters()}
+    theirs = {
+        names[id(p)]: group["lr_scale"]
+        for group in param_groups_layer_decay(whole, 0.05, layer_decay=0.7)
+        for p in group["params"]
+    }
+    for n, _ in backbone.model.named_parameters():
+        assert ours[f"backbone.model.{n}"][0] == pytest.approx(theirs[n]), n
+    assert ours["head.weight"] == (1.0, 0.05) and ours["head.bias"] == (1.0, 0.0)
+    assert min(scale for scale, _ in ours.values()) < 0.7
+
+
+def test_layer_decay_needs_a_backbone_with_layers():
+    module = TwoTensors(torch.ones(2, 2), torch.ones(2))
+    with pytest.raises(UsageError, match="the layers of TwoTensors are not known"):
+        build_optimiser(module, OptimizerConfig(layer_decay=0.5), 0.1)
