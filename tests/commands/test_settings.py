@@ -84,7 +84,7 @@ def test_values_are_converted(name, value, expected):
             {"cmid.mode": "exat"},
             "cmid.mode (the call): expected one of exact, parity, found 'exat'. Did you mean exact?",
         ),
-        ({"method": "byol"}, "method (the call): expected one of cmid, found 'byol'."),
+        ({"method": "dino"}, "method (the call): expected one of cmid, byol"),
         ({"train": {"precision": 64}}, "expected one of auto, 32, bf16, 16, found '64'."),
         ({"train": {"loggers": "wand"}}, "train.loggers (the call): expected a list, each one of tensorboard, wandb"),
         ({"epoch": 3}, "Unknown setting 'epoch' (the call). Did you mean epochs"),
