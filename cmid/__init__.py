@@ -19,6 +19,7 @@ from cmid.commands import VERBS, carry_out
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cmid.commands.compare import CompareResult
     from cmid.commands.evaluate import EvaluateResult
     from cmid.commands.finetune import FinetuneResult
     from cmid.commands.generate import GenerateResult
@@ -30,7 +31,19 @@ if TYPE_CHECKING:
 StrPath = str | PathLike[str]
 Settings = str | PathLike[str] | Mapping[str, Any]
 
-__all__ = ["demo", "evaluate", "extract", "finetune", "generate", "pack", "predict", "pretrain", "recipes", "report"]
+__all__ = [
+    "compare",
+    "demo",
+    "evaluate",
+    "extract",
+    "finetune",
+    "generate",
+    "pack",
+    "predict",
+    "pretrain",
+    "recipes",
+    "report",
+]
 
 
 def pretrain(
@@ -127,6 +140,33 @@ def finetune(
         CmidError: a failure while training.
     """
     return carry_out("finetune", _given(settings, weights=weights, data=data), kind=kind, recipe=recipe, config=config)
+
+
+def compare(
+    data: StrPath | None = None,
+    labelled: StrPath | None = None,
+    *,
+    recipe: str | None = None,
+    config: Settings | None = None,
+    **settings: Any,
+) -> "CompareResult":
+    """Pre-train several methods on the same images and budget, and score them alike.
+
+    Args:
+        data: the images to learn from.
+        labelled: a folder with one folder per class, to score on.
+        recipe: name of a packaged recipe.
+        config: a YAML file, a dict or a `CompareConfig`.
+        settings: fields of `cmid.config.CompareConfig`: `methods=("cmid", "byol")`, `seeds=(0, 1)`.
+
+    Returns:
+        The tables, the page, and the rows with their outcomes.
+
+    Raises:
+        UsageError: data, methods or settings that do not go together; nothing has been trained.
+        CmidError: a run failed; what is done is kept, and the same call goes on.
+    """
+    return carry_out("compare", _given(settings, data=data, labelled=labelled), recipe=recipe, config=config)
 
 
 def generate(out: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "GenerateResult":

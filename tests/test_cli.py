@@ -137,7 +137,7 @@ def test_words_without_an_option_keep_their_order_among_options():
         (["pretran"], "Unknown verb 'pretran'. Did you mean pretrain"),
         (
             ["zzz"],
-            "Unknown verb 'zzz'. There are pretrain, extract, evaluate, finetune, generate, pack, predict, report, "
+            "Unknown verb 'zzz'. There are pretrain, extract, evaluate, finetune, compare, generate, pack, predict, report, "
             "recipes, demo.",
         ),
         (

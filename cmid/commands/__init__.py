@@ -47,6 +47,9 @@ VERBS: dict[str, Verb] = {
         kinds=("classification",),
         recipes=True,
     ),
+    "compare": Verb(
+        "cmid.commands.compare:compare", "CompareConfig", {"data": "IMAGES", "labelled": "LABELLED"}, recipes=True
+    ),
     "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
     "pack": Verb("cmid.commands.pack:pack", "PackConfig", {"data": "DATA"}),
     "predict": Verb(

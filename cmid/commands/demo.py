@@ -8,31 +8,25 @@ import csv
 import json
 import re
 import shutil
-import time
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
 from cmid.commands.evaluate import EvaluateResult, evaluate
 from cmid.commands.finetune import finetune
 from cmid.commands.generate import generate
-from cmid.commands.learners import build_learner, views_of
+from cmid.commands.learners import build_learner
+from cmid.commands.pace import images_per_second
 from cmid.commands.pretrain import PretrainResult, pretrain
 from cmid.commands.report import duration
 from cmid.commands.settings import resolve
 from cmid.config import DemoConfig, EvaluateConfig, FinetuneConfig, GenerateConfig, KnnConfig, PretrainConfig
-from cmid.contracts import Learner, Progress, View, Views
-from cmid.data.augment import BatchAugment
 from cmid.data.generated import SCENE_CLASSES
 from cmid.errors import UsageError
 from cmid.train import Interrupted, RunDirectory, read_checkpoint
-from cmid.train.hardware import Machine, Sealed, choose_machine
-from cmid.train.optimisers import build_optimiser, scaled_lr
 
 RECIPE = "cmid-demo"
 EPOCHS = (3, 60)
@@ -76,7 +70,7 @@ def demo(config: DemoConfig) -> PretrainResult:
         settings, words = _resumed(settings, run)
         _say(console, 2, words)
     else:
-        epochs, seconds = _epochs(config, settings, _images_per_second(settings, build_learner(settings)))
+        epochs, seconds = _epochs(config, settings, images_per_second(settings, build_learner(settings)))
         cooling = min(epochs, settings.cmid.local_temperature_epochs)
         settings = replace(settings, epochs=epochs, cmid=replace(settings.cmid, local_temperature_epochs=cooling))
         _say(
@@ -218,50 +212,12 @@ def _resumed(settings: PretrainConfig, run: RunDirectory) -> tuple[PretrainConfi
     return begun, f"Going on with the pre-training begun before: {done.epoch:.3g} of {begun.epochs} epochs are done."
 
 
-def _epochs(config: DemoConfig, settings: PretrainConfig, images_per_second: float) -> tuple[int, float]:
+def _epochs(config: DemoConfig, settings: PretrainConfig, pace: float) -> tuple[int, float]:
     """As many epochs as the minutes allow at that pace of training steps, within `EPOCHS`, and their seconds."""
     images = config.count // settings.batch_size * settings.batch_size
-    seconds = BESIDE_STEPS * images / images_per_second
+    seconds = BESIDE_STEPS * images / pace
     epochs = min(max(int(60 * config.minutes / seconds), EPOCHS[0]), EPOCHS[1])
     return epochs, epochs * seconds
-
-
-def _images_per_second(settings: PretrainConfig, learner: Learner, steps: int = 3) -> float:
-    """The pace of whole training steps on noise, as the run takes them, after one that warms up; trains `learner`."""
-    machine = choose_machine(settings.train, learner)
-    module = machine.place(learner, compile_backbone=settings.train.compile)
-    size, count = settings.views.size, settings.batch_size
-    built = build_optimiser(learner, settings.optimizer, scaled_lr(settings.optimizer, count)[0])
-    optimiser: Any = machine.fabric.setup_optimizers(built)
-    prepare = BatchAugment(views_of(settings))
-    box = torch.tensor([[0.0, 0.0, size, size]]).repeat(count, 1)
-    noise = torch.randint(0, 256, (2, count, settings.in_chans, size, size), dtype=torch.uint8)
-    views = Views(tuple(View(n, box, torch.zeros(count, dtype=torch.bool)) for n in noise), torch.arange(count))
-    learner.train()
-    begin = 0.0
-    for step in range(steps + 1):
-        if step == 1:
-            _finish(machine)
-            begin = time.perf_counter()
-        learner.before_step(Progress(step, steps + 1))
-        with torch.no_grad():
-            prepared = machine.format(prepare(views.to(machine.device)))
-        terms = module(Sealed(prepared), None)
-        machine.fabric.backward(torch.stack([term.float() for term in terms.values()]).sum())
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            learner.after_step(Progress(step + 1, steps + 1))
-    _finish(machine)
-    return count * steps / (time.perf_counter() - begin)
-
-
-def _finish(machine: Machine) -> None:
-    """Waits for a device that computes behind our back."""
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize(machine.device)
-    elif machine.device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _evaluation(weights: str, settings: PretrainConfig, out: Path) -> EvaluateConfig:

@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from cmid.backbones import create_backbone
@@ -40,6 +41,8 @@ from cmid.zoo.backbone_files import BackboneMetadata, load_backbone
 
 MEASURED = 256
 """Images of train that say what values the bands hold, where the weights do not."""
+TIMM = "timm:"
+"""Before the name of a model of timm, whose weights timm downloads."""
 UNKNOWN_SIZE = 224
 """Side in pixels where neither the settings nor the weights say one."""
 
@@ -103,27 +106,17 @@ def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> Evaluate
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
     if config.out and Path(config.out).is_dir():
         raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
-    sides = open_labelled(config.data, config.train_list, config.test_list, config.seed)
-    device = resolve_device(config.accelerator)
-    precision = resolve_precision(config.precision, device)
-    backbone, metadata, weights = resolve_weights(config, sides[0].bands)
-    metadata = _on_one_scale(sides, metadata, config)
-    protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
-    skipped: dict[str, str] = {}
     console = Console()
-    (train, train_y), (test, test_y) = (
-        extract_features(
-            backbone.to(device), _batches(side, name, protocol, config, skipped, console), device, precision
-        )
-        for side, name in zip(sides, ("train", "test"), strict=True)
-    )
+    frozen = frozen_features(config, console)
+    (train, train_y), (test, test_y) = frozen.train, frozen.test
+    protocol, skipped = frozen.protocol, frozen.skipped
     predicted, rules, sweep = (_knn if kind == "knn" else _linear)(config, train, train_y, test)
     commonest = Counter(train_y.tolist()).most_common(1)[0][0]
     result = EvaluateResult(
         kind=kind,
         scores=tuple(_score(name, classes, test_y, config) for name, classes in predicted.items()),
         chance=100 * (test_y == commonest).double().mean().item(),
-        classes=len(sides[0].classes),
+        classes=len(frozen.sides[0].classes),
         train_images=len(train),
         test_images=len(test),
         protocol=protocol | rules,
@@ -134,6 +127,44 @@ def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> Evaluate
     if config.out:
         _write(result, Path(config.out))
     return result
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Features of a labelled set by one backbone.
+
+    Attributes:
+        train, test: features `(N, D)` float32 and labels `(N,)` int64.
+        sides: the images, those among them that could not be read included.
+        metadata: what is known of the backbone.
+        protocol: weights, size, mean, std, precision and so on.
+        skipped: unreadable files with the reason.
+    """
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    sides: tuple[LabelledSource, LabelledSource]
+    metadata: BackboneMetadata
+    protocol: dict[str, Any]
+    skipped: dict[str, str]
+
+
+def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
+    """Features of train and test by the backbone that `config.weights` means; errors as of `evaluate`."""
+    sides = open_labelled(config.data, config.train_list, config.test_list, config.seed)
+    device = resolve_device(config.accelerator)
+    precision = resolve_precision(config.precision, device)
+    backbone, metadata, weights = resolve_weights(config, sides[0].bands)
+    metadata = _on_one_scale(sides, metadata, config)
+    protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
+    skipped: dict[str, str] = {}
+    train, test = (
+        extract_features(
+            backbone.to(device), _batches(side, name, protocol, config, skipped, console), device, precision
+        )
+        for side, name in zip(sides, ("train", "test"), strict=True)
+    )
+    return Frozen(train, test, sides, metadata, protocol, skipped)
 
 
 def _on_one_scale(
@@ -147,6 +178,14 @@ def _on_one_scale(
     mean = metadata.mean or IMAGENET_DEFAULT_MEAN
     put_on_scale(sides, metadata.low or (), metadata.high or (), mean, config.data)
     return metadata
+
+
+def _numbers_of_timm(name: str, bands: int) -> dict[str, Any]:
+    """The mean and std that timm's weights were trained with."""
+    about = get_pretrained_cfg(name)
+    if about is None or bands != 3:
+        return {}
+    return {"mean": tuple(about.mean), "std": tuple(about.std), "size": int(about.input_size[-1])}
 
 
 def resolve_weights(config: EvaluateConfig, bands: int = 3) -> tuple[Backbone, BackboneMetadata, str]:
@@ -168,6 +207,10 @@ def resolve_weights(config: EvaluateConfig, bands: int = 3) -> tuple[Backbone, B
         mean, std = (views.mean, views.std) if bands == 3 else (None, None)
         metadata = BackboneMetadata(config.backbone, bands, which="random", mean=mean, std=std)
         return backbone, metadata, f"random, seed {config.seed}"
+    if config.weights.startswith(TIMM):
+        name = config.weights.removeprefix(TIMM)
+        backbone = create_backbone(name, bands, mask_stage=None, pretrained=True, img_size=config.size)
+        return backbone, BackboneMetadata(name, bands, which="timm's", **_numbers_of_timm(name, bands)), config.weights
     if path.is_dir() and not (path / "checkpoints" / "last.ckpt").is_file():
         if not (path / "backbone.safetensors").is_file():
             raise UsageError(

@@ -55,13 +55,13 @@ ASCENDING = (
 
 def within_range(name: str, value: Any, source: str) -> None:
     """Raise the UsageError that names setting, bounds and value, unless `value` (or each in it) is in its range."""
-    low, high = RANGES.get(name, (None, None))
+    low, high = RANGES.get(name.removeprefix("pretrain."), (None, None))
     for number in value if isinstance(value, tuple) else (value,):
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
         if (low is not None and number < low) or (high is not None and number > high):
             raise UsageError(f"{name} ({source}): expected {bounds(low, high)}, found {number}.")
-    if name in ASCENDING and value[0] > value[1]:
+    if name.removeprefix("pretrain.") in ASCENDING and value[0] > value[1]:
         raise UsageError(f"{name} ({source}): expected the least first, found {value[0]} before {value[1]}.")
 
 

@@ -174,7 +174,7 @@ def _journal(run: Run, labelled: Album | None) -> list[Section | Absent]:
 def _looked(config: ReportConfig, run: Run, album: Album | None, labelled: Album | None) -> list[Section | Absent]:
     """The sections that need the learner."""
     titles = (*VIEW_TITLES, *WHOLE_TITLES, "Dense features")
-    looker = _looker(run)
+    looker = looker_of(run)
     if looker is None:
         return [Absent(title, "The learner could not be rebuilt; see above.") for title in titles]
 
@@ -201,7 +201,8 @@ def _looked(config: ReportConfig, run: Run, album: Album | None, labelled: Album
     return [*views[:2], whole[0], *dense, *views[2:], *whole[1:]]
 
 
-def _looker(run: Run) -> Looker | None:
+def looker_of(run: Run) -> Looker | None:
+    """What asks the trained learner about images; None (and a word in `run.missing`) where it cannot be rebuilt."""
     if run.checkpoint is None:
         return None
     try:

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any, get_args
 
+from cmid.config.comparing import CompareConfig
 from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
 from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
 from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
@@ -21,6 +22,7 @@ __all__ = [
     "BYOLConfig",
     "CMIDConfig",
     "ClassificationConfig",
+    "CompareConfig",
     "DemoConfig",
     "EvaluateConfig",
     "ExtractConfig",
@@ -44,7 +46,7 @@ __all__ = [
 def as_plain(config: Any) -> dict[str, Any]:
     """The settings as plain dicts, lists and numbers, ready for YAML."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # makes lists of tuples
-    if isinstance(config, PretrainConfig):
+    if isinstance(config, PretrainConfig):  # not of a comparison, whose methods each have their own
         for other in other_methods(config):
             del plain[other]
     return plain

@@ -45,7 +45,7 @@ class FinetuneConfig:
     """Train a backbone and a head on labelled images."""
 
     weights: str = ""
-    """A backbone file, a run directory, or `random`."""
+    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads."""
     data: str = ""
     """A folder with one folder per class, or torchgeo:NAME?root=DIR."""
     out: str = "runs/finetune"

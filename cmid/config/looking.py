@@ -25,7 +25,7 @@ class EvaluateConfig:
     """Frozen features of a backbone, scored on a labelled folder."""
 
     weights: str = ""
-    """A backbone file, a run directory, or `random`."""
+    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads."""
     data: str = ""
     """A folder with one folder per class, or torchgeo:NAME?root=DIR for a data set of torchgeo."""
     train_list: str | None = None

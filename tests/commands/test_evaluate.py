@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from timm.models import get_pretrained_cfg
 
 from cmid.backbones import create_backbone
-from cmid.commands.evaluate import evaluate
+from cmid.commands.evaluate import _numbers_of_timm, evaluate
 from cmid.commands.extract import extract
 from cmid.config import EvaluateConfig, ExtractConfig
 from cmid.errors import UsageError
@@ -294,3 +295,12 @@ def test_random_weights_on_real_images(real_images, tmp_path):
     )
     assert result.test_images == 84 and result.chance == pytest.approx(100 / 21)
     assert result.scores[0].low > result.chance + 5
+
+
+def test_weights_of_timm_are_asked_for_by_name(config):
+    about = get_pretrained_cfg("resnet18.a1_in1k")
+    assert _numbers_of_timm("resnet18.a1_in1k", 3) == {"mean": about.mean, "std": about.std, "size": 224}
+    assert _numbers_of_timm("resnet18.a1_in1k", 4) == {}
+    config.weights = "timm:resnet1"
+    with pytest.raises(UsageError, match="No backbone is called 'resnet1'"):
+        evaluate("knn", config)

@@ -1,0 +1,340 @@
+"""`cmid compare`: methods trained on the same images and budget, scored alike, in one table that can be believed.
+
+Each run is trained in a process of its own and kept under a name that changes with its settings and its images; so
+the same command goes on where it stopped, and a run of other settings is never taken for one of these.
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+
+from cmid.commands.compare_plan import Cell, Row, plan_cells, plan_rows, slug
+from cmid.commands.compare_scores import CellScores, score
+from cmid.commands.compare_tables import Line, write_tables
+from cmid.commands.fingerprint import fingerprint
+from cmid.commands.learners import build_learner
+from cmid.commands.pace import images_per_second
+from cmid.commands.sources import open_labelled, open_source
+from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
+from cmid.errors import CmidError, UsageError
+from cmid.report.curves import read_table
+from cmid.train import Interrupted, RunDirectory
+from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
+
+RANDOM = "random weights"
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What a comparison left.
+
+    Attributes:
+        out: its folder.
+        csv: every figure, one a line.
+        table: the table in Markdown.
+        page: the HTML page; None where none was asked for.
+        lines: the table's rows.
+    """
+
+    out: Path
+    csv: Path
+    table: Path
+    page: Path | None
+    lines: tuple[Line, ...]
+
+
+@dataclass
+class _Runs:
+    """What became of the runs of one row, by seed."""
+
+    row: Row
+    cells: dict[int, Cell] = field(default_factory=dict)
+    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
+    scores: dict[int, CellScores] = field(default_factory=dict)
+
+
+def compare(config: CompareConfig) -> CompareResult:
+    """Train what is missing, score what is trained, write the tables and the page.
+
+    Raises:
+        UsageError: data, methods or settings that do not go together; nothing has been trained.
+        CmidError: a run failed for want of something (memory, disk ...); what is done is kept.
+        Interrupted: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if not config.data and config.methods:
+        raise UsageError("no images given: name a folder of images to learn from")
+    rows = plan_rows(config)
+    names = [row.label for row in rows] + list(config.external)
+    reference = config.reference or names[0]
+    if reference not in names:
+        raise UsageError(f"reference is {reference!r}, which is none of the rows: {', '.join(names)}")
+    labelled = "-".join(map(fingerprint, open_labelled(config.labelled, config.train_list, config.test_list)))
+    images, count = "", 0
+    if rows:
+        source = open_source(replace(rows[0].config, data=config.data)).source
+        images, count = fingerprint(source), len(source)
+        for row in rows:  # whatever does not fit is told before anything is trained
+            if row.config.batch_size > count:
+                raise UsageError(f"{row.label}: batch_size {row.config.batch_size} is more than the {count} images")
+            build_learner(row.config)
+    out = Path(config.out)
+    _take(out, config)
+    rows = _with_budget(rows, config, count, console)
+    cells = plan_cells(rows, config, images)
+    _tell_plan(cells, config, count, console)
+    runs = {row.label: _Runs(row) for row in rows}
+    for number, cell in enumerate(cells, 1):
+        mine = runs[cell.row.label]
+        mine.cells[cell.seed] = cell
+        mine.ended[cell.seed] = _trained(cell, f"{number} of {len(cells)}", config, console)
+    for mine in runs.values():
+        for seed, ended in mine.ended.items():
+            if ended["status"] == "trained":
+                cell = mine.cells[seed]
+                about = EvaluateConfig(weights=str(cell.folder / "backbone.safetensors"), **_asked(config))
+                mine.scores[seed] = score(about, config, labelled, _kept(cell), console)
+    lines = [_line(mine, config) for mine in runs.values()]
+    lines += [_outside(name, config, labelled, rows, out, console) for name in _outsiders(config, rows)]
+    csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, count))
+    page = None
+    if config.report:
+        from cmid.commands.compare_page import write_page
+
+        page = write_page(out, lines, reference, config, {k: m.cells for k, m in runs.items()})
+    console.print(table.read_text(encoding="utf-8"))
+    console.print(f"figures: {csv}\ntable:   {table}")
+    if page is not None:
+        console.print(f"report:  {page}  (open it in a browser)")
+    return CompareResult(out, csv, table, page, tuple(lines))
+
+
+def _take(out: Path, config: CompareConfig) -> None:
+    """The folder, new or of an earlier comparison; says in it what was asked for."""
+    mark = out / "compare.yaml"
+    if out.is_dir() and any(out.iterdir()) and not mark.is_file():
+        raise UsageError(f"{out} holds other files and no comparison. Choose another --out.")
+    try:
+        for folder in (out / "runs", out / "cells"):
+            folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
+
+
+def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Console) -> list[Row]:
+    """The rows with their epochs: of `pretrain`, or by the pace of each on this machine, measured once and kept."""
+    if not config.minutes:
+        return rows
+    kept = Path(config.out) / "pace.json"
+    paces: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    timed = []
+    for row in rows:
+        if row.label not in paces:
+            torch.manual_seed(0)
+            paces[row.label] = images_per_second(row.config, build_learner(row.config))
+            kept.write_text(json.dumps(paces, indent=1) + "\n", encoding="utf-8")
+        epochs = max(1, round(60 * config.minutes * paces[row.label] / count))
+        console.print(
+            f"{row.title}: {paces[row.label]:.3g} images/s here, so {epochs} epochs in {config.minutes:g} min"
+        )
+        timed.append(Row(row.label, replace(row.config, epochs=epochs)))
+    return timed
+
+
+def _budget_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str:
+    if config.minutes:
+        epochs = ", ".join(f"{row.title} {row.config.epochs}" for row in rows)
+        return f"equal time: about {config.minutes:g} minutes a run on this machine, in epochs: {epochs}"
+    each = {row.config.epochs for row in rows}
+    if len(each) == 1:
+        return f"equal epochs: {each.pop()} of {count:,} images"
+    epochs = ", ".join(f"{row.title} {row.config.epochs}" for row in rows)
+    return f"epochs of {count:,} images as each row was given: {epochs}" if rows else "nothing was trained"
+
+
+def _tell_plan(cells: Sequence[Cell], config: CompareConfig, count: int, console: Console) -> None:
+    done = sum(_result_of(cell).is_file() for cell in cells)
+    rows = {cell.row.label for cell in cells}
+    console.print(
+        f"comparison of {len(rows)} methods with {len(config.seeds)} seeds on {count:,} images: {len(cells)} runs, "
+        f"{done} of them done before"
+    )
+    wanted = {cell.folder.name for cell in cells}
+    others = sorted(p.name for p in (Path(config.out) / "runs").iterdir() if p.name not in wanted)
+    if others:
+        console.print(
+            f"note: {len(others)} runs of other settings are kept in {config.out}/runs and not used: {others[0]} ..."
+        )
+
+
+def _result_of(cell: Cell) -> Path:
+    return cell.folder.parent.parent / "cells" / f"{cell.folder.name}.json"
+
+
+def _kept(cell: Cell) -> Path:
+    return _result_of(cell).with_suffix(".npz")
+
+
+def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) -> dict[str, Any]:
+    """What became of a run; trains it, or goes on, where that is not known."""
+    result = _result_of(cell)
+    if config.retry and result.is_file() and json.loads(result.read_text())["status"] == "diverged":
+        result.unlink()
+        _put_aside(cell.folder)
+    if not result.is_file():
+        console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
+        settings = result.with_suffix(".yaml")
+        settings.write_text(yaml.safe_dump(as_plain(cell.config), sort_keys=False, allow_unicode=True))
+        peak = _in_a_process(settings, result)
+        ended = json.loads(result.read_text(encoding="utf-8"))
+        ended["peak_memory_gb"] = ended.pop("gpu_peak_gb", None) or peak
+        if ended["status"] == "trained":
+            ended["images_per_s"] = _median_pace(cell.folder)
+        result.write_text(json.dumps(ended, indent=1) + "\n", encoding="utf-8")
+    ended = json.loads(result.read_text(encoding="utf-8"))
+    if ended["status"] == "diverged":
+        console.print(f"note: {cell.row.title}, seed {cell.seed} diverged: {ended['reason']}")
+    return dict(ended)
+
+
+def _put_aside(folder: Path) -> None:
+    """Out of the way, not removed."""
+    if folder.is_dir():
+        number = next(n for n in range(1, 10_000) if not folder.with_name(f"{folder.name}.diverged-{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.diverged-{number}"))
+
+
+def _median_pace(folder: Path) -> float | None:
+    paces = read_table(RunDirectory(folder).steps).get("images_per_s")
+    return None if paces is None or np.isnan(paces).all() else float(np.nanmedian(paces))
+
+
+def _in_a_process(settings: Path, result: Path) -> float:
+    """Trains in a process of its own; gives its greatest memory in GB.
+
+    Raises:
+        Interrupted: it, or this process, was asked to stop; the run is saved.
+        CmidError: it failed; what it said stands above.
+    """
+    command = [sys.executable, "-m", "cmid.commands.compare_cell", str(settings), str(result)]
+    with _passing_on() as children:
+        child = subprocess.Popen(command)
+        children.append(child)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        number = signal.SIGTERM if child.returncode in (143, -signal.SIGTERM) else signal.SIGINT
+        raise Interrupted("The comparison was interrupted; the same command goes on where it stopped.", number)
+    if child.returncode or not result.is_file():
+        raise CmidError(
+            f"A run of the comparison ended with code {child.returncode}; what it said stands above. When that is put "
+            "right, the same command goes on."
+        )
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
+    return usage.ru_maxrss / unit
+
+
+@contextmanager
+def _passing_on() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """While entered, Ctrl-C and SIGTERM are for the children: those save their runs and end."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        for child in children:
+            if number == signal.SIGTERM:  # a terminal's Ctrl-C has reached them already
+                child.send_signal(number)
+
+    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield children
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _asked(config: CompareConfig) -> dict[str, Any]:
+    return {"data": config.labelled, "train_list": config.train_list, "test_list": config.test_list}
+
+
+def _line(mine: _Runs, config: CompareConfig) -> Line:
+    """A trained method's row of the table."""
+    reached = [e for e in mine.ended.values() if e["status"] == "trained"]
+    return Line(
+        label=mine.row.label,
+        title=mine.row.title,
+        kind="trained here",
+        outcomes={seed: s.outcomes for seed, s in mine.scores.items()},
+        effective_rank={seed: s.effective_rank for seed, s in mine.scores.items()},
+        images_per_s=_middle(e.get("images_per_s") for e in reached),
+        peak_memory_gb=_middle(e.get("peak_memory_gb") for e in reached),
+        diverged={seed: e["reason"] for seed, e in mine.ended.items() if e["status"] == "diverged"},
+        backbone=mine.row.config.backbone,
+    )
+
+
+def _middle(values: Any) -> float:
+    known = [float(v) for v in values if v is not None]
+    return float(np.median(known)) if known else math.nan
+
+
+def _outsiders(config: CompareConfig, rows: Sequence[Row]) -> list[str]:
+    """Rows that are not trained here: random weights of each backbone among the rows, and what others trained."""
+    backbones = dict.fromkeys(row.config.backbone for row in rows) if config.untrained else ()
+    return [*(f"{RANDOM}, {backbone}" for backbone in backbones), *config.external]
+
+
+def _untrained(config: PretrainConfig, seed: int, path: Path) -> Path:
+    """A file of the random weights that a run with this seed begins with."""
+    if not path.is_file():
+        torch.manual_seed(seed)
+        learner = build_learner(config)
+        v = config.views
+        save_backbone(
+            path,
+            learner.backbone,
+            BackboneMetadata(
+                config.backbone, config.in_chans, which="random", mean=v.mean, std=v.std, low=v.low or None,
+                high=v.high or None, size=v.size,
+            ),
+        )  # fmt: skip
+    return path
+
+
+def _outside(name: str, config: CompareConfig, labelled: str, rows: Sequence[Row], out: Path, console: Console) -> Line:
+    """The row of random weights, or of a backbone that others trained."""
+    about = EvaluateConfig(weights=name, **_asked(config))
+    if rows:
+        about = replace(about, size=rows[0].config.views.size)
+    backbone, seeds = name, config.seeds[:1]
+    untrained = next((row.config for row in rows if name == f"{RANDOM}, {row.config.backbone}"), None)
+    if untrained is not None:
+        backbone, seeds = untrained.backbone, config.seeds
+        about = replace(about, size=untrained.views.size)
+    found = {}
+    for seed in seeds:
+        kept = out / "cells" / f"{slug(name)}_s{seed}.npz"
+        if untrained is not None:
+            about = replace(about, weights=str(_untrained(untrained, seed, kept.with_suffix(".safetensors"))))
+        found[seed] = score(about, config, labelled, kept, console)
+    return Line(
+        label=name,
+        title="Random weights" if untrained is not None else Path(name).name,
+        kind="not trained" if untrained is not None else "external",
+        outcomes={s: each.outcomes for s, each in found.items()},
+        effective_rank={s: each.effective_rank for s, each in found.items()},
+        backbone=backbone,
+    )

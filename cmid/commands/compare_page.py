@@ -1,0 +1,115 @@
+"""The page of a comparison: the table, the curves, and what each backbone calls alike, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cmid.commands.compare_plan import Cell
+from cmid.commands.compare_scores import probe_names
+from cmid.commands.compare_tables import Line, figures_of
+from cmid.commands.looking import Looker, choose
+from cmid.commands.report import looker_of, read_run
+from cmid.commands.sources import open_labelled_whole, shown_bands
+from cmid.config import CompareConfig, as_plain
+from cmid.errors import CmidError
+from cmid.report.comparison import Curve, curves_section, differences_section, side_by_side, table_section
+from cmid.report.curves import read_table
+from cmid.report.page import Absent, Header, Section, render
+from cmid.train import RunDirectory
+
+QUERIES = 4
+ALBUM = 400
+"""Labelled images that neighbours are looked for among."""
+
+
+def write_page(
+    out: Path, lines: Sequence[Line], reference: str, config: CompareConfig, cells: Mapping[str, Mapping[int, Cell]]
+) -> Path:
+    """Writes `report.html` in `out`; raises `CmidError` where it cannot be written.
+
+    Args:
+        out: the comparison's folder.
+        lines: the table's rows.
+        reference: label of the row that differences are taken to.
+        config: of the comparison.
+        cells: label to seed to run, of what was trained here.
+    """
+    figures, titles = figures_of(lines, reference, config), {line.label: line.title for line in lines}
+    sections: list[Section | Absent] = [
+        table_section(lines, figures, probe_names(config)),
+        differences_section(lines, figures, probe_names(config), titles[reference]),
+        curves_section([_curve(titles[label], runs) for label, runs in cells.items()]),
+        *_looked(config, titles, cells),
+    ]
+    facts = [
+        ("images", config.data),
+        ("scored on", config.labelled),
+        ("methods", f"{len(cells)}"),
+        ("seeds", ", ".join(map(str, config.seeds))),
+    ]
+    warnings = [
+        f"{line.title}, seed {seed}, diverged and is not in its figures: {why}"
+        for line in lines
+        for seed, why in line.diverged.items()
+    ]
+    header = Header(
+        title=out.resolve().name, facts=facts, warnings=warnings, settings=as_plain(config), kicker="Comparison"
+    )
+    page, part = out / "report.html", out / ".report.html.part"
+    try:
+        part.write_text(render(header, sections), encoding="utf-8", errors="replace")
+        part.replace(page)
+    except OSError as error:
+        raise CmidError(f"{page} cannot be written: {error.strerror}. Make room, and run the same again.") from error
+    return page
+
+
+def _curve(title: str, runs: Mapping[int, Cell]) -> Curve:
+    """The tables of a row's first run."""
+    files = RunDirectory(next(iter(runs.values())).folder)
+    return Curve(title, read_table(files.steps), read_table(files.metrics))
+
+
+def _looked(
+    config: CompareConfig, titles: Mapping[str, str], cells: Mapping[str, Mapping[int, Cell]]
+) -> list[Section | Absent]:
+    """Neighbours and reconstructions of the first run of each row, of the same images."""
+    neighbours, painted = [], []
+    for label, runs in cells.items():
+        cell = next(iter(runs.values()))
+        try:
+            run = read_run(cell.folder)
+            looker = looker_of(run)
+            if looker is None:
+                continue
+            album = choose(
+                open_labelled_whole(config.labelled, run.settings),
+                ALBUM,
+                0,
+                run.settings.views.size,
+                shown_bands(run.settings.views.bands),
+            )
+            found = looker.neighbour_and_map_sections(album, QUERIES, "pca")[0]
+            neighbours += [(titles[label], found.body)] if isinstance(found, Section) else []
+            painted += _paintings(titles[label], looker, album)
+        except CmidError:
+            continue  # a run that diverged before its first checkpoint has nothing to show
+    return [
+        side_by_side(
+            "neighbours",
+            "Nearest neighbours",
+            "The same framed images for every method, each followed by what its features call most alike; a tick marks "
+            "the same class.",
+            neighbours,
+        ),
+        side_by_side(
+            "reconstructions",
+            "Reconstructions",
+            "What the methods that paint hidden pixels make of the same images.",
+            painted,
+        ),
+    ]
+
+
+def _paintings(title: str, looker: Looker, album: object) -> list[tuple[str, object]]:
+    first = looker.view_sections(album, 2)[0]  # type: ignore[arg-type]
+    return [(title, first.body)] if isinstance(first, Section) else []

@@ -1,0 +1,138 @@
+"""What `cmid compare` trains: its rows, their settings, and the name that a run has as long as its settings hold."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import yaml
+
+from cmid.commands.learners import METHODS, method_of
+from cmid.commands.settings import one_of, resolve
+from cmid.config import CompareConfig, PretrainConfig, as_plain
+from cmid.errors import UsageError
+
+NO_MATTER = ("out", "resume", "report", "data", "knn")
+"""Settings that change nothing of what a run learns, besides those of `NO_MATTER_OF_TRAIN`."""
+NO_MATTER_OF_TRAIN = ("workers", "checkpoint_minutes", "log_every", "loggers")
+OURS = {"data": "data", "out": "out", "seed": "seeds", "method": "methods", "report": "report", "resume": "nothing"}
+"""Settings of `pretrain` that a comparison decides, and by which of its own."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a method with settings of its own.
+
+    Attributes:
+        label: as the user wrote it; names the row everywhere.
+        config: of a run with the first seed, without a folder.
+    """
+
+    label: str
+    config: PretrainConfig
+
+    @property
+    def title(self) -> str:
+        """For people: `CMID`, `CMID (mode = parity)`."""
+        more = ", ".join(f"{k} = {v}" for k, v in parse_qsl(self.label.partition("?")[2], keep_blank_values=True))
+        return method_of(self.config).title + (f" ({more})" if more else "")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a row with a seed.
+
+    Attributes:
+        row: whose.
+        seed: of the run.
+        config: complete.
+        folder: of the run.
+    """
+
+    row: Row
+    seed: int
+    config: PretrainConfig
+    folder: Path
+
+
+def plan_rows(config: CompareConfig) -> list[Row]:
+    """The rows that are trained, in the user's order.
+
+    Raises:
+        UsageError: no method, one named twice, an unknown one, a setting that it does not take, or one of `pretrain`
+            that the comparison itself decides.
+    """
+    default = PretrainConfig()
+    for name, instead in OURS.items():
+        if getattr(config.pretrain, name) != getattr(default, name):
+            how = f"use {instead}" if instead != "nothing" else "a comparison always goes on where it stopped"
+            raise UsageError(f"pretrain.{name} is decided by the comparison: leave it out; {how}")
+    if not config.methods and not config.external:
+        raise UsageError("nothing to compare: name methods, as in --methods cmid,byol")
+    if repeated := [label for label in config.methods if config.methods.count(label) > 1]:
+        raise UsageError(f"methods names {repeated[0]} twice: more runs of one are --seeds 0,1,2")
+    return [_row(label, config) for label in config.methods]
+
+
+def _row(label: str, config: CompareConfig) -> Row:
+    method, _, query = label.partition("?")
+    one_of("methods", method, METHODS, f"the row {label!r}")
+    own = {each.name for each in fields(getattr(config.pretrain, method))}
+    given: dict[str, Any] = {"method": method}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        name = name.replace("-", "_")
+        try:
+            given[f"{method}.{name}" if name in own else name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"methods: the value of {name} in {label!r} cannot be read: {text!r}") from None
+    if clash := set(OURS) & (set(given) - {"method"}):
+        raise UsageError(f"methods: {label!r} sets {clash.pop()}, which the comparison decides")
+    base = {k: v for k, v in as_plain(config.pretrain).items() if k not in METHODS}  # each reads its own numbers
+    base |= {"data": config.data, "report": False, method: as_plain(getattr(config.pretrain, method))}
+    return Row(label, resolve(PretrainConfig, given, config=base, source=f"the row {label!r}"))
+
+
+def plan_cells(rows: Sequence[Row], config: CompareConfig, images: str) -> list[Cell]:
+    """Every row with every seed, seed by seed, so that an interrupted comparison has whole columns.
+
+    Args:
+        rows: of `plan_rows`, with the epochs they are given.
+        config: of the comparison.
+        images: fingerprint of the images they learn from.
+    """
+    cells = []
+    for seed in config.seeds:
+        for row in rows:
+            made = replace(row.config, seed=seed)
+            folder = Path(config.out) / "runs" / f"{slug(row.label)}_s{seed}_{key_of(made, images)}"
+            cells.append(Cell(row, seed, replace(made, out=str(folder)), folder))
+    return cells
+
+
+def key_of(config: PretrainConfig, images: str) -> str:
+    """8 hexadecimal digits that change with every setting that changes what is learned, and with the images."""
+    plain = as_plain(config)
+    for name in NO_MATTER:
+        del plain[name]
+    for name in NO_MATTER_OF_TRAIN:
+        del plain["train"][name]
+    return digest([plain, images])
+
+
+def digest(value: Any) -> str:
+    """8 hexadecimal digits of plain values."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+
+
+def slug(label: str) -> str:
+    """A label as part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("._")[:60] or "row"
+
+
+def group_names(config: PretrainConfig) -> list[str]:
+    """The settings that are groups."""
+    return [each.name for each in fields(config) if is_dataclass(getattr(config, each.name))]

@@ -1,0 +1,141 @@
+"""What a comparison asks of each backbone: kNN, linear probes on all and on few labels, effective rank.
+
+Which test images were classified rightly is kept image by image, so that intervals and differences can be taken
+later without the backbone.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from cmid.commands.compare_plan import digest
+from cmid.commands.evaluate import frozen_features
+from cmid.config import CompareConfig, EvaluateConfig, as_plain
+from cmid.errors import CmidError
+from cmid.evaluation.knn import knn_predict
+from cmid.evaluation.linear import linear_probe
+from cmid.evaluation.spread import effective_rank
+
+FEW_LABELS_C = 1.0
+"""Inverse strength of the probes on few labels, where nothing can be held out to choose one."""
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """What one backbone reached.
+
+    Attributes:
+        outcomes: probe to `(M,)` float, the share of its draws in which each test image was right.
+        effective_rank: of the test images' features.
+        about: protocol and chosen numbers, plain.
+    """
+
+    outcomes: dict[str, np.ndarray]
+    effective_rank: float
+    about: dict[str, Any]
+
+
+def probe_names(config: CompareConfig) -> list[str]:
+    """The probes, in the table's order."""
+    return [knn_name(config), "linear", *(few_name(n) for n in config.labels)]
+
+
+def knn_name(config: CompareConfig) -> str:
+    """The kNN probe's name."""
+    return f"kNN-{config.k}"
+
+
+def few_name(labels: int) -> str:
+    """The name of a linear probe on few labels."""
+    return f"linear, {labels} a class"
+
+
+def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Path, console: Console) -> CellScores:
+    """All probes of one backbone; read again from `kept` (.npz) where it was scored by the same rules before.
+
+    Args:
+        weights: which backbone, and how images are given to it.
+        config: of the comparison.
+        images: fingerprint of the labelled images.
+        kept: where the outcomes are kept.
+        console: where progress is shown.
+
+    Raises:
+        CmidError: features that are not finite, or the file cannot be written.
+    """
+    rules = digest([as_plain(weights), _identity(weights), images, config.labels, config.draws, config.k])
+    if (found := _read(kept, rules)) is not None:
+        return found
+    frozen = frozen_features(weights, console)
+    (train, train_y), (test, test_y) = frozen.train, frozen.test
+    right = {knn_name(config): knn_predict(train, train_y, test, [config.k])[config.k] == test_y}
+    probe = linear_probe(train, train_y, test, seed=weights.seed)
+    right["linear"] = probe.predicted == test_y
+    outcomes = {name: each.double().numpy() for name, each in right.items()}
+    for labels in config.labels:
+        if (few := _few(train, train_y, test, test_y, labels, config.draws)) is not None:
+            outcomes[few_name(labels)] = few
+    about = {
+        "protocol": frozen.protocol, "linear_C": probe.chosen, "few_labels_C": FEW_LABELS_C, "draws": config.draws,
+        "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped,
+    }  # fmt: skip
+    found = CellScores(outcomes, effective_rank(test), about)
+    _write(kept, rules, found)
+    return found
+
+
+def _few(train: Tensor, train_y: Tensor, test: Tensor, test_y: Tensor, labels: int, draws: int) -> np.ndarray | None:
+    """Mean over draws of being right, `(M,)`; None where a class has not as many labels."""
+    members = [(train_y == number).nonzero().squeeze(1) for number in train_y.unique()]
+    if min(map(len, members)) < labels:
+        return None
+    total = np.zeros(len(test))
+    for draw in range(draws):
+        generator = np.random.default_rng([draw, labels])
+        chosen = torch.cat([each[generator.permutation(len(each))[:labels]] for each in members])
+        probe = linear_probe(train[chosen], train_y[chosen], test, (FEW_LABELS_C,))
+        total += (probe.predicted == test_y).double().numpy()
+    return total / draws
+
+
+def _identity(weights: EvaluateConfig) -> list[Any]:
+    """What tells a file of weights from another of its name: its size and time."""
+    path = Path(weights.weights)
+    file = path / "backbone.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        return []
+    about = file.stat()
+    return [about.st_size, about.st_mtime_ns]
+
+
+def _read(kept: Path, rules: str) -> CellScores | None:
+    try:
+        with np.load(kept, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            if about["rules"] != rules:
+                return None
+            outcomes = {str(name): file[f"outcomes_{i}"] for i, name in enumerate(file["probes"])}
+            return CellScores(outcomes, float(file["effective_rank"]), about)
+    except (OSError, ValueError, KeyError, EOFError):  # not there, or torn
+        return None
+
+
+def _write(kept: Path, rules: str, scores: CellScores) -> None:
+    part = kept.with_name(f".{kept.stem}.part.npz")
+    arrays: dict[str, Any] = {f"outcomes_{i}": each for i, each in enumerate(scores.outcomes.values())}
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            part, probes=np.array(list(scores.outcomes)), effective_rank=scores.effective_rank,
+            about=json.dumps({**scores.about, "rules": rules}), **arrays,
+        )  # fmt: skip
+        part.replace(kept)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CmidError(f"{kept} cannot be written: {error.strerror}. Make room, and run the same again.") from error

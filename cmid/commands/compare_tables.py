@@ -1,0 +1,183 @@
+"""The figures of a comparison as CSV, one a line, and as a Markdown table."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cmid.commands.compare_scores import knn_name, probe_names
+from cmid.config import CompareConfig
+from cmid.errors import CmidError
+from cmid.evaluation.comparison import Figure, figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table.
+
+    Attributes:
+        label: as the user wrote it.
+        title: for people.
+        kind: trained here, external, or not trained.
+        outcomes: seed to probe to `(M,)` float, the share of draws in which each test image was right.
+        effective_rank: of the test images' features, by seed.
+        images_per_s: median while training; NaN where it was not trained here.
+        peak_memory_gb: of the training process, likewise.
+        diverged: seed to reason, of the runs whose loss became infinite or NaN.
+        backbone: which.
+    """
+
+    label: str
+    title: str
+    kind: str
+    outcomes: Mapping[int, Mapping[str, np.ndarray]]
+    effective_rank: Mapping[int, float]
+    images_per_s: float = math.nan
+    peak_memory_gb: float = math.nan
+    diverged: Mapping[int, str] = field(default_factory=dict)
+    backbone: str = ""
+
+    def of(self, probe: str) -> dict[int, np.ndarray]:
+        """Outcomes of one probe by seed; empty where no run has it."""
+        return {seed: each[probe] for seed, each in self.outcomes.items() if probe in each}
+
+
+def figures_of(lines: Sequence[Line], reference: str, config: CompareConfig) -> dict[tuple[str, str], Figure]:
+    """(label, probe) to its figure, of the probes that a row has."""
+    by_label = {line.label: line for line in lines}
+    found = {}
+    for line in lines:
+        for probe in probe_names(config):
+            own, other = line.of(probe), by_label[reference].of(probe)
+            if own:
+                against = other if other and line.label != reference else None
+                found[line.label, probe] = figure(own, against, config.bootstrap)
+    return found
+
+
+def write_tables(
+    out: Path, lines: Sequence[Line], reference: str, config: CompareConfig, budget: str
+) -> tuple[Path, Path]:
+    """`compare.csv` and `compare.md` in `out`; raises `CmidError` where they cannot be written."""
+    found = figures_of(lines, reference, config)
+    rows = _csv_rows(lines, found)
+    text = _markdown(lines, found, reference, config, budget)
+    sheet, table = out / "compare.csv", out / "compare.md"
+    try:
+        with (part := out / ".compare.csv.part").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(sheet)
+        (part := out / ".compare.md.part").write_text(text, encoding="utf-8")
+        part.replace(table)
+    except OSError as error:
+        raise CmidError(f"{out} cannot be written: {error.strerror}. Make room, and run the same again.") from error
+    return sheet, table
+
+
+def _csv_rows(lines: Sequence[Line], found: Mapping[tuple[str, str], Figure]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+
+    def add(line: Line, probe: str, seed: object, value: float, f: Figure | None = None) -> None:
+        d = f.difference if f else None
+        rows.append(
+            {
+                "method": line.label,
+                "kind": line.kind,
+                "backbone": line.backbone,
+                "measure": probe,
+                "seed": seed,
+                "value": _number(value),
+                "low": _number(f.low if f else math.nan),
+                "high": _number(f.high if f else math.nan),
+                "runs": f.runs if f else 1,
+                "spread_between_runs": _number(f.spread if f else math.nan),
+                "difference": _number(d.value if d else math.nan),
+                "difference_low": _number(d.low if d else math.nan),
+                "difference_high": _number(d.high if d else math.nan),
+            }
+        )
+
+    for line in lines:
+        for (label, probe), each in found.items():
+            if label == line.label:
+                add(line, probe, "all", each.value, each)
+                for seed, right in line.of(probe).items():
+                    add(line, probe, seed, 100 * float(right.mean()))
+        for seed, rank in line.effective_rank.items():
+            add(line, "effective rank", seed, rank)
+        for measure, value in (("images/s", line.images_per_s), ("peak memory GB", line.peak_memory_gb)):
+            if not math.isnan(value):
+                add(line, measure, "all", value)
+        for seed in line.diverged:
+            add(line, "diverged", seed, math.nan)
+    return rows
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _markdown(
+    lines: Sequence[Line],
+    found: Mapping[tuple[str, str], Figure],
+    reference: str,
+    config: CompareConfig,
+    budget: str,
+) -> str:
+    probes = [p for p in probe_names(config) if any((line.label, p) in found for line in lines)]
+    head = ["method", "runs", *probes, "effective rank", "images/s", "peak GB"]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for line in lines:
+        runs = f"{len(line.outcomes)}" + (f", {len(line.diverged)} diverged" if line.diverged else "")
+        cells = [_accuracy(found.get((line.label, probe))) for probe in probes]
+        rank = f"{np.mean(list(line.effective_rank.values())):.1f}" if line.effective_rank else ""
+        rows.append(
+            [line.title + _mark(line), runs, *cells, rank, _short(line.images_per_s), _short(line.peak_memory_gb)]
+        )
+    title = next(line.title for line in lines if line.label == reference)
+    ahead = [["difference to " + title, *probes], ["---"] + ["---:"] * len(probes)]
+    for line in lines:
+        if line.label != reference:
+            ahead.append([line.title + _mark(line), *(_difference(found.get((line.label, p))) for p in probes)])
+    missing = [p for p in probe_names(config) if p not in probes]
+    notes = [
+        f"Budget: {budget}.",
+        "Accuracy in percent on the test images with the 95 % bootstrap interval over them, mean over runs; ± is the "
+        "standard deviation between runs. Differences are taken image by image, in points.",
+        f"{knn_name(config)}: cosine, majority of {config.k} neighbours. linear: logistic regression, its C chosen on "
+        f"a part of train. Few labels: C = 1, mean of {config.draws} draws, the same for all.",
+        *(f"Left out, since a class has fewer training images: {p}." for p in missing),
+        *(f"{line.title}, seed {seed}: diverged. {why}" for line in lines for seed, why in line.diverged.items()),
+    ]
+    if any(line.kind == "external" for line in lines):
+        notes.append("External backbones (marked) were trained elsewhere, on other data and with another budget.")
+    tables = ["\n".join("| " + " | ".join(row) + " |" for row in each) for each in (rows, ahead)]
+    return "\n\n".join([*tables[: 1 + (len(ahead) > 2)], *notes]) + "\n"
+
+
+def _mark(line: Line) -> str:
+    backbone = f", {line.backbone}" if line.kind != "external" else ""
+    return backbone + (" (external)" if line.kind == "external" else "")
+
+
+def _accuracy(f: Figure | None) -> str:
+    if f is None:
+        return ""
+    spread = "" if math.isnan(f.spread) else f" ± {f.spread:.1f}"
+    return f"{f.value:.1f}{spread} ({f.low:.1f} to {f.high:.1f})"
+
+
+def _difference(f: Figure | None) -> str:
+    if f is None or f.difference is None:
+        return ""
+    d = f.difference
+    return f"{d.value:+.1f} ({d.low:+.1f} to {d.high:+.1f})"
+
+
+def _short(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
