@@ -175,6 +175,8 @@ class Stepped(nn.Module):
 
 def quiet_lightning() -> None:
     """Keeps Lightning's tips and notices out of the user's terminal; its errors remain."""
+    import lightning.fabric  # noqa: F401 - it sets the level of its logger when it is imported first
+
     for name in ("lightning", "lightning.fabric", "lightning.pytorch", "lightning_fabric", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning(\.|_|$)")
