@@ -19,9 +19,10 @@ from cmid.commands import VERBS, carry_out
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cmid.commands.classifier_scores import FinetuneResult
     from cmid.commands.compare import CompareResult
     from cmid.commands.evaluate import EvaluateResult
-    from cmid.commands.finetune import FinetuneResult
+    from cmid.commands.finetune_seeds import SeedsResult
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
     from cmid.commands.predict import PredictResult
@@ -121,7 +122,7 @@ def finetune(
     recipe: str | None = None,
     config: Settings | None = None,
     **settings: Any,
-) -> "FinetuneResult":
+) -> "FinetuneResult | SeedsResult":
     """Train a task on labelled images, from a pre-trained backbone.
 
     Args:
@@ -133,7 +134,7 @@ def finetune(
         settings: fields of `cmid.config.FinetuneConfig`: `out="runs/ucm"`, `epochs=50`, `per_class=10`.
 
     Returns:
-        The run's directory, the model's file, and the scores on the test images.
+        The run's directory, the model's file, and the scores on the test images; with `seeds`, of each.
 
     Raises:
         UsageError: weights or data that cannot be read, a run that exists, an unknown setting.

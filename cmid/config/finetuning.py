@@ -45,11 +45,13 @@ class FinetuneConfig:
     """Train a backbone and a head on labelled images."""
 
     weights: str = ""
-    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads."""
+    """A file of a backbone or of a classifier, a run directory, `random`, or timm:NAME, which timm downloads."""
     data: str = ""
     """A folder with one folder per class, or torchgeo:NAME?root=DIR."""
     out: str = "runs/finetune"
     """The run's directory; must not exist, unless resuming."""
+    new_head: bool = False
+    """Begin the head anew where `weights` are a classifier's; needed where its classes are others."""
     backbone: str | None = None
     """Needed with `random` or for a file without metadata."""
     train_list: str | None = None
@@ -82,6 +84,8 @@ class FinetuneConfig:
     """Images per process and step."""
     seed: int = 0
     """Fixes head, order, crops, draws of images."""
+    seeds: tuple[int, ...] = ()
+    """Train once with each of these, in folders of their own under `out`, and tell mean and interval; unset: `seed`."""
     max_bad_share: float = 0.05
     """Unreadable images beyond this share of all stop the run."""
     read_timeout_s: float = 300.0

@@ -58,6 +58,20 @@ def save_classifier(path: Path, classifier: Classifier, metadata: ClassifierMeta
     return path
 
 
+def classifier_file(weights: str) -> Path | None:
+    """The classifier's file that `weights` names, itself or the run it is in; None where it is none."""
+    path = Path(weights)
+    if path.is_dir() and not (path / "backbone.safetensors").is_file():
+        path = path / "model.safetensors"
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return path if (file.metadata() or {}).get("task") == TASK else None
+    except (SafetensorError, OSError):
+        return None
+
+
 def load_classifier(path: Path | str) -> tuple[Classifier, ClassifierMetadata]:
     """The classifier of a file, on the CPU, in evaluation mode.
 

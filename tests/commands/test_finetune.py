@@ -125,7 +125,8 @@ def test_verbs_for_pre_training_say_that_this_is_another_run(images, tmp_path, c
 
 
 def test_the_published_protocol_is_told_by_its_name_and_chooses_nothing(images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmid.commands.finetune.BATCH", 4)
+    for room in ("finetune_parts", "classifier_scores"):
+        monkeypatch.setattr(f"cmid.commands.{room}.BATCH", 4)
     assert run(images, tmp_path / "plain", "--epochs", 3) == 0
     capsys.readouterr()
     assert run(images, tmp_path / "run", "--epochs", 3, "--published-protocol") == 0
@@ -186,6 +187,69 @@ def test_a_classifiers_file_is_told_from_others(tmp_path, capsys):
     for path, words in ((tmp_path / "model.safetensors", "damaged"), (tmp_path / "none", "No such file")):
         with pytest.raises(UsageError, match=words):
             load_classifier(path)
+
+
+def test_several_seeds_in_one_command(images, tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert run(images, out, "--epochs", 2, "--seeds", "3,4") == 0
+    said = capsys.readouterr().err
+    kept = json.loads((out / "seeds.json").read_text())
+    each = [100 * json.loads((out / f"seed_{s}" / "scores.json").read_text())["overall_accuracy"] for s in (3, 4)]
+    oa = kept["figures"]["overall accuracy"]
+    assert kept["seeds"] == [3, 4] and oa["runs"] == 2 and oa["of"] == "seeds"
+    assert oa["mean"] == pytest.approx(np.mean(each)) and oa["std"] == pytest.approx(np.std(each, ddof=1))
+    assert "overall accuracy: " in said and "2 seeds" in said
+    # a seed's run is the run with that seed
+    assert run(images, tmp_path / "alone", "--epochs", 2, "--seed", 4) == 0
+    one, other = ((tmp_path / d / "test_predictions.csv").read_text() for d in ("alone", "runs/seed_4"))
+    assert one == other
+    # those that are finished are kept; one more is trained beside them
+    first = (out / "seed_3" / "model.safetensors").stat().st_mtime_ns
+    assert run(images, out, "--epochs", 2, "--seeds", "3,4,5") == 2
+    assert "go on with the runs in it by --resume" in one_line(capsys)
+    assert run(images, out, "--epochs", 2, "--seeds", "3,4,5", "--resume") == 0
+    assert (out / "seed_3" / "model.safetensors").stat().st_mtime_ns == first
+    assert json.loads((out / "seeds.json").read_text())["figures"]["kappa"]["runs"] == 3
+    assert run(images, tmp_path / "twice", "--seeds", "1,1") == 2
+    assert "each may be there once" in one_line(capsys)
+
+
+def test_a_classifier_is_trained_further_and_a_head_of_another_size_begun_anew(images, tmp_path, capsys):
+    assert run(images, tmp_path / "first", "--epochs", 3) == 0
+    further = ["finetune", "classification", str(tmp_path / "first"), str(images), *SMALL[2:]]
+    # with no step to speak of, its head names what it named
+    still = ["--optimizer.lr", "0", "--optimizer.min_lr", "0", "--epochs", "1", "--frozen"]
+    assert main([*further, "--out", str(tmp_path / "same"), *still]) == 0
+    assert "its head is trained further" in capsys.readouterr().err
+    before, after = (load_classifier(tmp_path / d / "model.safetensors")[0] for d in ("first", "same"))
+    assert torch.equal(before.head.weight, after.head.weight)
+    assert torch.equal(before.backbone.weights()["conv1.0.weight"], after.backbone.weights()["conv1.0.weight"])
+    fewer = draw(tmp_path / "fewer", classes=("blue", "green"))
+    other = [
+        "finetune",
+        "classification",
+        str(tmp_path / "first"),
+        str(fewer),
+        *SMALL[2:],
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(other) == 2
+    said = one_line(capsys)
+    assert (
+        "a classifier of 3 classes (blue, green, red), but" in said
+        and "has 2 classes (blue, green): --new_head" in said
+    )
+    assert main([*other, *still, "--new_head"]) == 0
+    model, about = load_classifier(tmp_path / "o" / "model.safetensors")
+    assert about.classes == ("blue", "green") and model.head.weight.shape[0] == 2
+    assert torch.equal(before.backbone.weights()["conv1.0.weight"], model.backbone.weights()["conv1.0.weight"])
+    assert main([*other, "--backbone", "resnet18"]) == 2
+    assert "holds test_resnet, but resnet18 was asked for" in one_line(capsys)
+
+
+def test_layer_decay_from_the_command_line(images, tmp_path):
+    assert run(images, tmp_path / "run", "--epochs", 1, "--optimizer.layer_decay", 0.5) == 0
 
 
 @pytest.mark.parametrize("name", ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"])
