@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
@@ -19,8 +19,12 @@ from cmid.data.images import ImageLoader
 from cmid.errors import CmidError, UsageError
 from cmid.evaluation.probabilities import predict_probabilities
 from cmid.ops.normalise import normalise
+from cmid.tasks.classification import Classifier
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
+
+if TYPE_CHECKING:
+    from cmid.commands.class_maps import ClassMaps
 
 FORMATS = (".csv", ".json")
 
@@ -33,11 +37,13 @@ class PredictResult:
         out: the file.
         images: how many images have a row.
         skipped: file and reason of each that could not be read.
+        maps: the folder of the pictures, where some were asked for.
     """
 
     out: Path
     images: int
     skipped: dict[str, str]
+    maps: Path | None = None
 
 
 class Files:
@@ -94,6 +100,7 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
     files, device = Files(config.data), resolve_device(config.accelerator)
     precision, skipped = resolve_precision(config.precision, device), dict[str, str]()
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    maps = _planned(config, task, about)
     rows, places = predict_probabilities(
         task.to(device), _batches(files, about, config, skipped, console), device, precision
     )
@@ -102,7 +109,19 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
     for name, reason in list(skipped.items())[:5]:
         console.print(f"note: {name} could not be read ({reason})")
     console.print(f"{len(names)} images, {len(skipped)} skipped -> {out}")
-    return PredictResult(out, len(names), skipped)
+    if maps is not None:
+        drawn = maps.draw(files, config.data, places.tolist(), rows, config, device, precision, console)
+        more = "" if drawn == len(names) else f" of {len(names)} images (map_limit)"
+        console.print(f"{drawn} pictures{more} -> {maps.folder}")
+    return PredictResult(out, len(names), skipped, maps.folder if maps else None)
+
+
+def _planned(config: PredictConfig, task: Classifier, about: ClassifierMetadata) -> "ClassMaps | None":
+    if not config.maps:
+        return None
+    from cmid.commands.class_maps import plan_maps  # figures are slow to import
+
+    return plan_maps(config, task, about)
 
 
 def _batches(

@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "train.nodes": COUNT, "per_class": FROM_ZERO, "hold_out": (0, 0.9), "test_crop": (0.1, 1), "std": POSITIVE,
     "mixing.scale": (1e-4, 1), "mixing.ratio": (0.01, 100), "mixing.flip": SHARE, "mixing.erasing": SHARE,
     "mixing.mixup": FROM_ZERO, "mixing.cutmix": FROM_ZERO, "mixing.mix_p": SHARE, "mixing.switch_p": SHARE,
-    "classification.smoothing": (0, 0.99),
+    "classification.smoothing": (0, 0.99), "map_limit": FROM_ZERO,
 }  # fmt: skip
 ASCENDING = (
     "mixing.scale",

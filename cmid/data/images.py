@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cmid.data.crops import as_planes, central_box, cut, reduction_for
+from cmid.data.crops import Box, as_planes, central_box, cut, reduction_for
 from cmid.data.decode import BadImage
 from cmid.data.sources import ImageSource, choose_workers, start_worker
 from cmid.errors import UsageError
@@ -30,17 +30,21 @@ class ImageBatch:
     labels: Tensor | None = None
 
 
-def resize_whole(pixels: np.ndarray, size: int, crop: float = 1.0) -> Tensor:
-    """`(H, W, C)` uint8 or float32 as a new `(C, size, size)`: the central square, resized.
+def kept_box(width: int, height: int, crop: float = 1.0) -> Box:
+    """Which part of a `width` x `height` image `resize_whole` keeps: the central square, of its side the share `crop`.
 
-    Of that square's side the share `crop` is kept: with 0.875 and 224 px, what is left of an image whose shorter side
-    was resized to 256 when its middle is cut out.
+    With 0.875 and 224 px, what is left of an image whose shorter side was resized to 256 when its middle is cut out.
     """
-    height, width, bands = pixels.shape
-    out = torch.empty((bands, size, size), dtype=torch.from_numpy(pixels).dtype)
     x0, y0, x1, y1 = central_box(width, height, (1.0, 1.0))
     away = min(round((x1 - x0) * (1 - crop) / 2), (x1 - x0 - 1) // 2)
-    cut(as_planes(pixels), (x0 + away, y0 + away, x1 - away, y1 - away), size, False, out)
+    return x0 + away, y0 + away, x1 - away, y1 - away
+
+
+def resize_whole(pixels: np.ndarray, size: int, crop: float = 1.0) -> Tensor:
+    """`(H, W, C)` uint8 or float32 as a new `(C, size, size)`: what `kept_box` keeps, resized."""
+    height, width, bands = pixels.shape
+    out = torch.empty((bands, size, size), dtype=torch.from_numpy(pixels).dtype)
+    cut(as_planes(pixels), kept_box(width, height, crop), size, False, out)
     return out
 
 

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
 from cmid.report.features import principal_colours
+from cmid.report.heat import heat_over
 from cmid.report.markup import Markup, tag
 from cmid.report.matches import centres
 from cmid.report.page import Section
-from cmid.report.pictures import RGB, fit, picture
+from cmid.report.pictures import RGB, fit, picture, square
 
 SIDE = 224
 HEAT_SIDE = 176
@@ -76,16 +76,6 @@ def enlarged(image: NDArray[np.uint8], side: int) -> RGB:
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def heat_over(image: RGB, heat: NDArray, side: int = HEAT_SIDE) -> RGB:
-    """Similarities `(h, w)` as colours over the grey image; each map is stretched over its own range."""
-    low, high = float(np.min(heat)), float(np.max(heat))
-    scaled = (heat - low) / max(high - low, 1e-9)
-    strength = enlarged(np.rint(255 * np.clip(scaled, 0, 1)).astype(np.uint8), side).astype(float) / 255
-    colours = colormaps["inferno"](strength)[..., :3]
-    grey = np.asarray(Image.fromarray(image).convert("L").resize((side, side), Image.Resampling.LANCZOS)) / 255
-    return np.rint(255 * (0.7 * colours + 0.3 * grey[..., None])).astype(np.uint8)
-
-
 def correspondence_section(pairs: Sequence[Correspondence]) -> Section:
     """The first image with its picked points, and a heat map over the second for each of them."""
     return Section(
@@ -110,7 +100,7 @@ def _pair(pair: Correspondence) -> Markup:
                 "figure",
                 tag(
                     "div",
-                    picture(heat_over(pair.second, heat), f"similarity to point {i + 1}", HEAT_SIDE),
+                    picture(heat_over(square(pair.second, HEAT_SIDE), heat), f"similarity to point {i + 1}", HEAT_SIDE),
                     _ring(*truth) if np.isfinite(truth).all() else None,
                     tag("i", class_="cross", style=_place(*best)),
                     class_="over",

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmid.report.dense import Correspondence, colour_section, correspondence_section, heat_over
+from cmid.report.dense import Correspondence, colour_section, correspondence_section
 from cmid.report.feature_map import COLOURS, SHAPES, map_section
+from cmid.report.heat import heat_over
 from cmid.report.matches import MatchedPair, centres, match_section
 from cmid.report.neighbours import Neighbours, Thumb, neighbour_section
+from cmid.report.pictures import square
 from cmid.report.reconstructions import Reconstruction, reconstruction_section
 
 NASTY = '<img src=x onerror="alert(1)">&\'.png'
@@ -88,7 +90,7 @@ def test_the_best_match_is_marked_where_it_is_and_the_truth_only_where_known():
 def test_the_hottest_place_is_the_brightest():
     heat = np.full((4, 4), -0.2)
     heat[0, 3] = 0.8
-    shown = heat_over(flat(128), heat, 64).sum(-1)
+    shown = heat_over(square(flat(128), 64), heat).sum(-1)
     y, x = np.unravel_index(shown.argmax(), shown.shape)
     assert y < 16
     assert x >= 48
