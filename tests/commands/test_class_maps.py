@@ -87,7 +87,7 @@ def test_the_map_lies_where_the_model_looked_in_an_image_that_is_not_square(tmp_
     assert (x0, y0, x1, y1) == (125, 75, 275, 225)
     sheet = np.asarray(Image.open(tmp_path / "maps" / picture["picture"])).astype(int)
     shown, heat = sheet[8:308, 8:408], sheet[8:308, 416:816]
-    original = np.asarray(Image.open(image))
+    original = np.array(Image.open(image))
     assert (shown == original).all()
     grey = np.asarray(Image.open(image).convert("L")).astype(int)
     outside = np.ones((300, 400), bool)
