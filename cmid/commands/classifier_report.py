@@ -39,11 +39,11 @@ def write_page(run: Path, test: LabelledSource, settings: Mapping[str, Any], fac
     files = RunDirectory(run)
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
     steps = read_table(files.steps)
+    one = "confusion" in scores  # class an image
     sections = [
-        confusion_section(scores),
-        mistakes_section(_mistakes(run, test, scores)),
+        *([confusion_section(scores), mistakes_section(_mistakes(run, test, scores))] if one else []),
         classes_section(scores),
-        calibration_section(scores),
+        *([calibration_section(scores)] if one else []),
         loss_section(steps, {"classification": "Loss"}, {}),
         pace_section(steps, {"images_per_s": ("Images a second", ""), "lr": ("Learning rate", "")}),
     ]

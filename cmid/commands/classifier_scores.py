@@ -17,17 +17,21 @@ from cmid.commands.finetune_parts import BATCH, Parts, whole_images
 from cmid.config import as_plain
 from cmid.data.sources import LabelledSource
 from cmid.errors import CmidError
-from cmid.evaluation.bootstrap import accuracy_interval
+from cmid.evaluation.bootstrap import Interval, accuracy_interval, mean_average_precision_interval
 from cmid.evaluation.classification import (
     accuracy_last_batch_dropped,
     images_before_last_batch,
     score_classification,
+    score_multi_label,
 )
-from cmid.evaluation.probabilities import predict_probabilities
+from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.report.curves import read_table
 from cmid.tasks.classification import Classifier
 from cmid.train import FitResult, RunDirectory
 from cmid.zoo.classifier_files import ClassifierMetadata, save_classifier
+
+MAP_RESAMPLES = 500
+"""Of the bootstrap of mAP."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class FinetuneResult:
     Attributes:
         run: its directory.
         model: the classifier's file.
-        accuracy: overall accuracy on all test images, in percent, of the last epoch or the best on validation.
+        accuracy: overall accuracy on all test images, in percent, of the last epoch or the best on validation; where
+            an image may be of several classes, mAP.
         low, high: its 95 % bootstrap interval over the test images.
         scores: all that was measured, plain values, as in scores.json.
         fit: the trainer's own account.
@@ -53,7 +58,7 @@ class FinetuneResult:
 
 
 class ValidationAccuracy:
-    """Overall accuracy on the held-out part of train, in percent, at the end of each epoch."""
+    """Overall accuracy (of several classes an image: mAP) on the held-out part of train, in percent, each epoch."""
 
     name, every_epochs = "validation", 1
 
@@ -63,6 +68,8 @@ class ValidationAccuracy:
     def __call__(self, learner: Any, device: torch.device) -> dict[str, float]:
         """`validation_accuracy` of the learner as it is."""
         rows, labels = self.rows(learner, device)
+        if self.parts.multi_label:
+            return {"validation_map": 100 * score_multi_label(rows, labels).mean_average_precision}
         return {"validation_accuracy": 100 * (rows.argmax(1) == labels).double().mean().item()}
 
     def rows(self, learner: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -89,32 +96,21 @@ def score_and_keep(
     if not writes:
         return FinetuneResult(done.run, model, float("nan"), float("nan"), float("nan"), {}, done)
     classes = parts.train.classes
-    save_classifier(model, learner, ClassifierMetadata(parts.metadata, classes, test_crop=parts.config.test_crop))
+    about = ClassifierMetadata(parts.metadata, classes, parts.multi_label, test_crop=parts.config.test_crop)
+    save_classifier(model, learner, about)
     device = next(learner.parameters()).device
     rows, labels = predict_probabilities(learner, whole_images(parts, parts.test, skipped), device, precision)
     names = [name for i in range(len(parts.test)) if (name := parts.test.name(i)) not in skipped]
-    right = (rows.argmax(1) == labels).numpy()
-    interval = accuracy_interval(right, 1000, parts.config.seed)
-    measured = score_classification(rows, labels, classes)
     alone = np.array([name not in parts.twins.test_names for name in names])
-    scores = {
-        "epoch": "best on validation" if parts.validation is not None else "last",
-        "interval": [interval.low, interval.high],
-        "interval_of": "overall_accuracy, bootstrap over the test images, 1000 resamples",
-        "overall_accuracy_without_duplicates": float(right[alone].mean()) if alone.any() else None,
-        **measured.to_plain(),
-        "confident_mistakes": [names[i] for i in measured.confident_mistakes],
-        "skipped": skipped,
-    }
+    judge = _of_several if parts.multi_label else _of_one
+    value, interval, measured, figures = judge(rows, labels, names, classes, alone, parts.config.seed)
+    epoch = "best on validation" if parts.validation is not None else "last"
+    scores = {"epoch": epoch, **measured, "skipped": skipped}
     _write(done.run / "scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"))
     _write(done.run / "test_predictions.csv", lambda path: _predictions(path, names, labels, rows, classes))
-    without = "" if alone.all() else f", {100 * right[alone].mean():.2f} % without {(~alone).sum()} that are in train"
-    console.print(
-        f"overall accuracy {100 * right.mean():.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
-        f"{without}; average {100 * measured.average_accuracy:.2f} %, kappa {measured.kappa:.4f}, calibration error "
-        f"{100 * measured.expected_calibration_error:.1f} %; all {len(labels)} test images, {scores['epoch']} epoch"
-    )
-    if parts.config.published_protocol:
+    said = ", ".join(f"{name} {figure}" for name, figure in figures)
+    console.print(f"{said}; all {len(labels)} test images, {epoch} epoch")
+    if parts.config.published_protocol and not parts.multi_label:
         tried = read_table(RunDirectory(done.run).metrics)["published_test_accuracy"]
         console.print(
             f"by the published protocol, for comparison only: {np.nanmax(tried):.2f} %, the best of {len(tried)} test "
@@ -123,19 +119,71 @@ def score_and_keep(
     console.print(f"model:  {model}")
     if parts.config.report:
         facts = [
-            ("overall accuracy", f"{100 * right.mean():.2f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"),
-            ("average accuracy", f"{100 * measured.average_accuracy:.2f} %"),
-            ("kappa", f"{measured.kappa:.4f}"),
-            ("test images", f"{len(labels):,}, {scores['epoch']} epoch"),
+            *figures,
+            ("test images", f"{len(labels):,}, {epoch} epoch"),
             ("training images", f"{len(parts.train):,}"),
             ("backbone", f"{parts.metadata.backbone}{', frozen' if parts.config.frozen else ''}"),
             ("weights", parts.weights),
         ]
         page = write_page(done.run, parts.test, as_plain(parts.config), facts)
         console.print(f"report: {page}  (open it in a browser)")
-    return FinetuneResult(
-        done.run, model, 100 * float(right.mean()), 100 * interval.low, 100 * interval.high, scores, done
+    return FinetuneResult(done.run, model, 100 * value, 100 * interval.low, 100 * interval.high, scores, done)
+
+
+_Judged = tuple[float, Interval, dict[str, Any], list[tuple[str, str]]]
+
+
+def _of_one(
+    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int
+) -> _Judged:
+    """Overall accuracy with its interval, what goes into scores.json, and figures to tell, of one class an image."""
+    right = (rows.argmax(1) == labels).numpy()
+    interval = accuracy_interval(right, 1000, seed)
+    measured = score_classification(rows, labels, classes)
+    plain = {
+        "interval": [interval.low, interval.high],
+        "interval_of": "overall_accuracy, bootstrap over the test images, 1000 resamples",
+        "overall_accuracy_without_duplicates": float(right[alone].mean()) if alone.any() else None,
+        **measured.to_plain(),
+        "confident_mistakes": [names[i] for i in measured.confident_mistakes],
+    }
+    without = "" if alone.all() else f", {100 * right[alone].mean():.2f} % without {(~alone).sum()} that are in train"
+    figures = [
+        ("overall accuracy", f"{_percent(float(right.mean()), interval)}{without}"),
+        ("average accuracy", f"{100 * measured.average_accuracy:.2f} %"),
+        ("kappa", f"{measured.kappa:.4f}"),
+        ("calibration error", f"{100 * measured.expected_calibration_error:.1f} %"),
+    ]
+    return float(right.mean()), interval, plain, figures
+
+
+def _of_several(
+    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int
+) -> _Judged:
+    """Mean average precision with its interval, and the rest likewise, of several classes an image."""
+    measured = score_multi_label(rows, labels, classes)
+    interval = mean_average_precision_interval(rows.numpy(), labels.numpy(), MAP_RESAMPLES, seed)
+    apart = score_multi_label(rows[alone], labels[alone], classes).mean_average_precision if alone.any() else None
+    plain = {
+        "interval": [interval.low, interval.high],
+        "interval_of": f"mean_average_precision, bootstrap over the test images, {MAP_RESAMPLES} resamples",
+        "mean_average_precision_without_duplicates": apart,
+        **measured.to_plain(),
+    }
+    without = (
+        "" if alone.all() or apart is None else f", {100 * apart:.2f} % without {(~alone).sum()} that are in train"
     )
+    figures = [
+        ("mAP", f"{_percent(measured.mean_average_precision, interval)}{without}"),
+        ("micro F1", f"{100 * measured.micro_f1:.2f} %"),
+        ("macro F1", f"{100 * measured.macro_f1:.2f} %"),
+        ("all classes right", f"{100 * measured.subset_accuracy:.2f} %"),
+    ]
+    return measured.mean_average_precision, interval, plain, figures
+
+
+def _percent(value: float, interval: Interval) -> str:
+    return f"{100 * value:.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
 
 
 def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...]) -> None:
@@ -143,8 +191,11 @@ def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, cla
         writer = csv.writer(file)
         writer.writerow(("image", "class", "predicted", *classes))
         for name, label, row in zip(names, labels.tolist(), rows.tolist(), strict=True):
-            best = max(range(len(row)), key=row.__getitem__)
-            writer.writerow((name, classes[label], classes[best], *(f"{p:.5f}" for p in row)))
+            if isinstance(label, list):
+                true, said = (";".join(likely_classes(each, classes)) for each in (label, row))
+            else:
+                true, said = classes[label], classes[max(range(len(row)), key=row.__getitem__)]
+            writer.writerow((name, true, said, *(f"{p:.5f}" for p in row)))
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

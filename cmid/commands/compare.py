@@ -27,7 +27,7 @@ from cmid.commands.compare_tables import Line, write_tables
 from cmid.commands.fingerprint import fingerprint
 from cmid.commands.learners import build_learner
 from cmid.commands.pace import images_per_second
-from cmid.commands.sources import open_labelled, open_source
+from cmid.commands.sources import open_one_class_each, open_source
 from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
 from cmid.errors import CmidError, UsageError
 from cmid.report.curves import read_table
@@ -82,7 +82,7 @@ def compare(config: CompareConfig) -> CompareResult:
     reference = config.reference or names[0]
     if reference not in names:
         raise UsageError(f"reference is {reference!r}, which is none of the rows: {', '.join(names)}")
-    labelled = "-".join(map(fingerprint, open_labelled(config.labelled, config.train_list, config.test_list)))
+    labelled = "-".join(map(fingerprint, open_one_class_each(config.labelled, config.train_list, config.test_list)))
     images, count = "", 0
     if rows:
         source = open_source(replace(rows[0].config, data=config.data)).source

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cmid.backbones import create_backbone
 from cmid.commands.extract import backbone_of_checkpoint, checkpoint_of, summary
-from cmid.commands.sources import open_labelled, put_on_scale
+from cmid.commands.sources import open_one_class_each, put_on_scale
 from cmid.config import EvaluateConfig, ViewConfig
 from cmid.contracts import Backbone
 from cmid.data.images import ImageLoader
@@ -151,7 +151,7 @@ class Frozen:
 
 def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
     """Features of train and test by the backbone that `config.weights` means; errors as of `evaluate`."""
-    sides = open_labelled(config.data, config.train_list, config.test_list, config.seed)
+    sides = open_one_class_each(config.data, config.train_list, config.test_list, config.seed)
     device = resolve_device(config.accelerator)
     precision = resolve_precision(config.precision, device)
     backbone, metadata, weights = resolve_weights(config, sides[0].bands)

@@ -18,7 +18,7 @@ from cmid.contracts import Backbone
 from cmid.data.few_labels import few_of_each, held_out, missing_classes
 from cmid.data.images import ImageLoader
 from cmid.data.mixing import RandAugment, TrainingBatch
-from cmid.data.sources import LabelledSource
+from cmid.data.sources import LabelledSource, is_multi_label
 from cmid.data.views import ViewLoader
 from cmid.errors import UsageError
 from cmid.ops.normalise import normalise
@@ -47,6 +47,11 @@ class Parts:
     head: dict[str, Tensor] | None = None
 
     @property
+    def multi_label(self) -> bool:
+        """Whether an image may be of several classes."""
+        return is_multi_label(self.train)
+
+    @property
     def size(self) -> int:
         """Side of the crops in pixels."""
         assert self.metadata.size is not None
@@ -59,7 +64,7 @@ def open_parts(config: FinetuneConfig) -> Parts:
         raise UsageError(f"batch_size must be at least 2 (batch-norm needs two images), found {config.batch_size}")
     train, test = open_labelled(config.data, config.train_list, config.test_list, config.seed)
     absent = missing_classes(train.labels, train.classes)
-    unknown = [name for name in absent if (test.labels == train.classes.index(name)).any()]
+    unknown = [name for name in absent if name not in missing_classes(test.labels, test.classes)]
     if unknown:
         raise UsageError(
             f"{len(unknown)} classes have test images but none to learn from: {', '.join(unknown[:5])}. Move some to "
@@ -111,6 +116,10 @@ def _weights(
         raise UsageError(f"{path} is for {b.in_chans} bands, but the images of {config.data} have {train.bands}.")
     if config.new_head:
         return classifier.backbone, b, str(path), None
+    if about.multi_label != is_multi_label(train):
+        one, several = "one class an image", "several classes an image"
+        theirs, ours = (several, one) if about.multi_label else (one, several)
+        raise UsageError(f"{path} is a classifier of {theirs}, but {config.data} has {ours}: --new_head begins anew.")
     if about.classes != train.classes:
         theirs, ours = (
             f"{len(names)} classes ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
@@ -135,12 +144,16 @@ def build_classifier(parts: Parts) -> Classifier:
     """Backbone and head; the head's first weights come from torch's default generator, or from the classifier given."""
     c, labels, classes = parts.config.classification, parts.train.labels, len(parts.train.classes)
     weights = None
-    if c.class_weights == "balanced":
+    if c.class_weights == "balanced" and parts.multi_label:
+        counts = labels.sum(0)  # a positive counts by how many negatives there are to it
+        weights = torch.tensor((len(labels) - counts) / np.maximum(counts, 1), dtype=torch.float32)
+    elif c.class_weights == "balanced":
         counts = np.bincount(labels, minlength=classes)
         weights = torch.tensor(len(labels) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
     learner = Classifier(
-        parts.backbone, classes, frozen=parts.config.frozen, smoothing=c.smoothing, class_weights=weights
-    )
+        parts.backbone, classes, multi_label=parts.multi_label, frozen=parts.config.frozen, smoothing=c.smoothing,
+        class_weights=weights,
+    )  # fmt: skip
     if parts.head is not None:
         learner.head.load_state_dict(parts.head)
     return learner
@@ -169,7 +182,7 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, TrainingBatch]:
         fingerprint=fingerprint(source),
     )
     classes, smoothing = len(source.classes), config.classification.smoothing
-    return loader, TrainingBatch(mean, std, m, classes=classes, smoothing=smoothing)
+    return loader, TrainingBatch(mean, std, m, classes=classes, smoothing=smoothing, multi_label=parts.multi_label)
 
 
 def whole_images(parts: Parts, source: LabelledSource, skipped: dict[str, str]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -198,9 +211,10 @@ def account_of(parts: Parts) -> dict[str, Any]:
 def told(parts: Parts) -> str:
     """The run in a line, before it begins."""
     validation = "" if parts.validation is None else f", {len(parts.validation)} for validation"
+    several = ", any number of them an image" if parts.multi_label else ""
     return (
-        f"classification of {len(parts.train.classes)} classes: {len(parts.train)} images to train on{validation}, "
-        f"{len(parts.test)} to test; {parts.metadata.backbone} from {parts.weights}, {parts.size} px"
+        f"classification of {len(parts.train.classes)} classes{several}: {len(parts.train)} images to train "
+        f"on{validation}, {len(parts.test)} to test; {parts.metadata.backbone} from {parts.weights}, {parts.size} px"
         + (", backbone frozen" if parts.config.frozen else "")
     )
 
@@ -213,5 +227,7 @@ def notes_on(parts: Parts) -> Iterator[str]:
         yield parts.twins.words(len(parts.test))
     if parts.config.mixing.randaugment and (parts.train.bands != 3 or parts.train.dtype != torch.uint8):
         yield "these are not three 8-bit colours: RandAugment is off (mixing.randaugment)"
+    if parts.multi_label and (parts.config.mixing.mixup or parts.config.mixing.cutmix):
+        yield "an image may be of several classes: images are not mixed, and labels not smoothed"
     if len(parts.train) < parts.config.batch_size:
         yield f"{len(parts.train)} training images do not fill a batch of {parts.config.batch_size}: all go into each"

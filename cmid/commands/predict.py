@@ -17,7 +17,7 @@ from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.data.folder import find_files, read_list
 from cmid.data.images import ImageLoader
 from cmid.errors import CmidError, UsageError
-from cmid.evaluation.probabilities import predict_probabilities
+from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.ops.normalise import normalise
 from cmid.tasks.classification import Classifier
 from cmid.train import resolve_device, resolve_precision
@@ -142,6 +142,10 @@ def _batches(
 def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata) -> None:
     part = out.with_name(f".{out.name}.part")
     top = rows.argmax(1).tolist()
+
+    def named(best: int, row: list[float]) -> str:
+        return ";".join(likely_classes(row, about.classes)) if about.multi_label else about.classes[best]
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -149,7 +153,7 @@ def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata)
                 found: list[dict[str, Any]] = [
                     {
                         "image": name,
-                        "class": about.classes[best],
+                        "class": named(best, row),
                         "probabilities": dict(zip(about.classes, row, strict=True)),
                     }
                     for name, best, row in zip(names, top, rows.tolist(), strict=True)
@@ -160,7 +164,7 @@ def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata)
                 writer.writerow(("image", "class", "probability", *about.classes))
                 for name, best, row in zip(names, top, rows.tolist(), strict=True):
                     shown = (f"{p:.6f}" for p in row)
-                    writer.writerow((name, about.classes[best], f"{row[best]:.6f}", *shown))
+                    writer.writerow((name, named(best, row), f"{row[best]:.6f}", *shown))
         part.replace(out)
     except OSError as error:
         part.unlink(missing_ok=True) if part.parent.is_dir() else None

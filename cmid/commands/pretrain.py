@@ -13,7 +13,7 @@ from cmid.commands.fingerprint import fingerprint
 from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
-from cmid.commands.sources import Opened, looks_like_scenes, open_labelled, open_source, put_on_scale, reads_files
+from cmid.commands.sources import Opened, looks_like_scenes, open_one_class_each, open_source, put_on_scale, reads_files
 from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
@@ -242,7 +242,7 @@ def build_probes(config: PretrainConfig, source: ImageSource) -> list[Probe]:
     some = Chosen(source, sorted(places.tolist()))
     probes: list[Probe] = [FeatureSpread(batches_of(some, config), precision=precision)]
     if config.knn.data:
-        train, test = open_labelled(config.knn.data, config.knn.train_list, config.knn.test_list)
+        train, test = open_one_class_each(config.knn.data, config.knn.train_list, config.knn.test_list)
         put_on_scale((train, test), config.views.low, config.views.high, config.views.mean, config.knn.data)
         probes.append(
             OnlineKnn(

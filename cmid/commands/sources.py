@@ -16,9 +16,10 @@ from cmid.commands.settings import stored
 from cmid.config import PretrainConfig, ViewConfig
 from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
+from cmid.data.listed import has_lists, is_table, open_lists, open_table
 from cmid.data.scenes import Scenes, SceneSource, open_scenes, windows_per_epoch
 from cmid.data.shards import ShardSource, is_sharded
-from cmid.data.sources import ImageSource, LabelledSource
+from cmid.data.sources import ImageSource, LabelledSource, is_multi_label
 from cmid.data.statistics import BandStatistics, Stretch, measure
 from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource, is_named, labelled_sides, parse_name
 from cmid.errors import UsageError
@@ -77,20 +78,40 @@ def reads_files(config: PretrainConfig) -> bool:
 def open_labelled(
     data: str, train_list: str | None = None, test_list: str | None = None, seed: int = 0
 ) -> tuple[LabelledSource, LabelledSource]:
-    """Train and test of a labelled folder, or of one of torchgeo's data sets.
+    """Train and test of a labelled folder, of lists or a table of labels, or of one of torchgeo's data sets.
 
     Raises:
         UsageError: nothing there, or lists that do not fit.
     """
-    if not is_named(data):
+    listed = not is_named(data) and (is_table(Path(data)) or has_lists(Path(data)))
+    if not is_named(data) and not listed:
         return LabelledFolder(data).split(train_list, test_list, seed=seed)
     if train_list or test_list:
-        raise UsageError("train_list and test_list are for folders: torchgeo's data sets have splits of their own")
+        raise UsageError(
+            f"train_list and test_list are for folders with a folder per class: {data} has a split of its own"
+        )
+    if listed:
+        return open_table(Path(data), seed=seed) if is_table(Path(data)) else open_lists(Path(data))
     return labelled_sides(parse_name(data), seed=seed)
+
+
+def open_one_class_each(
+    data: str, train_list: str | None = None, test_list: str | None = None, seed: int = 0
+) -> tuple[LabelledSource, LabelledSource]:
+    """As `open_labelled`, for what can score one class an image only; `UsageError` where there may be several."""
+    sides = open_labelled(data, train_list, test_list, seed)
+    if is_multi_label(sides[0]):
+        raise UsageError(
+            f"the images of {data} may be of several classes, and kNN and linear probes name one: fine-tune on them, "
+            "as in `cmid finetune classification WEIGHTS DATA --frozen`"
+        )
+    return sides
 
 
 def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
     """All images of a labelled folder, or the test images of a data set, as the run with these settings sees them."""
+    if not is_named(data) and (is_table(Path(data)) or has_lists(Path(data))):
+        return open_labelled(data)[1]
     if not is_named(data):
         return LabelledFolder(data).all()
     sides = labelled_sides(parse_name(data), seed=0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from cmid.data.decode import Decoded, Reduction
 from cmid.data.labelled import draw_share
-from cmid.data.sources import LabelledSource
+from cmid.data.sources import LabelledSource, is_multi_label
 from cmid.errors import UsageError
 
 
@@ -40,9 +40,14 @@ class LabelledSubset:
 def few_of_each(source: LabelledSource, count: int, seed: int) -> LabelledSubset:
     """`count` images of each class, drawn by seed; more of them hold all that fewer hold.
 
+    Where an image may be of several classes, images are drawn until each class has `count` of them, the rarest class
+    first; those of common classes then come to more.
+
     Raises:
         UsageError: a class has not as many.
     """
+    if is_multi_label(source):
+        return LabelledSubset(source, _few_of_several(source, count, seed))
     labels, chosen = source.labels, []
     for label, name in enumerate(source.classes):
         members = np.flatnonzero(labels == label)
@@ -53,6 +58,22 @@ def few_of_each(source: LabelledSource, count: int, seed: int) -> LabelledSubset
     return LabelledSubset(source, np.sort(np.concatenate(chosen)))
 
 
+def _few_of_several(source: LabelledSource, count: int, seed: int) -> np.ndarray:
+    order = np.random.default_rng([seed & (1 << 64) - 1]).permutation(len(source))
+    labels, have = source.labels[order] > 0, np.zeros(len(source.classes), np.int64)
+    totals, taken = labels.sum(0), np.zeros(len(order), bool)
+    if short := [f"{name} has {n}" for name, n in zip(source.classes, totals, strict=True) if 0 < n < count]:
+        raise UsageError(f"per_class is {count}, but class {short[0]} training images: lower it")
+    for label in np.argsort(totals, kind="stable"):
+        for place in np.flatnonzero(labels[:, label]):
+            if have[label] >= count:
+                break
+            if not taken[place]:
+                taken[place] = True
+                have += labels[place]
+    return np.sort(order[taken])
+
+
 def held_out(source: LabelledSource, share: float, seed: int) -> tuple[LabelledSubset, LabelledSubset]:
     """The rest, and a seeded `share` of each class; raises `UsageError` where a class has a single image."""
     away = draw_share(source.labels, source.classes, share=share, seed=seed)
@@ -61,5 +82,7 @@ def held_out(source: LabelledSource, share: float, seed: int) -> tuple[LabelledS
 
 
 def missing_classes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
-    """Names of the classes that no image of `labels` `(N,)` is of."""
+    """Names of the classes that no image of `labels` `(N,)`, or `(N, K)`, is of."""
+    if labels.ndim == 2:
+        return tuple(name for label, name in enumerate(classes) if not labels[:, label].any())
     return tuple(name for label, name in enumerate(classes) if not (labels == label).any())

@@ -20,8 +20,8 @@ class LabelledImages:
 
     Attributes:
         paths: N files.
-        labels: `(N,)` int64, positions in `classes`.
-        classes: names of all classes of the folder, sorted.
+        labels: `(N,)` int64, positions in `classes`; or `(N, K)` float32 of 0 and 1, where an image may have several.
+        classes: names of all classes, of a folder sorted.
     """
 
     paths: tuple[Path, ...]
@@ -165,7 +165,7 @@ def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed
     """Positions of a seeded share of each class, class by class, at least one image in it and one left out.
 
     Args:
-        labels: `(N,)` int64, positions in `classes`.
+        labels: `(N,)` int64, positions in `classes`; or `(N, K)`, of which a share of all images is drawn.
         classes: their names; a class's draw depends on its name and images, not on the other classes.
         share: between 0 and 1.
         seed: fixes the draw.
@@ -173,6 +173,9 @@ def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed
     Raises:
         UsageError: a class has a single image; one without any is passed over.
     """
+    if labels.ndim == 2:  # of several classes an image: a share of all images
+        order = np.random.default_rng([seed & (1 << 64) - 1, len(labels)]).permutation(len(labels))
+        return np.sort(order[: min(max(round(share * len(labels)), 1), len(labels) - 1)])
     chosen = [np.empty(0, np.int64)]
     for label, name in enumerate(classes):
         members = np.flatnonzero(labels == label)

@@ -37,11 +37,11 @@ class ImageSource(Protocol):
 
 @runtime_checkable
 class LabelledSource(ImageSource, Protocol):
-    """Images with one class each."""
+    """Images with one class each, or any number of them."""
 
     @property
     def labels(self) -> np.ndarray:
-        """`(N,)` int64, positions in `classes`."""
+        """`(N,)` int64, positions in `classes`; or `(N, K)` float32 of 0 and 1, where an image may have several."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,3 +62,8 @@ def choose_workers(workers: int, world_size: int = 1) -> int:
 def start_worker(worker: int) -> None:
     """Set up a loader process: Ctrl-C is the main process's to answer, which then stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def is_multi_label(source: LabelledSource) -> bool:
+    """Whether an image may be of several classes."""
+    return source.labels.ndim == 2

@@ -172,24 +172,40 @@ class TorchgeoSource:
         values = self._values((i * 7919) % len(self))
         return (values.astype(np.uint8) if self.is_bytes else values), np.isfinite(values).all(0)
 
-    def label(self, i: int) -> int:
-        """The class of image i.
+    def label(self, i: int) -> int | np.ndarray:
+        """The class of image i, or `(K,)` float32 of 0 and 1 where it may be of several.
 
         Raises:
-            UsageError: it has none, or several.
+            UsageError: it has none.
         """
         targets = getattr(self._dataset, "targets", None)
         if targets is not None:
             return int(targets[i])
-        label = self._item(i).get("label")
+        alone = getattr(self._dataset, "_load_target", None)  # BigEarthNet's; else a whole image is read for its label
+        label = alone(i) if alone is not None else self._item(i).get("label")
+        if (
+            isinstance(label, Tensor)
+            and label.ndim == 1
+            and label.numel() > 1
+            and bool(((label == 0) | (label == 1)).all())
+        ):
+            return label.numpy().astype(np.float32)
         if label is None or not isinstance(label, (int, Tensor)) or (isinstance(label, Tensor) and label.numel() != 1):
-            raise UsageError(f"torchgeo's {self.named.name} gives no one class an image; scoring needs one")
+            raise UsageError(f"torchgeo's {self.named.name} gives an image no class; scoring needs one, or several")
         return int(label)
+
+    def all_labels(self) -> np.ndarray:
+        """`(N,)` int64 of all images, or `(N, K)` float32 where an image may be of several classes."""
+        found = [self.label(i) for i in range(len(self))]
+        several = isinstance(found[0], np.ndarray)
+        return np.stack(found).astype(np.float32) if several else np.array(found, np.int64)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, where the data set has them."""
-        return tuple(str(name) for name in getattr(self._dataset, "classes", ()) or ())
+        sets = getattr(self._dataset, "class_sets", None)  # BigEarthNet has one of 19 and one of 43
+        own = sets.get(getattr(self._dataset, "num_classes", None)) if isinstance(sets, dict) else None
+        return tuple(str(name) for name in own or getattr(self._dataset, "classes", ()) or ())
 
     def _item(self, i: int) -> dict[str, Any]:
         try:
@@ -214,7 +230,7 @@ class TorchgeoSide:
     """Some labelled images of a torchgeo data set: what evaluation calls train or test.
 
     Attributes:
-        labels: `(N,)` int64.
+        labels: `(N,)` int64, or `(N, K)` float32 of 0 and 1 where an image may be of several.
         classes: names of all classes.
     """
 
@@ -248,7 +264,7 @@ def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -
         if "split" in named.arguments:
             raise UsageError(f"leave split out of {PREFIX}{named.name}: scoring reads its train and its test split")
         sources = [TorchgeoSource(named.of_split(split), stretch) for split in ("train", "test")]
-        found = [np.array([source.label(i) for i in range(len(source))], np.int64) for source in sources]
+        found = [source.all_labels() for source in sources]
         classes = _class_names(sources[0], found)
         train, test = (
             TorchgeoSide(source, np.arange(len(source)), labels, classes)
@@ -256,7 +272,7 @@ def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -
         )
         return train, test
     source = TorchgeoSource(named, stretch)
-    labels = np.array([source.label(i) for i in range(len(source))], np.int64)
+    labels = source.all_labels()
     classes = _class_names(source, [labels])
     places = np.sort(draw_share(labels, classes, share=0.8, seed=seed))
     rest = np.setdiff1d(np.arange(len(source)), places)
@@ -264,5 +280,5 @@ def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -
 
 
 def _class_names(source: TorchgeoSource, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
-    count = 1 + max(int(each.max()) for each in labels)
+    count = labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
     return source.classes if len(source.classes) >= count else tuple(str(i) for i in range(count))

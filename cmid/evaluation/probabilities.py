@@ -1,6 +1,6 @@
 """What a classifier says of images: a row of probabilities each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -31,12 +31,12 @@ def predict_probabilities(
 
     Args:
         task: a module, already on `device`; every part of it is back in its own mode afterwards.
-        batches: images `(B, C, H, W)` float, normalised, with labels `(B,)`.
+        batches: images `(B, C, H, W)` float, normalised, with labels `(B,)` or `(B, K)`.
         device: where the forward runs.
         precision: of the forward.
 
     Returns:
-        `(N, K)` float32 and labels `(N,)`, both on the CPU, in the order of `batches`.
+        `(N, K)` float32 and labels `(N,)` or `(N, K)`, both on the CPU, in the order of `batches`.
 
     Raises:
         CmidError: there is no image, or a probability is not a finite number.
@@ -59,3 +59,8 @@ def predict_probabilities(
             "diverged: take an earlier checkpoint, or try --train.precision 32."
         )
     return found, torch.cat(labels)
+
+
+def likely_classes(row: Sequence[float], classes: Sequence[str], threshold: float = 0.5) -> list[str]:
+    """The classes whose probability in `row` `(K,)` is above `threshold`, in their order."""
+    return [name for name, chance in zip(classes, row, strict=True) if chance > threshold]

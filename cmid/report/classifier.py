@@ -67,9 +67,12 @@ def _row(name: str, row: np.ndarray, own: int, classes: Sequence[str]) -> Markup
 def classes_section(scores: Mapping[str, Any]) -> Section:
     """Precision, recall and F1 of each class, the worst first."""
     worst = sorted(scores["per_class"], key=lambda each: -1.0 if each["f1"] is None else each["f1"])
-    head = tag("tr", *(tag("th", word, scope="col") for word in ("class", "F1", "precision", "recall", "images")))
+    shown = {"f1": "F1", "precision": "precision", "recall": "recall"}
+    if any(each.get("average_precision") is not None for each in worst):
+        shown = {"average_precision": "AP", **shown}
+    head = tag("tr", *(tag("th", word, scope="col") for word in ("class", *shown.values(), "images")))
     rows = [
-        tag("tr", tag("td", c["name"]), *(tag("td", _percent(c[k])) for k in ("f1", "precision", "recall")),
+        tag("tr", tag("td", c["name"]), *(tag("td", _percent(c[k])) for k in shown),
             tag("td", c["support"]))
         for c in worst
     ]  # fmt: skip

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
-from cmid.evaluation.bootstrap import accuracy_interval, paired_difference
+from cmid.evaluation.bootstrap import accuracy_interval, mean_average_precision_interval, paired_difference
 
 
 def outcomes(count, share, seed=0):
@@ -69,3 +70,21 @@ def test_bad_requests():
         accuracy_interval(np.array([], dtype=bool))
     with pytest.raises(ValueError, match="At least 1 resample"):
         accuracy_interval(np.ones(5, bool), resamples=0)
+
+
+def test_map_and_its_resamples_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((60, 4)).round(1)  # with ties
+    targets = (rng.random((60, 4)) < probabilities).astype(float)
+    targets[:, 3] = 0  # a class that no image is of is left out
+    found = mean_average_precision_interval(probabilities, targets, resamples=40, seed=5)
+    shown = range(3)
+    assert found.value == pytest.approx(
+        np.mean([average_precision_score(targets[:, k], probabilities[:, k]) for k in shown])
+    )
+    counts = np.random.default_rng(5).multinomial(60, np.full(60, 1 / 60), size=40)
+    means = [
+        np.mean([average_precision_score(targets[:, k], probabilities[:, k], sample_weight=c) for k in shown])
+        for c in counts
+    ]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))

@@ -1,0 +1,157 @@
+"""Fine-tuning on labels that stand in files, and on images of several classes, from the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score
+
+from cmid.cli import main
+from cmid.zoo.classifier_files import load_classifier
+from tests.commands.test_finetune import SMALL, draw, one_line
+
+CLASSES = ("blue", "green", "red")
+
+
+def several(folder, count=36):
+    """Images that are of every class whose colour is strong in them, under noise, and their table."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = ["image,labels"]
+    for i in range(count):
+        mine = [bool(i >> k & 1) for k in range(3)]  # every mixture in turn, none of them included
+        pixels = rng.integers(0, 110, (72, 80, 3), np.uint8)
+        for k, there in enumerate(mine):
+            pixels[..., 2 - k] += np.uint8(120 * there)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,{';'.join(n for n, there in zip(CLASSES, mine, strict=True) if there)}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+def run(data, out, *words, weights="random"):
+    own = SMALL if weights == "random" else SMALL[2:]
+    return main(["finetune", "classification", weights, str(data), "--out", str(out), *own, *map(str, words)])
+
+
+def test_several_classes_an_image_are_learned_scored_and_predicted(tmp_path, capsys):
+    table = several(tmp_path / "images")
+    assert run(table, tmp_path / "run", "--epochs", 12, "--hold_out", 0.2, "--report") == 0
+    said = capsys.readouterr().err
+    assert "classification of 3 classes, any number of them an image" in said and "mAP " in said
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "run" / "test_predictions.csv").open()))
+    truth = np.array([[name in row["class"].split(";") for name in CLASSES] for row in rows])
+    chances = np.array([[float(row[name]) for name in CLASSES] for row in rows])
+    each = [average_precision_score(truth[:, k], chances[:, k]) for k in range(3) if truth[:, k].any()]
+    assert scores["mean_average_precision"] == pytest.approx(np.mean(each), abs=1e-6)
+    assert scores["micro_f1"] == pytest.approx(f1_score(truth, chances > 0.5, average="micro"))
+    assert scores["interval"][0] <= scores["mean_average_precision"] <= scores["interval"][1]
+    assert scores["mean_average_precision"] > 0.8, "the colours are told apart"
+    assert [row["predicted"].split(";") for row in rows] == [
+        [n for n, c in zip(CLASSES, line, strict=True) if c > 0.5] or [""] for line in chances
+    ]
+    metrics = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert all(0 <= float(row["validation_map"]) <= 100 for row in metrics)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Each class" in page and ">AP<" in page and "Confusion matrix" not in page
+    model, about = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert about.multi_label and model.multi_label
+    assert (
+        main(
+            [
+                "predict",
+                "classification",
+                str(tmp_path / "run"),
+                str(tmp_path / "images"),
+                "--out",
+                str(tmp_path / "p.csv"),
+            ]
+        )
+        == 0
+    )
+    predicted = {row["image"].rpartition("/")[2]: row for row in csv.DictReader((tmp_path / "p.csv").open())}
+    for row in rows:
+        assert predicted[row["image"].rpartition("/")[2]]["class"] == row["predicted"]
+
+
+def test_several_classes_few_labels_weights_and_other_requests(tmp_path, capsys):
+    table = several(tmp_path / "images")
+    few = ["--per_class", 4, "--classification.class_weights", "balanced", "--epochs", 1]
+    assert run(table, tmp_path / "few", *few) == 0
+    kept = json.loads((tmp_path / "few" / "data.json").read_text())["split"]["train"]
+    labels = {line.split(",")[0]: line.split(",")[1] for line in table.read_text().splitlines()[1:]}
+    counts = [sum(name in labels[path.rpartition("/")[2]].split(";") for path in kept) for name in CLASSES]
+    assert min(counts) == 4 and len(kept) < 12
+    assert run(table, tmp_path / "many", "--per_class", 30) == 2
+    assert "training images: lower it" in one_line(capsys)
+    assert main(["evaluate", "knn", "random", str(table), "--backbone", "test_resnet"]) == 2
+    assert "may be of several classes, and kNN and linear probes name one" in one_line(capsys)
+    single = draw(tmp_path / "single")
+    assert run(single, tmp_path / "one", weights=str(tmp_path / "few")) == 2
+    assert "is a classifier of several classes an image, but" in one_line(capsys)
+
+
+def test_the_published_layout_without_a_flag(tmp_path):
+    source, root = draw(tmp_path / "source"), tmp_path / "published"
+    (root / "img").mkdir(parents=True)
+    sides = {"train": [], "test": []}
+    for number, name in enumerate(CLASSES):
+        for i, path in enumerate(sorted((source / name).iterdir())):
+            path.rename(root / "img" / f"{name}{i}.png")
+            sides["train" if i % 4 else "test"].append(f"{name}{i}.png {number}")
+    for side, lines in sides.items():
+        (root / f"{side}.txt").write_text("\n".join(lines) + "\n")
+    assert run(root, tmp_path / "run", "--epochs", 1) == 0
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["images"] == len(sides["test"]) and [c["name"] for c in scores["per_class"]] == ["0", "1", "2"]
+    assert main(["evaluate", "knn", "random", str(root), "--backbone", "test_resnet", "--size", "64"]) == 0
+
+
+BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+LABELS = ("Airports", "Coniferous forest", "Sea and ocean")
+
+
+def big_earth_net(root, of_each=(8, 2, 4)):
+    """A tiny copy of BigEarthNet's layout, Sentinel-2 alone, 120 px at 10 m, 60 at 20, 20 at 60."""
+    rng = np.random.default_rng(0)
+    for split, count in zip(("train", "val", "test"), of_each, strict=True):
+        pairs = []
+        for i in range(count):
+            name = f"S2A_MSIL2A_20170613T101031_{split}_{i}"
+            folder = root / "BigEarthNet-v1.0" / name
+            folder.mkdir(parents=True)
+            mine = [label for k, label in enumerate(LABELS) if (i + 1) >> k & 1]
+            for band in BANDS:
+                side = 20 if band in ("B01", "B09") else 120 if band in ("B02", "B03", "B04", "B08") else 60
+                pixels = rng.integers(200, 4000, (1, side, side), np.uint16)
+                place = {"crs": "EPSG:32633", "transform": rasterio.Affine(1200 / side, 0, 5e5, 0, -1200 / side, 5e6)}
+                with rasterio.open(
+                    folder / f"{name}_{band}.tif", "w", driver="GTiff", width=side, height=side, count=1,
+                    dtype="uint16", **place,
+                ) as file:  # fmt: skip
+                    file.write(pixels)
+            (folder / f"{name}_labels_metadata.json").write_text(json.dumps({"labels": mine}))
+            pairs.append(f"{name},S1_{name}")
+        (root / f"bigearthnet-{split}.csv").write_text("\n".join(pairs) + "\n")
+    return root
+
+
+def test_big_earth_net_from_its_twelve_bands_to_a_classifier(tmp_path):
+    root = big_earth_net(tmp_path / "ben")
+    named = f"torchgeo:BigEarthNet?root={root}&bands=s2"
+    pretrain = ["pretrain", f"{named}&split=train", "--recipe", "cmid-tiny", "--out", str(tmp_path / "pre")]
+    assert main([*pretrain, "--train.max_steps", "1", "--no-report", "--train.accelerator", "cpu"]) == 0
+    words = ["--epochs", "1", "--batch-size", "4", "--train.workers", "0", "--no-report", "--train.accelerator", "cpu"]
+    line = ["finetune", "classification", str(tmp_path / "pre"), named, "--out", str(tmp_path / "run"), *words]
+    assert main(line) == 0
+    model, about = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert about.multi_label and about.backbone.in_chans == 12 and len(about.classes) == 19
+    assert about.classes[9] == "Coniferous forest"
+    split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
+    assert (len(split["train"]), len(split["test"])) == (8, 4)
+    assert model.probabilities(torch.zeros(1, 12, 64, 64)).shape == (1, 19)
