@@ -11,6 +11,7 @@ from cmid.contracts import Learner
 from cmid.errors import UsageError, did_you_mean
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
+from cmid.methods.moco_v2 import MoCoV2
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ def _cmid(config: PretrainConfig) -> Learner:
             f"0 to {len(backbone.channels) - 1} or -1 for the coarsest"
         )
     return CMID(backbone, c)
+
+
+def _moco_v2(config: PretrainConfig) -> Learner:
+    groups = config.moco_v2.key_groups
+    if config.batch_size % groups:
+        raise UsageError(
+            f"moco_v2.key_groups is {groups}, but a batch of {config.batch_size} images falls into no {groups} groups "
+            "of one size: take a divisor of batch_size"
+        )
+    return MoCoV2(whole_backbone(config), config.moco_v2)
 
 
 def whole_backbone(config: PretrainConfig) -> TimmBackbone:
@@ -131,4 +142,5 @@ def _check_size(config: PretrainConfig, stride: int, what: str, group: str | Non
 METHODS = {
     "cmid": Method("CMID", 2, "later", _cmid),
     "byol": Method("BYOL", 2, "all", lambda config: BYOL(whole_backbone(config), config.byol)),
+    "moco_v2": Method("MoCo v2", 2, "all", _moco_v2),
 }

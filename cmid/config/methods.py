@@ -76,3 +76,23 @@ class BYOLConfig:
     """Teacher momentum at the start."""
     momentum_end: float = 1.0
     """Teacher momentum at the end, reached along a cosine."""
+
+
+@dataclass
+class MoCoV2Config:
+    """MoCo v2's own numbers (arXiv 2003.04297)."""
+
+    hidden: int = 2048
+    """Width of the projector's hidden layer."""
+    dim: int = 128
+    """Dimension of the embedding."""
+    queue_size: int = 65536
+    """Negatives kept; any size."""
+    temperature: float = 0.2
+    """Temperature of InfoNCE."""
+    momentum: float = 0.999
+    """Teacher momentum, the same all along."""
+    symmetric: bool = False
+    """Also let view 1 find its key of view 0, and add both losses."""
+    key_groups: int = 1
+    """Shuffled groups of a batch in which the teacher's batch-norm takes its statistics; the paper's has 32 images."""

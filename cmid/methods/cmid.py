@@ -28,6 +28,7 @@ from cmid.config import CMIDConfig
 from cmid.contracts import Backbone, Learner, Look, Progress, View, Views
 from cmid.layers.projection import PixelHead, Projector, PrototypeHead
 from cmid.ops import gather
+from cmid.ops.contrast import info_nce
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
 from cmid.ops.matching import Matches, cell_centres, nearest_positions, take_positions
 from cmid.ops.momentum import cosine_momentum, follow
@@ -345,19 +346,3 @@ class CMID(Learner):
             self.teacher_backbone.load_state_dict(self.backbone.state_dict())
         if self.config.global_weight and self.config.global_form == "moco":
             self.queue.copy_(F.normalize(torch.randn_like(self.queue), dim=0))
-
-
-def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of picking each query's own key among the queue's rows (MoCo, arXiv 1911.05722, equation 1).
-
-    Args:
-        queries, keys: `(B, D)` unit rows; keys without gradient.
-        queue: `(K, D)`, the negatives.
-        temperature: divides the cosines.
-    """
-    positive = (queries * keys).sum(dim=1, keepdim=True)
-    with torch.autocast(queries.device.type, enabled=False):  # bf16 would round cosines near 1 to steps of 0.004
-        # A copy, because the queue is written before the gradient is taken.
-        negatives = queries @ queue.clone().T
-    logits = torch.cat((positive, negatives), dim=1) / temperature
-    return F.cross_entropy(logits, logits.new_zeros(logits.shape[0], dtype=torch.long))

@@ -3,23 +3,32 @@
 import torch
 
 from cmid.backbones import create_backbone
-from cmid.config import BYOLConfig
+from cmid.config import BYOLConfig, MoCoV2Config
 from cmid.contracts import Learner, View, Views
 from cmid.methods.byol import BYOL
+from cmid.methods.moco_v2 import MoCoV2
 
 
 def byol(backbone):
     return BYOL(create_backbone(backbone, mask_stage=None), BYOLConfig(hidden=32, dim=16, momentum=0.9))
 
 
-RIVALS = {"byol": (byol, "resnet18", 2)}
+def moco_v2(backbone, **settings):
+    small = {"hidden": 32, "dim": 16, "queue_size": 20, "momentum": 0.9}
+    return MoCoV2(create_backbone(backbone, mask_stage=None), MoCoV2Config(**small | settings))
+
+
+RIVALS = {
+    "byol": (byol, "resnet18", 2),
+    "moco_v2": (moco_v2, "resnet18", 2),
+}
 """Name: how it is built, a backbone for it, and how many crops it takes."""
 
 
-def learner(name: str, backbone: str | None = None, seed: int = 0) -> Learner:
+def learner(name: str, backbone: str | None = None, seed: int = 0, **settings) -> Learner:
     build, usual, _ = RIVALS[name]
     torch.manual_seed(seed)
-    return build(backbone or usual).train()
+    return build(backbone or usual, **settings).train()
 
 
 def batch(name: str, count: int = 4, size: int = 64, seed: int = 0) -> Views:

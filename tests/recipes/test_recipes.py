@@ -20,7 +20,10 @@ from cmid.train.optimisers import scaled_lr
 
 PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
 SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
-RIVALS = {"byol-resnet50": ["--backbone=resnet18", "--views.size=64", "--byol.hidden=64"]}
+RIVALS = {
+    "byol-resnet50": ["--backbone=resnet18", "--views.size=64", "--byol.hidden=64"],
+    "moco_v2-resnet50": ["--backbone=resnet18", "--views.size=64", "--moco_v2.queue_size=32"],
+}
 """Recipes of the methods beside CMID, and what makes two steps of each cheap."""
 FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
 

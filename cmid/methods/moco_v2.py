@@ -1,0 +1,107 @@
+"""MoCo v2: momentum contrast with an MLP head (Chen et al., arXiv 2003.04297; MoCo is He et al., arXiv 1911.05722).
+
+A student's view of an image is to find, among a queue of keys of earlier images, the key that a teacher made of the
+other view. The teacher follows the student so slowly that keys of many batches can be compared.
+
+    symbol in the paper or its code          here
+    im_q, im_k                               batch[0], batch[1]
+    encoder f_q, f_k                         backbone and projector, their teachers
+    q, k                                     query, key
+    queue, K, T, m                           queue, queue_size, temperature, momentum
+
+Departure: shuffled batch-norm. The published code trains on 8 GPUs whose batch-norm is their own, and shuffles the
+keys' images between them, because a query that shares its statistics with its key, and with no negative, knows the key
+by them. Batch-norm over all processes (`train.sync_batch_norm`) makes several processes equal one, but in one batch of
+any size query and key still share its statistics. `key_groups` takes the leak away on any number of processes: the
+teacher sees the images in so many groups, drawn anew each step, each with statistics of its own. The queries' stay
+those of the whole batch, where the published code has them of a GPU's 32 images.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cmid.config import MoCoV2Config
+from cmid.contracts import Backbone, Learner, Progress, View, Views
+from cmid.layers.projection import Projector
+from cmid.ops import gather
+from cmid.ops.contrast import info_nce
+from cmid.ops.momentum import follow
+from cmid.ops.pooling import pooled
+from cmid.ops.queue import enqueue, new_queue
+
+
+class MoCoV2(Learner):
+    """The method on any backbone.
+
+    Args:
+        backbone: the student; the teacher is a copy.
+        config: the method's numbers.
+    """
+
+    queue: Tensor
+    queue_pointer: Tensor
+
+    def __init__(self, backbone: Backbone, config: MoCoV2Config) -> None:
+        super().__init__()
+        c = self.config = config
+        self.queries = (0, 1) if c.symmetric else (0,)
+        self.parts = len(self.queries)
+        self.backbone = backbone
+        self.teacher_backbone = copy.deepcopy(backbone)
+        self.projector = Projector(backbone.channels[-1], c.hidden, c.dim)
+        self.teacher_projector = copy.deepcopy(self.projector)
+        for part in (self.teacher_backbone, self.teacher_projector):
+            part.requires_grad_(False)
+        self.register_buffer("queue", new_queue(c.queue_size, c.dim))
+        self.register_buffer("queue_pointer", torch.zeros(1, dtype=torch.int64))
+        self._keys: dict[int, Tensor] = {}
+
+    # ---------------------------------------------------------------- the paper, in its order
+
+    def forward(self, batch: Views, part: int | None = None) -> dict[str, Tensor]:
+        """The term `contrast` of two augmented views `(B, C, H, W)`; then the keys enter the queue.
+
+        As published, view 0 is the query and view 1 the key. Symmetric adds the other direction (summed, as in the
+        authors' CIFAR notebook); the views meet only through the teacher, so each direction is a part.
+        """
+        if part in (None, 0):
+            self._keys = {1 - here: self._see(batch[1 - here]) for here in self.queries}
+        chosen = self.queries if part is None else self.queries[part : part + 1]
+        losses = [self._contrast(batch[here], self._keys[1 - here]) for here in chosen]
+        if part in (None, self.parts - 1):
+            for key in self._keys.values():
+                enqueue(self.queue, self.queue_pointer, gather.rows(key))
+            self._keys = {}  # lets go of the batch
+        return {"contrast": torch.stack(losses).sum()}
+
+    def _contrast(self, view: View, key: Tensor) -> Tensor:
+        """Cross-entropy of picking each image's own key `(B, D)` among the queue's."""
+        query = F.normalize(self.projector(pooled(self.backbone(view.images).last)).float(), dim=1)
+        return info_nce(query, key, self.queue, self.config.temperature)
+
+    @torch.no_grad()
+    def _see(self, view: View) -> Tensor:
+        """The teacher's unit rows `(B, D)`; its batch-norm takes its statistics of each group by itself."""
+        images, groups = view.images, self.config.key_groups
+        if groups == 1:
+            return self._key(images)
+        order = torch.randperm(images.shape[0], device=images.device)
+        keys = torch.cat([self._key(images[group]) for group in order.chunk(groups)])
+        return keys[order.argsort()]
+
+    def _key(self, images: Tensor) -> Tensor:
+        return F.normalize(self.teacher_projector(pooled(self.teacher_backbone(images).last)).float(), dim=1)
+
+    # ---------------------------------------------------------------- state between steps
+
+    def after_step(self, progress: Progress) -> None:
+        """Let the teacher follow the student that the optimiser has just moved."""
+        follow(self.teacher_backbone, self.backbone, self.config.momentum)
+        follow(self.teacher_projector, self.projector, self.config.momentum)
+
+    def exported_backbones(self) -> dict[str, Backbone]:
+        """The student (what the published code keeps) and the teacher."""
+        return {"student": self.backbone, "teacher": self.teacher_backbone}
