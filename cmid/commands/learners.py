@@ -9,6 +9,7 @@ from cmid.backbones.timm_backbone import TimmBackbone
 from cmid.config import PretrainConfig, ViewConfig
 from cmid.contracts import Learner
 from cmid.errors import UsageError, did_you_mean
+from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
 from cmid.methods.moco_v2 import MoCoV2
@@ -143,4 +144,7 @@ METHODS = {
     "cmid": Method("CMID", 2, "later", _cmid),
     "byol": Method("BYOL", 2, "all", lambda config: BYOL(whole_backbone(config), config.byol)),
     "moco_v2": Method("MoCo v2", 2, "all", _moco_v2),
+    "barlow_twins": Method(
+        "Barlow Twins", 2, "all", lambda config: BarlowTwins(whole_backbone(config), config.barlow_twins)
+    ),
 }

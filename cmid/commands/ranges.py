@@ -32,6 +32,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "byol.hidden": COUNT, "byol.dim": COUNT, "byol.momentum": SHARE, "byol.momentum_end": SHARE,
     "moco_v2.hidden": COUNT, "moco_v2.dim": COUNT, "moco_v2.queue_size": COUNT, "moco_v2.temperature": POSITIVE,
     "moco_v2.momentum": SHARE, "moco_v2.key_groups": COUNT,
+    "barlow_twins.hidden": COUNT, "barlow_twins.dim": COUNT, "barlow_twins.redundancy_weight": FROM_ZERO,
+    "barlow_twins.loss_scale": POSITIVE,
     "optimizer.lr": FROM_ZERO, "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
     "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,

@@ -96,3 +96,17 @@ class MoCoV2Config:
     """Also let view 1 find its key of view 0, and add both losses."""
     key_groups: int = 1
     """Shuffled groups of a batch in which the teacher's batch-norm takes its statistics; the paper's has 32 images."""
+
+
+@dataclass
+class BarlowTwinsConfig:
+    """Barlow Twins' own numbers (arXiv 2103.03230)."""
+
+    hidden: int = 8192
+    """Width of the projector's two hidden layers."""
+    dim: int = 8192
+    """Dimension of the embedding."""
+    redundancy_weight: float = 0.0051
+    """Weight of the off-diagonal term, the paper's lambda."""
+    loss_scale: float = 1.0
+    """Multiplies the loss; with LARS 0.024 gives biases and batch-norm the paper's rate."""

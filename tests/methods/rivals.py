@@ -3,8 +3,9 @@
 import torch
 
 from cmid.backbones import create_backbone
-from cmid.config import BYOLConfig, MoCoV2Config
+from cmid.config import BarlowTwinsConfig, BYOLConfig, MoCoV2Config
 from cmid.contracts import Learner, View, Views
+from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.moco_v2 import MoCoV2
 
@@ -18,9 +19,15 @@ def moco_v2(backbone, **settings):
     return MoCoV2(create_backbone(backbone, mask_stage=None), MoCoV2Config(**small | settings))
 
 
+def barlow_twins(backbone, **settings):
+    small = {"hidden": 32, "dim": 16}
+    return BarlowTwins(create_backbone(backbone, mask_stage=None), BarlowTwinsConfig(**small | settings))
+
+
 RIVALS = {
     "byol": (byol, "resnet18", 2),
     "moco_v2": (moco_v2, "resnet18", 2),
+    "barlow_twins": (barlow_twins, "resnet18", 2),
 }
 """Name: how it is built, a backbone for it, and how many crops it takes."""
 
