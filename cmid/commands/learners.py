@@ -13,6 +13,7 @@ from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
 from cmid.methods.moco_v2 import MoCoV2
+from cmid.methods.swav import SwAV
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Method:
         crops: crops of `views.size` that it takes of each image.
         recoloured: which of them get other colours, by its paper.
         build: the learner, on the CPU.
+        small: whether it takes small crops beside them.
     """
 
     title: str
     crops: int
     recoloured: Literal["later", "all", "none"]
     build: Callable[[PretrainConfig], Learner]
+    small: bool = False
 
 
 def build_learner(config: PretrainConfig) -> Learner:
@@ -39,6 +42,12 @@ def build_learner(config: PretrainConfig) -> Learner:
         UsageError: unknown method or backbone (with the nearest), or settings that do not fit together.
     """
     method = method_of(config)
+    if config.views.small_crops and not method.small:
+        some = ", ".join(name for name, each in METHODS.items() if each.small)
+        raise UsageError(
+            f"views.small_crops is {config.views.small_crops}, but {config.method} takes no small crops: set it to 0, "
+            f"or take a method that does ({some})"
+        )
     try:
         return method.build(config)
     except ValueError as error:
@@ -79,6 +88,16 @@ def _moco_v2(config: PretrainConfig) -> Learner:
             "of one size: take a divisor of batch_size"
         )
     return MoCoV2(whole_backbone(config), config.moco_v2)
+
+
+def _swav(config: PretrainConfig) -> Learner:
+    backbone, views = whole_backbone(config), config.views
+    if views.small_crops and backbone.fixed_size not in (None, (views.small_size, views.small_size)):
+        raise UsageError(
+            f"{config.backbone} takes crops of one size only: set views.small_size to {views.size} or "
+            "views.small_crops to 0, or take a backbone that takes any size, such as resnet50 or a Swin"
+        )
+    return SwAV(backbone, config.swav)
 
 
 def whole_backbone(config: PretrainConfig) -> TimmBackbone:
@@ -147,4 +166,5 @@ METHODS = {
     "barlow_twins": Method(
         "Barlow Twins", 2, "all", lambda config: BarlowTwins(whole_backbone(config), config.barlow_twins)
     ),
+    "swav": Method("SwAV", 2, "all", _swav, small=True),
 }

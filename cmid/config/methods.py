@@ -110,3 +110,27 @@ class BarlowTwinsConfig:
     """Weight of the off-diagonal term, the paper's lambda."""
     loss_scale: float = 1.0
     """Multiplies the loss; with LARS 0.024 gives biases and batch-norm the paper's rate."""
+
+
+@dataclass
+class SwAVConfig:
+    """SwAV's own numbers (arXiv 2006.09882)."""
+
+    hidden: int = 2048
+    """Width of the projector's hidden layer."""
+    dim: int = 128
+    """Dimension of the embedding."""
+    prototypes: int = 3000
+    """Number of prototypes."""
+    temperature: float = 0.1
+    """Temperature of the prediction."""
+    sinkhorn_iterations: int = 3
+    """Rounds of making all prototypes, then all images, count alike."""
+    sinkhorn_epsilon: float = 0.05
+    """Temperature of the assignment."""
+    freeze_epochs: int = 1
+    """Epochs at the start in which the prototypes stay as they are."""
+    queue_size: int = 0
+    """Earlier images, over all processes, that are assigned beside a small batch; 0 is none, published 3840."""
+    queue_start_epoch: int = 15
+    """First epoch that fills the queue; it counts once it is full."""

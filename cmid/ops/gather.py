@@ -32,6 +32,14 @@ def rows(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def share(rows: Tensor) -> Tensor:
+    """This process's part of rows that all hold alike; parts are of one size, and rows that fill none are left out."""
+    if processes() == 1:
+        return rows
+    size = rows.shape[0] // processes()
+    return rows[dist.get_rank() * size : (dist.get_rank() + 1) * size]
+
+
 class _Sum(torch.autograd.Function):
     """Sum over all processes; as each process' loss depends on it, its gradient is the sum of theirs."""
 

@@ -3,11 +3,12 @@
 import torch
 
 from cmid.backbones import create_backbone
-from cmid.config import BarlowTwinsConfig, BYOLConfig, MoCoV2Config
+from cmid.config import BarlowTwinsConfig, BYOLConfig, MoCoV2Config, SwAVConfig
 from cmid.contracts import Learner, View, Views
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.moco_v2 import MoCoV2
+from cmid.methods.swav import SwAV
 
 
 def byol(backbone):
@@ -24,12 +25,25 @@ def barlow_twins(backbone, **settings):
     return BarlowTwins(create_backbone(backbone, mask_stage=None), BarlowTwinsConfig(**small | settings))
 
 
+def swav(backbone, **settings):
+    """Its queue is full of random rows, so that they count at once."""
+    small = {"hidden": 32, "dim": 16, "prototypes": 12, "freeze_epochs": 0, "queue_size": 6, "queue_start_epoch": 0}
+    model = SwAV(create_backbone(backbone, mask_stage=None), SwAVConfig(**small | settings))
+    if model.config.queue_size:
+        model.queue.copy_(torch.nn.functional.normalize(torch.randn_like(model.queue), dim=-1))
+        model.queue_filled.fill_(model.config.queue_size)
+    return model
+
+
 RIVALS = {
     "byol": (byol, "resnet18", 2),
     "moco_v2": (moco_v2, "resnet18", 2),
     "barlow_twins": (barlow_twins, "resnet18", 2),
+    "swav": (swav, "resnet18", 2),
 }
 """Name: how it is built, a backbone for it, and how many crops it takes."""
+SMALL_CROPS = {"swav": 3}
+"""Crops of half the size, for those that take some."""
 
 
 def learner(name: str, backbone: str | None = None, seed: int = 0, **settings) -> Learner:
@@ -42,9 +56,9 @@ def batch(name: str, count: int = 4, size: int = 64, seed: int = 0) -> Views:
     """Crops of noise, of as many views as the method takes."""
     g = torch.Generator().manual_seed(seed)
     views = []
-    for _ in range(RIVALS[name][2]):
+    for side in [size] * RIVALS[name][2] + [size // 2] * SMALL_CROPS.get(name, 0):
         start = torch.rand(count, 2, generator=g) * 30
-        images = torch.randn(count, 3, size, size, generator=g)
+        images = torch.randn(count, 3, side, side, generator=g)
         flipped = torch.rand(count, generator=g) < 0.5
         views.append(View(images, torch.cat((start, start + 60), 1), flipped))
     labels = torch.arange(count) % 3

@@ -24,6 +24,7 @@ RIVALS = {
     "byol-resnet50": ["--backbone=resnet18", "--views.size=64", "--byol.hidden=64"],
     "moco_v2-resnet50": ["--backbone=resnet18", "--views.size=64", "--moco_v2.queue_size=32"],
     "barlow_twins-resnet50": ["--backbone=resnet18", "--views.size=64", "--barlow_twins.hidden=64"],
+    "swav-resnet50": ["--backbone=resnet18", "--views.size=64", "--views.small_size=32", "--swav.prototypes=20"],
 }
 """Recipes of the methods beside CMID, and what makes two steps of each cheap."""
 FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
