@@ -13,6 +13,7 @@ from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
 from cmid.methods.moco_v2 import MoCoV2
+from cmid.methods.simmim import SimMIM
 from cmid.methods.swav import SwAV
 
 
@@ -100,6 +101,10 @@ def _swav(config: PretrainConfig) -> Learner:
     return SwAV(backbone, config.swav)
 
 
+def _simmim(config: PretrainConfig) -> Learner:
+    return SimMIM(masked_backbone(config, 0, "replace", config.simmim.mask_cell_px, "simmim"), config.simmim)
+
+
 def whole_backbone(config: PretrainConfig) -> TimmBackbone:
     """The backbone of a method that hides nothing.
 
@@ -167,4 +172,5 @@ METHODS = {
         "Barlow Twins", 2, "all", lambda config: BarlowTwins(whole_backbone(config), config.barlow_twins)
     ),
     "swav": Method("SwAV", 2, "all", _swav, small=True),
+    "simmim": Method("SimMIM", 1, "none", _simmim),
 }

@@ -165,12 +165,13 @@ class Looker:
             reason = f"The method {self.settings.method} neither reconstructs nor matches."
             return [Absent("Reconstructions", reason), Absent("Matches", reason)]
         pictures = [self._drawn(view.images) for view in views]
+        titles = VIEW_NAMES if len(seen.predictions) > 1 else ("view",)
         painted: Section | Absent = Absent("Reconstructions", "The reconstruction branch was off.")
         if seen.predictions:
             masked, predicted = ([self._drawn(images) for images in each] for each in (seen.masked, seen.predictions))
             painted = reconstruction_section(
                 [
-                    Reconstruction(name, VIEW_NAMES[v], pictures[v][i], masked[v][i], predicted[v][i])
+                    Reconstruction(name, titles[v], pictures[v][i], masked[v][i], predicted[v][i])
                     for i, name in enumerate(names)
                     for v in range(len(predicted))
                 ]

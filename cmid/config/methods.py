@@ -134,3 +134,13 @@ class SwAVConfig:
     """Earlier images, over all processes, that are assigned beside a small batch; 0 is none, published 3840."""
     queue_start_epoch: int = 15
     """First epoch that fills the queue; it counts once it is full."""
+
+
+@dataclass
+class SimMIMConfig:
+    """SimMIM's own numbers (arXiv 2111.09886)."""
+
+    mask_ratio: float = 0.6
+    """Share of cells hidden, rounded up to whole cells."""
+    mask_cell_px: int = 32
+    """Side of a mask cell in pixels."""
