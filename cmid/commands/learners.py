@@ -12,6 +12,7 @@ from cmid.errors import UsageError, did_you_mean
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
+from cmid.methods.indexnet import IndexNet
 from cmid.methods.moco_v2 import MoCoV2
 from cmid.methods.simmim import SimMIM
 from cmid.methods.swav import SwAV
@@ -173,4 +174,5 @@ METHODS = {
     ),
     "swav": Method("SwAV", 2, "all", _swav, small=True),
     "simmim": Method("SimMIM", 1, "none", _simmim),
+    "indexnet": Method("IndexNet", 2, "all", lambda config: IndexNet(whole_backbone(config), config.indexnet)),
 }

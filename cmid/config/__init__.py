@@ -12,7 +12,15 @@ from cmid.config.comparing import CompareConfig
 from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
 from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
 from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
-from cmid.config.methods import BarlowTwinsConfig, BYOLConfig, CMIDConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
+from cmid.config.methods import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    CMIDConfig,
+    IndexNetConfig,
+    MoCoV2Config,
+    SimMIMConfig,
+    SwAVConfig,
+)
 from cmid.config.predicting import PredictConfig
 from cmid.config.pretraining import PretrainConfig
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
@@ -29,6 +37,7 @@ __all__ = [
     "ExtractConfig",
     "FinetuneConfig",
     "GenerateConfig",
+    "IndexNetConfig",
     "KnnConfig",
     "MixingConfig",
     "MoCoV2Config",

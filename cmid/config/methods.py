@@ -144,3 +144,23 @@ class SimMIMConfig:
     """Share of cells hidden, rounded up to whole cells."""
     mask_cell_px: int = 32
     """Side of a mask cell in pixels."""
+
+
+@dataclass
+class IndexNetConfig:
+    """IndexNet's own numbers (IEEE TGRS 2022; from its published code)."""
+
+    index_grid: int = 7
+    """Rows and columns of the grid of numbered cells on the ground."""
+    index_weight: float = 1.0
+    """Weight of the positions' term; the whole crops' has 1."""
+    hidden: int = 4096
+    """Width of the projectors' hidden layer."""
+    dim: int = 256
+    """Dimension of the embeddings."""
+    predictor_hidden: int = 512
+    """Width of the predictors' hidden layer."""
+    momentum: float = 0.996
+    """Teacher momentum at the start."""
+    momentum_end: float = 1.0
+    """Teacher momentum at the end, reached along a cosine."""

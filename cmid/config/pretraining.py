@@ -3,7 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cmid.config.methods import BarlowTwinsConfig, BYOLConfig, CMIDConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
+from cmid.config.methods import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    CMIDConfig,
+    IndexNetConfig,
+    MoCoV2Config,
+    SimMIMConfig,
+    SwAVConfig,
+)
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
 from cmid.config.views import SceneConfig, ViewConfig
 
@@ -18,7 +26,7 @@ class PretrainConfig:
     """images: each file is one; scenes: windows are drawn from large rasters."""
     out: str = "runs/pretrain"
     """The run's directory; must not exist, unless resuming."""
-    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim"] = "cmid"
+    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim", "indexnet"] = "cmid"
     """Which method; its numbers are the group of settings of its name."""
     backbone: str = "resnet50"
     """Any timm model that gives feature maps."""
@@ -50,6 +58,7 @@ class PretrainConfig:
     barlow_twins: BarlowTwinsConfig = field(default_factory=BarlowTwinsConfig)
     swav: SwAVConfig = field(default_factory=SwAVConfig)
     simmim: SimMIMConfig = field(default_factory=SimMIMConfig)
+    indexnet: IndexNetConfig = field(default_factory=IndexNetConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)

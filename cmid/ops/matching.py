@@ -43,6 +43,24 @@ def cell_centres(boxes: Tensor, flipped: Tensor, grid: tuple[int, int]) -> Tenso
     return torch.stack((x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)), -1).flatten(1, 2)
 
 
+def cells_under(points: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The cell of a grid on the ground that each point lies in; outside, the nearest of the outermost cells.
+
+    Args:
+        points: `(B, N, 2)` float, x and y in source pixels.
+        boxes: `(B, 4)` float, x0, y0, x1, y1, what the grid covers, in the same units.
+        grid: rows and columns of cells.
+
+    Returns:
+        `(B, N)` int64, cells counted row by row.
+    """
+    rows, columns = grid
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    place = (points - low) / (high - low) * torch.tensor((columns, rows), device=points.device)
+    column, row = place.floor().long().unbind(-1)
+    return row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+
+
 def nearest_positions(first: Tensor, second: Tensor, count: int, inside: Tensor | None = None) -> Matches:
     """For each position its nearest in the other crop; keeps the `count` positions whose nearest is nearest.
 

@@ -3,10 +3,11 @@
 import torch
 
 from cmid.backbones import create_backbone
-from cmid.config import BarlowTwinsConfig, BYOLConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
+from cmid.config import BarlowTwinsConfig, BYOLConfig, IndexNetConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
 from cmid.contracts import Learner, View, Views
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
+from cmid.methods.indexnet import IndexNet
 from cmid.methods.moco_v2 import MoCoV2
 from cmid.methods.simmim import SimMIM
 from cmid.methods.swav import SwAV
@@ -40,12 +41,18 @@ def simmim(backbone):
     return SimMIM(create_backbone(backbone, mask_token="replace", img_size=64), SimMIMConfig(mask_ratio=0.5))
 
 
+def indexnet(backbone, **settings):
+    small = {"index_grid": 3, "hidden": 32, "dim": 16, "predictor_hidden": 24, "momentum": 0.9}
+    return IndexNet(create_backbone(backbone, mask_stage=None), IndexNetConfig(**small | settings))
+
+
 RIVALS = {
     "byol": (byol, "resnet18", 2),
     "moco_v2": (moco_v2, "resnet18", 2),
     "barlow_twins": (barlow_twins, "resnet18", 2),
     "swav": (swav, "resnet18", 2),
     "simmim": (simmim, "resnet18", 1),
+    "indexnet": (indexnet, "resnet18", 2),
 }
 """Name: how it is built, a backbone for it, and how many crops it takes."""
 SMALL_CROPS = {"swav": 3}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmid.ops.matching import cell_centres, nearest_positions, take_positions
+from cmid.ops.matching import cell_centres, cells_under, nearest_positions, take_positions
 
 
 @pytest.mark.parametrize("cells", [7, 5])
@@ -75,3 +75,15 @@ def test_crops_without_overlap_match_nothing():
     found = nearest_positions(cell_centres(a, no, (3, 3)), cell_centres(b, no, (3, 3)), 5, b)
     assert not found.valid.any()
     assert found.distance.isinf().all()
+
+
+def test_cells_under_points_of_a_grid_that_is_not_square():
+    boxes = torch.tensor([[10.0, 20.0, 40.0, 30.0]])  # cells of 10 x 5 px
+    points = torch.tensor([[[10.0, 20.0], [19.9, 24.9], [20.0, 20.0], [39.9, 29.9], [40.0, 30.0], [0.0, 99.0]]])
+    assert cells_under(points, boxes, (2, 3)).tolist() == [[0, 0, 1, 5, 5, 3]]
+
+
+def test_every_cell_lies_under_its_own_centre():
+    boxes = torch.rand(5, 4) * 20 + torch.tensor([0.0, 0.0, 50.0, 50.0])
+    centres = cell_centres(boxes, torch.zeros(5, dtype=torch.bool), (7, 6))
+    assert torch.equal(cells_under(centres, boxes, (7, 6)), torch.arange(42).expand(5, -1))

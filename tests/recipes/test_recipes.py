@@ -26,6 +26,7 @@ RIVALS = {
     "barlow_twins-resnet50": ["--backbone=resnet18", "--views.size=64", "--barlow_twins.hidden=64"],
     "swav-resnet50": ["--backbone=resnet18", "--views.size=64", "--views.small_size=32", "--swav.prototypes=20"],
     "simmim-swin-b": ["--backbone=resnet18", "--views.size=64"],
+    "indexnet-resnet50": ["--backbone=resnet18", "--views.size=64", "--indexnet.hidden=64"],
 }
 """Recipes of the methods beside CMID, and what makes two steps of each cheap."""
 FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
