@@ -152,6 +152,38 @@ class Backbone(nn.Module, ABC):
         return {}
 
 
+class PatchBackbone(Backbone):
+    """A backbone of patches that are embedded one by one: some can be left out before they cost anything.
+
+    Attributes:
+        patch_px: side of a patch in pixels; patches are counted row by row.
+        prefix_tokens: how many tokens come before those of the patches (class, registers).
+    """
+
+    patch_px: int
+    prefix_tokens: int
+
+    @abstractmethod
+    def visible_tokens(self, images: Tensor, keep: Tensor) -> Tensor:
+        """Tokens of some patches, which see one another and nothing of the rest.
+
+        Args:
+            images: as for `forward`.
+            keep: int64 `(B, n)`, which patches of each image, none twice.
+
+        Returns:
+            `(B, prefix_tokens + n, channels[-1])` after the final norm, in the order of `keep`. With all patches that
+            is what the last map of `forward` holds.
+
+        Raises:
+            ValueError: where the sizes do not fit.
+        """
+
+    @abstractmethod
+    def fix_positions(self) -> None:
+        """Put a sine-cosine table in the place of the position embeddings, and train them no more."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: counts of what has been completed.

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import timm
 from torch import nn
 
+from cmid.backbones.plain_vit import PlainViT, is_plain_vit
 from cmid.backbones.swin_padding import pad_before_shift
 from cmid.backbones.timm_backbone import TimmBackbone
 from cmid.errors import CmidError, UsageError, did_you_mean
@@ -60,9 +61,8 @@ def create_backbone(
     model, fixed_size = _build(name, in_chans, drop_path, pretrained, img_size, timm_kwargs)
     if window_padding == "published":
         pad_before_shift(model)
-    return TimmBackbone(
-        name, model, in_chans, fixed_size=fixed_size, mask_stage=mask_stage, replace=mask_token == "replace"
-    )
+    kind = PlainViT if is_plain_vit(model) else TimmBackbone
+    return kind(name, model, in_chans, fixed_size=fixed_size, mask_stage=mask_stage, replace=mask_token == "replace")
 
 
 def _build(

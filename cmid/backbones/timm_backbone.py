@@ -80,12 +80,7 @@ class TimmBackbone(Backbone):
             UsageError: wrong bands, a size the strides do not divide, a mask whose grid does not divide the stage's,
                 or a mask where no token enters.
         """
-        if images.ndim != 4 or images.shape[1] != self.in_chans:
-            raise UsageError(
-                f"{self.name} was built for images (B, {self.in_chans}, H, W); found {tuple(images.shape)}. "
-                "Create it with the in_chans of your images."
-            )
-        self._check_size(images.shape[2], images.shape[3])
+        self._check_images(images)
         return Pyramid(self.maps(images, mask), self.strides)
 
     def maps(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -145,6 +140,14 @@ class TimmBackbone(Backbone):
                 images, indices=self._levels, norm=self._norm_last, intermediates_only=True
             )
         )
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.in_chans:
+            raise UsageError(
+                f"{self.name} was built for images (B, {self.in_chans}, H, W); found {tuple(images.shape)}. "
+                "Create it with the in_chans of your images."
+            )
+        self._check_size(images.shape[2], images.shape[3])
 
     def _check_size(self, height: int, width: int) -> None:
         if self.fixed_size is not None:

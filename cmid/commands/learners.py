@@ -1,5 +1,6 @@
 """A learner from settings: the one place where a method is given its backbone."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +14,7 @@ from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
 from cmid.methods.indexnet import IndexNet
+from cmid.methods.mae import MAE
 from cmid.methods.moco_v2 import MoCoV2
 from cmid.methods.simmim import SimMIM
 from cmid.methods.swav import SwAV
@@ -106,6 +108,18 @@ def _simmim(config: PretrainConfig) -> Learner:
     return SimMIM(masked_backbone(config, 0, "replace", config.simmim.mask_cell_px, "simmim"), config.simmim)
 
 
+def _mae(config: PretrainConfig) -> Learner:
+    learner = MAE(whole_backbone(config), config.mae)
+    patch_px = learner.backbone.patch_px
+    patches = (config.views.size // patch_px) ** 2
+    if math.ceil(config.mae.mask_ratio * patches) >= patches:
+        raise UsageError(
+            f"mae.mask_ratio {config.mae.mask_ratio} leaves none of {patches} patches of {patch_px} px to be "
+            f" seen: lower it, or raise views.size {config.views.size}"
+        )
+    return learner
+
+
 def whole_backbone(config: PretrainConfig) -> TimmBackbone:
     """The backbone of a method that hides nothing.
 
@@ -175,4 +189,5 @@ METHODS = {
     "swav": Method("SwAV", 2, "all", _swav, small=True),
     "simmim": Method("SimMIM", 1, "none", _simmim),
     "indexnet": Method("IndexNet", 2, "all", lambda config: IndexNet(whole_backbone(config), config.indexnet)),
+    "mae": Method("MAE", 1, "none", _mae),
 }

@@ -40,6 +40,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "simmim.mask_ratio": (0.01, 1), "simmim.mask_cell_px": COUNT,
     "indexnet.index_grid": COUNT, "indexnet.index_weight": FROM_ZERO, "indexnet.hidden": COUNT, "indexnet.dim": COUNT,
     "indexnet.predictor_hidden": COUNT, "indexnet.momentum": SHARE, "indexnet.momentum_end": SHARE,
+    "mae.mask_ratio": (0.01, 0.99), "mae.decoder_width": COUNT, "mae.decoder_depth": COUNT, "mae.decoder_heads": COUNT,
     "optimizer.lr": FROM_ZERO, "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
     "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,

@@ -164,3 +164,19 @@ class IndexNetConfig:
     """Teacher momentum at the start."""
     momentum_end: float = 1.0
     """Teacher momentum at the end, reached along a cosine."""
+
+
+@dataclass
+class MAEConfig:
+    """MAE's own numbers (arXiv 2111.06377)."""
+
+    mask_ratio: float = 0.75
+    """Share of patches left out, rounded up to whole patches."""
+    decoder_width: int = 512
+    """Width of the decoder."""
+    decoder_depth: int = 8
+    """Blocks of the decoder."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder."""
+    normalise_pixels: bool = True
+    """Measure each patch against its own mean and deviation."""

@@ -8,6 +8,7 @@ from cmid.config.methods import (
     BYOLConfig,
     CMIDConfig,
     IndexNetConfig,
+    MAEConfig,
     MoCoV2Config,
     SimMIMConfig,
     SwAVConfig,
@@ -26,7 +27,7 @@ class PretrainConfig:
     """images: each file is one; scenes: windows are drawn from large rasters."""
     out: str = "runs/pretrain"
     """The run's directory; must not exist, unless resuming."""
-    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim", "indexnet"] = "cmid"
+    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim", "indexnet", "mae"] = "cmid"
     """Which method; its numbers are the group of settings of its name."""
     backbone: str = "resnet50"
     """Any timm model that gives feature maps."""
@@ -59,6 +60,7 @@ class PretrainConfig:
     swav: SwAVConfig = field(default_factory=SwAVConfig)
     simmim: SimMIMConfig = field(default_factory=SimMIMConfig)
     indexnet: IndexNetConfig = field(default_factory=IndexNetConfig)
+    mae: MAEConfig = field(default_factory=MAEConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)

@@ -3,11 +3,12 @@
 import torch
 
 from cmid.backbones import create_backbone
-from cmid.config import BarlowTwinsConfig, BYOLConfig, IndexNetConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
+from cmid.config import BarlowTwinsConfig, BYOLConfig, IndexNetConfig, MAEConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
 from cmid.contracts import Learner, View, Views
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.indexnet import IndexNet
+from cmid.methods.mae import MAE
 from cmid.methods.moco_v2 import MoCoV2
 from cmid.methods.simmim import SimMIM
 from cmid.methods.swav import SwAV
@@ -46,6 +47,11 @@ def indexnet(backbone, **settings):
     return IndexNet(create_backbone(backbone, mask_stage=None), IndexNetConfig(**small | settings))
 
 
+def mae(backbone):
+    config = MAEConfig(decoder_width=32, decoder_depth=2, decoder_heads=4)
+    return MAE(create_backbone(backbone, mask_stage=None, img_size=64), config)
+
+
 RIVALS = {
     "byol": (byol, "resnet18", 2),
     "moco_v2": (moco_v2, "resnet18", 2),
@@ -53,6 +59,7 @@ RIVALS = {
     "swav": (swav, "resnet18", 2),
     "simmim": (simmim, "resnet18", 1),
     "indexnet": (indexnet, "resnet18", 2),
+    "mae": (mae, "test_vit", 1),
 }
 """Name: how it is built, a backbone for it, and how many crops it takes."""
 SMALL_CROPS = {"swav": 3}

@@ -25,6 +25,7 @@ RIVALS = {
     "moco_v2-resnet50": ["--backbone=resnet18", "--views.size=64", "--moco_v2.queue_size=32"],
     "barlow_twins-resnet50": ["--backbone=resnet18", "--views.size=64", "--barlow_twins.hidden=64"],
     "swav-resnet50": ["--backbone=resnet18", "--views.size=64", "--views.small_size=32", "--swav.prototypes=20"],
+    "mae-vit-b": ["--backbone=test_vit", "--views.size=64", "--mae.decoder_width=64", "--mae.decoder_depth=1"],
     "simmim-swin-b": ["--backbone=resnet18", "--views.size=64"],
     "indexnet-resnet50": ["--backbone=resnet18", "--views.size=64", "--indexnet.hidden=64"],
 }
