@@ -166,7 +166,6 @@ class Looker:
             return [Absent("Reconstructions", reason), Absent("Matches", reason)]
         pictures = [self._drawn(view.images) for view in views]
         titles = VIEW_NAMES if len(seen.predictions) > 1 else ("view",)
-        painted: Section | Absent = Absent("Reconstructions", "The reconstruction branch was off.")
         painted: Section | Absent = Absent("Reconstructions", "Nothing was reconstructed.")
         if seen.predictions:
             masked, predicted = ([self._drawn(images) for images in each] for each in (seen.masked, seen.predictions))
