@@ -214,7 +214,7 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
     """What is allowed but seldom meant, each with a number to use instead."""
     notes, c, o = [], config.cmid, config.optimizer
     ours = config.method == "cmid"
-    queue = getattr(getattr(config, config.method), "queue_size", 0)
+    queue = getattr(getattr(config, config.method), "queue_size", 0) if config.method != "swav" else 0
     if ours and not (c.global_weight and c.global_form == "moco"):
         queue = 0
     if o.warmup_epochs > config.epochs / 3:
@@ -226,6 +226,11 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
         notes.append(
             f"a queue of {queue:,} holds each of {images:,} images more than once, so that images are told from "
             f"themselves; {config.method}.queue_size {max(config.batch_size, images // 2)} or less would not"
+        )
+    if config.method == "swav" and config.swav.prototypes > images:
+        notes.append(
+            f"{config.swav.prototypes:,} prototypes for {images:,} images: most of them would stand for no image; "
+            f"swav.prototypes {max(2, images // 10)} is plenty"
         )
     if ours and c.local_weight and c.local_temperature_epochs > config.epochs:
         notes.append(

@@ -48,7 +48,7 @@ def match_section(pairs: Sequence[MatchedPair]) -> Section:
     return Section(
         "matches",
         "Matches",
-        "Every line should join the same spot on the ground; the local branch learns that both ends deserve the same "
+        "Every line should join the same spot on the ground; the method learns that both ends deserve the same "
         "feature.",
         tag("div", *map(_card, pairs), class_="cards wide"),
     )

@@ -58,6 +58,14 @@ def test_the_parts_are_the_whole(name):
     torch.testing.assert_close(dict(cut.state_dict()), dict(state), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["byol", "moco_v2", "barlow_twins", "swav", "indexnet"])
+@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "convnext_atto", "vit_tiny_patch16_224"])
+def test_methods_of_two_views_take_backbones_of_any_kind(name, backbone):
+    model = learner(name, backbone)
+    sum(model(batch(name, count=2)).values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize("name", RIVALS)
 def test_two_processes_equal_one(two_processes, name):
     two_processes("tests.methods.rival_in_two_processes", name)
