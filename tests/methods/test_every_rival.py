@@ -66,6 +66,5 @@ def test_methods_of_two_views_take_backbones_of_any_kind(name, backbone):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", RIVALS)
-def test_two_processes_equal_one(two_processes, name):
-    two_processes("tests.methods.rival_in_two_processes", name)
+def test_two_processes_equal_one(two_processes):
+    two_processes("tests.methods.rival_in_two_processes", *RIVALS)
