@@ -11,6 +11,8 @@ from PIL import Image
 
 from cmid.cli import main, read_words
 from cmid.commands import prepare
+from cmid.commands.compare_plan import plan_rows
+from cmid.commands.learners import METHODS, build_learner
 from cmid.commands.pretrain import _settled, check_queue
 from cmid.commands.recipes import HEADER, find_recipe, recipe_names
 from cmid.commands.settings import resolve
@@ -30,11 +32,12 @@ RIVALS = {
     "indexnet-resnet50": ["--backbone=resnet18", "--views.size=64", "--indexnet.hidden=64"],
 }
 """Recipes of the methods beside CMID, and what makes two steps of each cheap."""
+COMPARE = ["compare-small"]
 FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
 
 
 def test_which_there_are():
-    assert recipe_names() == sorted([*PUBLISHED, *SMALL, *RIVALS, *FINETUNE])
+    assert recipe_names() == sorted([*PUBLISHED, *SMALL, *RIVALS, *COMPARE, *FINETUNE])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -43,7 +46,7 @@ def test_opening_comment(name):
     keys = re.findall(r"^# ([A-Z][^:]*): \S", recipe.text.partition("\n\n")[0].partition("\n#\n")[0], re.MULTILINE)
     assert tuple(keys) == HEADER
     program, verb, *rest = shlex.split(recipe.command)
-    assert (program, verb) == ("cmid", "finetune" if name in FINETUNE else "pretrain")
+    assert (program, verb) == ("cmid", name.partition("-")[0] if name in [*FINETUNE, *COMPARE] else "pretrain")
     words = read_words(verb, rest)
     assert words.files == {"recipe": name}
     assert prepare(verb, words.given, kind=words.kind, **words.files).out == f"runs/{name}"
@@ -185,3 +188,17 @@ def test_settings_of_a_method_that_is_not_trained_are_refused(images, tmp_path, 
     assert main([*line, "--cmid.queue_size", "32"]) == 2
     assert "settings of cmid are given, but the method is byol" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", COMPARE)
+def test_rows_of_a_comparison_can_be_built_and_differ_in_what_they_say(name):
+    rows = plan_rows(prepare("compare", {"data": "images", "labelled": "labelled"}, recipe=name))
+    assert {row.config.method for row in rows} == set(METHODS) - LEFT_OUT
+    for row in rows:
+        build_learner(row.config)
+        assert (row.config.epochs, row.config.batch_size) == (rows[0].config.epochs, rows[0].config.batch_size)
+        assert row.config.optimizer == rows[0].config.optimizer
+
+
+LEFT_OUT = {"supervised"} & set(METHODS)
+"""Methods that a comparison on unlabelled images has no row for."""
