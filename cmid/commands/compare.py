@@ -137,7 +137,7 @@ def _take(out: Path, config: CompareConfig) -> None:
 
 def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Console) -> list[Row]:
     """The rows with their epochs: of `pretrain`, or by the pace of each on this machine, measured once and kept."""
-    if not config.minutes:
+    if not config.minutes_each:
         return rows
     kept = Path(config.out) / "pace.json"
     paces: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
@@ -147,18 +147,18 @@ def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Co
             torch.manual_seed(0)
             paces[row.label] = images_per_second(row.config, build_learner(row.config))
             kept.write_text(json.dumps(paces, indent=1) + "\n", encoding="utf-8")
-        epochs = max(1, round(60 * config.minutes * paces[row.label] / count))
+        epochs = max(1, round(60 * config.minutes_each * paces[row.label] / count))
         console.print(
-            f"{row.title}: {paces[row.label]:.3g} images/s here, so {epochs} epochs in {config.minutes:g} min"
+            f"{row.title}: {paces[row.label]:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min"
         )
         timed.append(Row(row.label, replace(row.config, epochs=epochs)))
     return timed
 
 
 def _budget_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str:
-    if config.minutes:
+    if config.minutes_each:
         epochs = ", ".join(f"{row.title} {row.config.epochs}" for row in rows)
-        return f"equal time: about {config.minutes:g} minutes a run on this machine, in epochs: {epochs}"
+        return f"equal time: about {config.minutes_each:g} minutes a run on this machine, in epochs: {epochs}"
     each = {row.config.epochs for row in rows}
     if len(each) == 1:
         return f"equal epochs: {each.pop()} of {count:,} images"

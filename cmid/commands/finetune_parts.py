@@ -70,6 +70,12 @@ def open_parts(config: FinetuneConfig) -> Parts:
             f"{len(unknown)} classes have test images but none to learn from: {', '.join(unknown[:5])}. Move some to "
             "the training list, or take the classes out"
         )
+    if is_multi_label(train) and config.published_protocol:
+        raise UsageError(
+            f"the published protocol is for one class an image, and those of {config.data} may be of several"
+        )
+    if is_multi_label(test) and not test.labels.any():
+        raise UsageError(f"no test image of {config.data} is of any class: there would be nothing to measure")
     frozen, metadata, weights, head = _weights(config, train)
     mean, std = config.mean or metadata.mean, config.std or metadata.std
     if mean is None and std is None and train.bands == 3:

@@ -10,7 +10,7 @@ SHARE, POSITIVE, COUNT, FROM_ZERO = (0, 1), (1e-12, None), (1, None), (0, None)
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "epochs": COUNT, "batch_size": COUNT, "in_chans": COUNT, "limit": FROM_ZERO, "max_bad_share": SHARE,
     "read_timeout_s": FROM_ZERO,
-    "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE,
+    "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE, "minutes_each": FROM_ZERO, "draws": COUNT,
     "bootstrap": COUNT, "seed": (0, 2**63 - 1), "k": COUNT, "temperature": POSITIVE, "regularisation": POSITIVE,
     "validation_share": (0.01, 0.99), "images": COUNT, "map_images": COUNT,
     "views.size": COUNT, "views.scale": (1e-4, 1), "views.ratio": (0.01, 100), "views.flip": SHARE,

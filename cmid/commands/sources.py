@@ -110,12 +110,11 @@ def open_one_class_each(
 
 def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
     """All images of a labelled folder, or the test images of a data set, as the run with these settings sees them."""
-    if not is_named(data) and (is_table(Path(data)) or has_lists(Path(data))):
-        return open_labelled(data)[1]
-    if not is_named(data):
+    if not is_named(data) and not is_table(Path(data)) and not has_lists(Path(data)):
         return LabelledFolder(data).all()
-    sides = labelled_sides(parse_name(data), seed=0)
-    put_on_scale(sides, settings.views.low, settings.views.high, settings.views.mean, data)
+    sides = open_one_class_each(data)
+    if is_named(data):
+        put_on_scale(sides, settings.views.low, settings.views.high, settings.views.mean, data)
     return sides[1]
 
 

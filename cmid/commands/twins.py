@@ -8,7 +8,7 @@ from rich.console import Console
 from cmid.commands.sources import progress
 from cmid.config import FinetuneConfig
 from cmid.data.duplicates import find_duplicates
-from cmid.data.few_labels import LabelledSubset
+from cmid.data.few_labels import LabelledSubset, missing_classes
 from cmid.data.sources import LabelledSource
 from cmid.errors import UsageError
 
@@ -56,8 +56,8 @@ def without_twins(train: LabelledSource, twins: Twins) -> LabelledSubset:
     """
     away = {name for name, _, _ in twins.pairs}
     kept = np.array([i for i in range(len(train)) if train.name(i) not in away], np.int64)
-    lost = set(np.unique(train.labels).tolist()) - set(np.unique(train.labels[kept]).tolist())
-    if lost:
-        names = ", ".join(train.classes[label] for label in sorted(lost))
+    before, after = (missing_classes(labels, train.classes) for labels in (train.labels, train.labels[kept]))
+    if lost := [name for name in after if name not in before]:
+        names = ", ".join(lost)
         raise UsageError(f"all training images of {names} are in test as well: take duplicates report, or other lists")
     return LabelledSubset(train, kept)

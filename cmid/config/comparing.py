@@ -27,7 +27,7 @@ class CompareConfig:
     """Also score the backbone with random weights."""
     seeds: tuple[int, ...] = (0,)
     """Each method is trained once with each."""
-    minutes: float = 0.0
+    minutes_each: float = 0.0
     """Equal time: as many epochs for each method as take so long here; 0: equal epochs, those of `pretrain`."""
     reference: str = ""
     """The row that differences are taken to; unset: the first of `methods`."""

@@ -40,8 +40,8 @@ class LabelledSubset:
 def few_of_each(source: LabelledSource, count: int, seed: int) -> LabelledSubset:
     """`count` images of each class, drawn by seed; more of them hold all that fewer hold.
 
-    Where an image may be of several classes, images are drawn until each class has `count` of them, the rarest class
-    first; those of common classes then come to more.
+    Where an image may be of several classes, images are drawn until each class has `count` of them, one a class in
+    turn, the rarest class first; those of common classes then come to more.
 
     Raises:
         UsageError: a class has not as many.
@@ -64,20 +64,27 @@ def _few_of_several(source: LabelledSource, count: int, seed: int) -> np.ndarray
     totals, taken = labels.sum(0), np.zeros(len(order), bool)
     if short := [f"{name} has {n}" for name, n in zip(source.classes, totals, strict=True) if 0 < n < count]:
         raise UsageError(f"per_class is {count}, but class {short[0]} training images: lower it")
-    for label in np.argsort(totals, kind="stable"):
-        for place in np.flatnonzero(labels[:, label]):
-            if have[label] >= count:
-                break
-            if not taken[place]:
+    rarest_first = [label for label in np.argsort(totals, kind="stable") if totals[label]]
+    for wanted in range(1, count + 1):  # in rounds: what is taken for fewer is then taken for more
+        for label in rarest_first:
+            if have[label] < wanted:
+                place = np.flatnonzero(labels[:, label] & ~taken)[0]
                 taken[place] = True
                 have += labels[place]
     return np.sort(order[taken])
 
 
 def held_out(source: LabelledSource, share: float, seed: int) -> tuple[LabelledSubset, LabelledSubset]:
-    """The rest, and a seeded `share` of each class; raises `UsageError` where a class has a single image."""
+    """The rest, and a seeded `share` of each class.
+
+    Raises:
+        UsageError: a class has a single image; or, where an image may be of several, no image left to learn from.
+    """
     away = draw_share(source.labels, source.classes, share=share, seed=seed)
     rest = np.setdiff1d(np.arange(len(source)), away)
+    before, after = (missing_classes(labels, source.classes) for labels in (source.labels, source.labels[rest]))
+    if lost := [name for name in after if name not in before]:
+        raise UsageError(f"hold_out is {share}, which leaves no training images of {', '.join(lost[:5])}: lower it")
     return LabelledSubset(source, rest), LabelledSubset(source, np.sort(away))
 
 

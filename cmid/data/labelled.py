@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -165,17 +165,17 @@ def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed
     """Positions of a seeded share of each class, class by class, at least one image in it and one left out.
 
     Args:
-        labels: `(N,)` int64, positions in `classes`; or `(N, K)`, of which a share of all images is drawn.
+        labels: `(N,)` int64, positions in `classes`; or `(N, K)` of 0 and 1, where an image may be of several.
         classes: their names; a class's draw depends on its name and images, not on the other classes.
         share: between 0 and 1.
         seed: fixes the draw.
 
     Raises:
-        UsageError: a class has a single image; one without any is passed over.
+        UsageError: a class has a single image; one without any is passed over. Not where an image may be of several:
+            a rare class may then be on the greater side alone.
     """
-    if labels.ndim == 2:  # of several classes an image: a share of all images
-        order = np.random.default_rng([seed & (1 << 64) - 1, len(labels)]).permutation(len(labels))
-        return np.sort(order[: min(max(round(share * len(labels)), 1), len(labels) - 1)])
+    if labels.ndim == 2:
+        return _draw_of_several(labels > 0, share, seed)
     chosen = [np.empty(0, np.int64)]
     for label, name in enumerate(classes):
         members = np.flatnonzero(labels == label)
@@ -187,6 +187,36 @@ def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed
         generator = np.random.default_rng([seed & (1 << 64) - 1, zlib.crc32(name.encode())])
         chosen.append(np.sort(generator.permutation(members)[:count]))
     return np.concatenate(chosen)
+
+
+def _draw_of_several(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Positions, sorted, of nearly `share` of each class's images in `labels` `(N, K)` bool, at least one and not all.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011, for two parts): the class with the fewest images
+    that are not placed yet is next, and each of those goes to the part that lacks that class most.
+    """
+    order = np.random.default_rng([seed & (1 << 64) - 1, len(labels)]).permutation(len(labels))
+    labels, parts = labels[order], np.array([share, 1 - share])
+    lacks, room = np.outer(parts, labels.sum(0)), parts * len(labels)  # (2, K) and (2,)
+    part = np.full(len(labels), -1)
+
+    def place(i: Any, wish: np.ndarray) -> None:
+        part[i] = 0 if (wish[0], room[0]) >= (wish[1], room[1]) else 1
+        lacks[part[i]] -= labels[i]
+        room[part[i]] -= 1
+
+    left = labels.sum(0)
+    while left.any():
+        label = int(np.argmin(np.where(left > 0, left, len(labels) + 1)))
+        for i in np.flatnonzero(labels[:, label] & (part < 0)):
+            place(i, lacks[:, label].copy())
+        left = labels[part < 0].sum(0)
+    for i in np.flatnonzero(part < 0):  # of no class
+        place(i, room.copy())
+    for own in (0, 1):
+        if not (part == own).any():  # then an image whose classes have the most others
+            part[np.argmax(np.where(labels, labels.sum(0), len(labels) + 1).min(1))] = own
+    return np.sort(order[part == 0])
 
 
 def _folders(path: Path) -> list[Path]:

@@ -104,6 +104,9 @@ def build_dataset(named: Named) -> Any:
     except (AssertionError, ValueError, TypeError, KeyError) as error:
         words = " ".join(str(error).split()) or "an argument is not allowed"
         raise UsageError(f"torchgeo's {named.name} refuses {named.arguments}: {words}") from error
+    except ImportError as error:
+        words = " ".join(str(error).split())[:200]
+        raise UsageError(f"torchgeo's {named.name} needs a package that is not installed: {words}") from error
     except (OSError, RuntimeError) as error:
         raise CmidError(f"torchgeo's {named.name} cannot be opened: {' '.join(str(error).split())[:200]}") from error
 
@@ -177,12 +180,12 @@ class TorchgeoSource:
 
         Raises:
             UsageError: it has none.
+            BadImage: it cannot be read.
         """
         targets = getattr(self._dataset, "targets", None)
         if targets is not None:
             return int(targets[i])
-        alone = getattr(self._dataset, "_load_target", None)  # BigEarthNet's; else a whole image is read for its label
-        label = alone(i) if alone is not None else self._item(i).get("label")
+        label = self._item(i, alone=self.named.name.startswith("BigEarthNet")).get("label")
         if (
             isinstance(label, Tensor)
             and label.ndim == 1
@@ -203,13 +206,15 @@ class TorchgeoSource:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, where the data set has them."""
-        sets = getattr(self._dataset, "class_sets", None)  # BigEarthNet has one of 19 and one of 43
+        sets = getattr(self._dataset, "class_sets", None)  # BigEarthNet has one of 19 and one of 43, its V2 one of 19
         own = sets.get(getattr(self._dataset, "num_classes", None)) if isinstance(sets, dict) else None
+        own = own or getattr(self._dataset, "class_set", None)
         return tuple(str(name) for name in own or getattr(self._dataset, "classes", ()) or ())
 
-    def _item(self, i: int) -> dict[str, Any]:
+    def _item(self, i: int, *, alone: bool = False) -> dict[str, Any]:
+        """Sample i; its label `alone` where torchgeo can read it without the image."""
         try:
-            item: dict[str, Any] = self._dataset[i]
+            item: dict[str, Any] = {"label": self._dataset._load_target(i)} if alone else self._dataset[i]
         except Exception as error:  # readers raise anything at all on damaged files
             raise BadImage(self.name(i), " ".join(str(error).split())[:200] or type(error).__name__) from error
         return item

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
@@ -13,6 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from cmid.cli import main
 from cmid.zoo.classifier_files import load_classifier
 from tests.commands.test_finetune import SMALL, draw, one_line
+from tests.data.big_earth_net import big_earth_net
 
 CLASSES = ("blue", "green", "red")
 
@@ -96,6 +96,36 @@ def test_several_classes_few_labels_weights_and_other_requests(tmp_path, capsys)
     assert "is a classifier of several classes an image, but" in one_line(capsys)
 
 
+def test_what_several_classes_an_image_cannot_have(tmp_path, capsys):
+    table = several(tmp_path / "images")
+    assert run(table, tmp_path / "run", "--epochs", 1, "--published-protocol") == 2
+    assert "the published protocol is for one class an image" in one_line(capsys)
+    lines = table.read_text().splitlines()
+    with_split = [f"{line},{'test' if line.endswith(',') else 'train'}" for line in lines[1:]]
+    (tmp_path / "images" / "none.csv").write_text("\n".join([f"{lines[0]},split", *with_split]))
+    assert run(tmp_path / "images" / "none.csv", tmp_path / "run", "--epochs", 1) == 2
+    assert "no test image" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_on_both_sides_are_left_out_unless_a_class_would_end(tmp_path, capsys):
+    folder = several(tmp_path / "images", 12).parent
+    Image.open(folder / "01.png").save(folder / "twin.png")  # 01 is blue alone
+    rows = [f"{i:02d}.png,train,{i & 1},{i >> 1 & 1},{i >> 2 & 1}" for i in range(12)]
+    head = "image,split,blue,green,red"
+    (folder / "labels.csv").write_text("\n".join([head, *rows, "twin.png,test,1,0,0", "twin2.png,test,0,1,0"]))
+    Image.open(folder / "01.png").transpose(Image.Transpose.ROTATE_180).save(folder / "twin2.png")
+    assert run(folder / "labels.csv", tmp_path / "run", "--epochs", 1, "--duplicates", "drop") == 0
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert data["duplicates"]["dropped"] == 1 and len(data["split"]["train"]) == 11
+    rows[1] = "01.png,train,1,0,1"
+    only = [row if i == 1 else f"{row[:-1]}0" for i, row in enumerate(rows)]  # red nowhere else
+    (folder / "labels.csv").write_text("\n".join([head, *only, "twin.png,test,1,0,0"]))
+    capsys.readouterr()
+    assert run(folder / "labels.csv", tmp_path / "two", "--epochs", 1, "--duplicates", "drop") == 2
+    assert "all training images of red are in test as well" in one_line(capsys)
+
+
 def test_the_published_layout_without_a_flag(tmp_path):
     source, root = draw(tmp_path / "source"), tmp_path / "published"
     (root / "img").mkdir(parents=True)
@@ -110,35 +140,6 @@ def test_the_published_layout_without_a_flag(tmp_path):
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["images"] == len(sides["test"]) and [c["name"] for c in scores["per_class"]] == ["0", "1", "2"]
     assert main(["evaluate", "knn", "random", str(root), "--backbone", "test_resnet", "--size", "64"]) == 0
-
-
-BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-LABELS = ("Airports", "Coniferous forest", "Sea and ocean")
-
-
-def big_earth_net(root, of_each=(8, 2, 4)):
-    """A tiny copy of BigEarthNet's layout, Sentinel-2 alone, 120 px at 10 m, 60 at 20, 20 at 60."""
-    rng = np.random.default_rng(0)
-    for split, count in zip(("train", "val", "test"), of_each, strict=True):
-        pairs = []
-        for i in range(count):
-            name = f"S2A_MSIL2A_20170613T101031_{split}_{i}"
-            folder = root / "BigEarthNet-v1.0" / name
-            folder.mkdir(parents=True)
-            mine = [label for k, label in enumerate(LABELS) if (i + 1) >> k & 1]
-            for band in BANDS:
-                side = 20 if band in ("B01", "B09") else 120 if band in ("B02", "B03", "B04", "B08") else 60
-                pixels = rng.integers(200, 4000, (1, side, side), np.uint16)
-                place = {"crs": "EPSG:32633", "transform": rasterio.Affine(1200 / side, 0, 5e5, 0, -1200 / side, 5e6)}
-                with rasterio.open(
-                    folder / f"{name}_{band}.tif", "w", driver="GTiff", width=side, height=side, count=1,
-                    dtype="uint16", **place,
-                ) as file:  # fmt: skip
-                    file.write(pixels)
-            (folder / f"{name}_labels_metadata.json").write_text(json.dumps({"labels": mine}))
-            pairs.append(f"{name},S1_{name}")
-        (root / f"bigearthnet-{split}.csv").write_text("\n".join(pairs) + "\n")
-    return root
 
 
 def test_big_earth_net_from_its_twelve_bands_to_a_classifier(tmp_path):

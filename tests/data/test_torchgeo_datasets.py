@@ -1,16 +1,19 @@
 """torchgeo's own classes, on tiny copies of the layouts they expect."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
+from scipy.io import wavfile
 
 from cmid.config import ViewConfig
 from cmid.data.decode import BadImage
 from cmid.data.labelled import LabelledFolder
 from cmid.data.torchgeo_datasets import TorchgeoSource, build_dataset, labelled_sides, parse_name
 from cmid.data.views import ViewLoader
-from cmid.errors import UsageError
+from cmid.errors import CmidError, UsageError
+from tests.data.big_earth_net import big_earth_net, big_earth_net_v2
 from tests.data.rasters_on_disk import write_raster
 
 CLASSES = ("AnnualCrop", "Forest", "River")
@@ -113,6 +116,63 @@ def test_sides_of_a_set_without_splits_are_those_of_the_folder(tmp_path):
         labelled_sides(
             parse_name(f"torchgeo:PatternNet?root={draw_patternnet(tmp_path / 'b', {'lake': 3, 'river': 1})}"), seed=0
         )
+
+
+@pytest.mark.parametrize(("bands", "count"), [("s1", 2), ("s2", 12), ("all", 14)])
+@pytest.mark.parametrize("classes", [19, 43])
+def test_big_earth_net_has_several_classes_an_image(tmp_path, bands, count, classes):
+    root = big_earth_net(tmp_path, (5, 1, 3), radar=True)
+    named = parse_name(f"torchgeo:BigEarthNet?root={root}&bands={bands}&num_classes={classes}")
+    train, test = labelled_sides(named, seed=0)
+    assert (len(train), len(test), train.bands, train.dtype) == (5, 3, count, torch.float32)
+    assert train.labels.shape == (5, classes) and train.labels.dtype == np.float32
+    own = build_dataset(named.of_split("train"))
+    assert np.array_equal(train.labels, np.stack([own[i]["label"].numpy() for i in range(5)]))
+    assert np.array_equal(train.decode(2).pixels, np.moveaxis(own[2]["image"].numpy(), 0, -1))
+    assert [train.classes[k] for k in np.flatnonzero(train.labels[1])] == ["Coniferous forest"]
+    # image 0 is of Airports alone, which the 19 classes leave out: no class at all
+    assert train.labels[0].sum() == (classes == 43)
+
+
+def test_big_earth_net_v2_names_its_classes(tmp_path, monkeypatch):
+    rows = big_earth_net_v2(tmp_path)
+    # reading Parquet takes a package that cmid does not ask for; all else is torchgeo's own
+    monkeypatch.setattr("pandas.read_parquet", lambda path: pandas.DataFrame(rows))
+    train, test = labelled_sides(parse_name(f"torchgeo:BigEarthNetV2?root={tmp_path}&bands=s2"), seed=0)
+    assert (len(train), len(test), train.bands, len(train.classes)) == (4, 2, 12, 19)
+    assert [train.classes[k] for k in np.flatnonzero(train.labels[2])] == [
+        "Industrial or commercial units", "Coniferous forest",
+    ]  # fmt: skip
+
+
+def test_a_package_that_a_set_needs_is_named(tmp_path, monkeypatch):
+    big_earth_net_v2(tmp_path, (1, 0, 0))
+
+    def unable(path):
+        raise ImportError("Missing optional dependency 'pyarrow'.")
+
+    monkeypatch.setattr("pandas.read_parquet", unable)  # as pandas says it where there is none
+    with pytest.raises(UsageError, match=r"BigEarthNetV2 needs a package that is not installed: .*pyarrow"):
+        build_dataset(parse_name(f"torchgeo:BigEarthNetV2?root={tmp_path}&bands=s2"))
+
+
+def test_labels_that_cannot_be_read_are_told(tmp_path):
+    root = big_earth_net(tmp_path, (3, 1, 2))
+    next(root.glob("BigEarthNet-v1.0/*test_1/*.json")).unlink()
+    with pytest.raises(CmidError, match=r"torchgeo:BigEarthNet\[1\]"):
+        labelled_sides(parse_name(f"torchgeo:BigEarthNet?root={root}&bands=s2"), seed=0)
+
+
+def test_a_set_whose_target_is_no_class_is_asked_for_its_label(tmp_path):
+    for number, name in enumerate(("airport", "beach")):
+        for i in range(3):
+            (tmp_path / "vision" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "sound" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (90 * number, i, 0)).save(tmp_path / "vision" / name / f"{i}.jpg")
+            wavfile.write(tmp_path / "sound" / name / f"{i}.wav", 8000, np.zeros(80, np.int16))
+    train, test = labelled_sides(parse_name(f"torchgeo:ADVANCE?root={tmp_path}"), seed=0)
+    assert train.classes == ("airport", "beach")
+    assert train.labels.tolist() == [0, 0, 1, 1] and test.labels.tolist() == [0, 1]
 
 
 def test_a_damaged_file_is_a_bad_image(tmp_path):
