@@ -25,7 +25,8 @@ from cmid.commands.compare_plan import Cell, Row, plan_cells, plan_rows, slug
 from cmid.commands.compare_scores import CellScores, score
 from cmid.commands.compare_tables import Line, write_tables
 from cmid.commands.fingerprint import fingerprint
-from cmid.commands.learners import build_learner
+from cmid.commands.labels import with_labels
+from cmid.commands.learners import build_learner, method_of
 from cmid.commands.pace import images_per_second
 from cmid.commands.sources import open_one_class_each, open_source
 from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
@@ -87,6 +88,7 @@ def compare(config: CompareConfig) -> CompareResult:
     if rows:
         source = open_source(replace(rows[0].config, data=config.data)).source
         images, count = fingerprint(source), len(source)
+        rows = [_labelled(row) for row in rows]
         for row in rows:  # whatever does not fit is told before anything is trained
             if row.config.batch_size > count:
                 raise UsageError(f"{row.label}: batch_size {row.config.batch_size} is more than the {count} images")
@@ -120,6 +122,13 @@ def compare(config: CompareConfig) -> CompareResult:
     if page is not None:
         console.print(f"report:  {page}  (open it in a browser)")
     return CompareResult(out, csv, table, page, tuple(lines))
+
+
+def _labelled(row: Row) -> Row:
+    """The row with what labels decide filled in, where its method learns from them."""
+    if not method_of(row.config).labelled:
+        return row
+    return replace(row, config=with_labels(open_source(row.config)).config)
 
 
 def _take(out: Path, config: CompareConfig) -> None:

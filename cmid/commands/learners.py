@@ -17,6 +17,7 @@ from cmid.methods.indexnet import IndexNet
 from cmid.methods.mae import MAE
 from cmid.methods.moco_v2 import MoCoV2
 from cmid.methods.simmim import SimMIM
+from cmid.methods.supervised import Supervised
 from cmid.methods.swav import SwAV
 
 
@@ -30,6 +31,7 @@ class Method:
         recoloured: which of them get other colours, by its paper.
         build: the learner, on the CPU.
         small: whether it takes small crops beside them.
+        labelled: whether it learns from labels.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Method:
     recoloured: Literal["later", "all", "none"]
     build: Callable[[PretrainConfig], Learner]
     small: bool = False
+    labelled: bool = False
 
 
 def build_learner(config: PretrainConfig) -> Learner:
@@ -115,7 +118,7 @@ def _mae(config: PretrainConfig) -> Learner:
     if math.ceil(config.mae.mask_ratio * patches) >= patches:
         raise UsageError(
             f"mae.mask_ratio {config.mae.mask_ratio} leaves none of {patches} patches of {patch_px} px to be "
-            f" seen: lower it, or raise views.size {config.views.size}"
+            f"seen: lower it, or raise views.size {config.views.size}"
         )
     return learner
 
@@ -190,4 +193,5 @@ METHODS = {
     "simmim": Method("SimMIM", 1, "none", _simmim),
     "indexnet": Method("IndexNet", 2, "all", lambda config: IndexNet(whole_backbone(config), config.indexnet)),
     "mae": Method("MAE", 1, "none", _mae),
+    "supervised": Method("supervised", 1, "all", lambda c: Supervised(whole_backbone(c), c.supervised), labelled=True),
 }

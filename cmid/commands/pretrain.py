@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.fingerprint import fingerprint
+from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
@@ -61,6 +62,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     with team.as_one():
         check_queue(config, team.size)
         opened = _open(config, console)
+        if method_of(config).labelled:
+            opened = with_labels(opened)
         source, config = opened.source, opened.config
         images = fingerprint(source)
         loader = ViewLoader(

@@ -10,7 +10,8 @@ SHARE, POSITIVE, COUNT, FROM_ZERO = (0, 1), (1e-12, None), (1, None), (0, None)
 RANGES: dict[str, tuple[float | None, float | None]] = {
     "epochs": COUNT, "batch_size": COUNT, "in_chans": COUNT, "limit": FROM_ZERO, "max_bad_share": SHARE,
     "read_timeout_s": FROM_ZERO,
-    "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE, "minutes_each": FROM_ZERO, "draws": COUNT,
+    "drop_path": (0, 0.99), "size": COUNT, "count": COUNT, "workers": (-1, None), "minutes": POSITIVE,
+    "minutes_each": FROM_ZERO, "draws": COUNT,
     "bootstrap": COUNT, "seed": (0, 2**63 - 1), "k": COUNT, "temperature": POSITIVE, "regularisation": POSITIVE,
     "validation_share": (0.01, 0.99), "images": COUNT, "map_images": COUNT,
     "views.size": COUNT, "views.scale": (1e-4, 1), "views.ratio": (0.01, 100), "views.flip": SHARE,
@@ -41,6 +42,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "indexnet.index_grid": COUNT, "indexnet.index_weight": FROM_ZERO, "indexnet.hidden": COUNT, "indexnet.dim": COUNT,
     "indexnet.predictor_hidden": COUNT, "indexnet.momentum": SHARE, "indexnet.momentum_end": SHARE,
     "mae.mask_ratio": (0.01, 0.99), "mae.decoder_width": COUNT, "mae.decoder_depth": COUNT, "mae.decoder_heads": COUNT,
+    "supervised.classes": FROM_ZERO,
     "optimizer.lr": FROM_ZERO, "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
     "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
     "optimizer.warmup_epochs": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,

@@ -20,6 +20,7 @@ from cmid.config.methods import (
     MAEConfig,
     MoCoV2Config,
     SimMIMConfig,
+    SupervisedConfig,
     SwAVConfig,
 )
 from cmid.config.predicting import PredictConfig
@@ -51,6 +52,7 @@ __all__ = [
     "ReportConfig",
     "SceneConfig",
     "SimMIMConfig",
+    "SupervisedConfig",
     "SwAVConfig",
     "TrainConfig",
     "ViewConfig",

@@ -180,3 +180,11 @@ class MAEConfig:
     """Attention heads of the decoder."""
     normalise_pixels: bool = True
     """Measure each patch against its own mean and deviation."""
+
+
+@dataclass
+class SupervisedConfig:
+    """Supervised pre-training's own numbers (as on SEN12MS, arXiv 1906.07789)."""
+
+    classes: int = 0
+    """How many classes the data have; 0: read from them."""

@@ -11,6 +11,7 @@ from cmid.config.methods import (
     MAEConfig,
     MoCoV2Config,
     SimMIMConfig,
+    SupervisedConfig,
     SwAVConfig,
 )
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
@@ -19,7 +20,7 @@ from cmid.config.views import SceneConfig, ViewConfig
 
 @dataclass
 class PretrainConfig:
-    """Pre-train a backbone on unlabelled images."""
+    """Pre-train a backbone on unlabelled images, or on labelled ones (method supervised)."""
 
     data: str = ""
     """A folder of images (any depth) or of shards, a text file listing images, or torchgeo:NAME?root=DIR."""
@@ -27,7 +28,9 @@ class PretrainConfig:
     """images: each file is one; scenes: windows are drawn from large rasters."""
     out: str = "runs/pretrain"
     """The run's directory; must not exist, unless resuming."""
-    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim", "indexnet", "mae"] = "cmid"
+    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim", "indexnet", "mae", "supervised"] = (
+        "cmid"
+    )
     """Which method; its numbers are the group of settings of its name."""
     backbone: str = "resnet50"
     """Any timm model that gives feature maps."""
@@ -61,6 +64,7 @@ class PretrainConfig:
     simmim: SimMIMConfig = field(default_factory=SimMIMConfig)
     indexnet: IndexNetConfig = field(default_factory=IndexNetConfig)
     mae: MAEConfig = field(default_factory=MAEConfig)
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)

@@ -86,6 +86,8 @@ def build_dataset(named: Named) -> Any:
     if named.name not in images:
         raise UsageError(f"torchgeo has no data set of images called {named.name!r}.{did_you_mean(named.name, images)}")
     kind = kinds[named.name]
+    if named.name == "SEN12MS":
+        from cmid.data.sen12ms import SEN12MSScenes as kind
     taken = [name for name in inspect.signature(kind).parameters if name != "transforms"]
     for name in named.arguments:
         if name not in taken:
@@ -183,25 +185,22 @@ class TorchgeoSource:
             BadImage: it cannot be read.
         """
         targets = getattr(self._dataset, "targets", None)
-        if targets is not None:
-            return int(targets[i])
-        label = self._item(i, alone=self.named.name.startswith("BigEarthNet")).get("label")
-        if (
-            isinstance(label, Tensor)
-            and label.ndim == 1
-            and label.numel() > 1
-            and bool(((label == 0) | (label == 1)).all())
-        ):
-            return label.numpy().astype(np.float32)
-        if label is None or not isinstance(label, (int, Tensor)) or (isinstance(label, Tensor) and label.numel() != 1):
+        alone = self.named.name.startswith("BigEarthNet")
+        label = self._item(i, alone=alone).get("label") if targets is None else targets[i]
+        found = None if label is None else np.asarray(label)
+        if found is not None and found.ndim == 1 and found.size > 1 and np.isin(found, (0, 1)).all():
+            return found.astype(np.float32)
+        if found is None or found.size != 1 or found.dtype.kind not in "iub":
             raise UsageError(f"torchgeo's {self.named.name} gives an image no class; scoring needs one, or several")
-        return int(label)
+        if int(found) < 0:
+            raise UsageError(f"torchgeo's {self.named.name} gives no label to {self.name(i)}, the first of such images")
+        return int(found)
 
     def all_labels(self) -> np.ndarray:
         """`(N,)` int64 of all images, or `(N, K)` float32 where an image may be of several classes."""
-        found = [self.label(i) for i in range(len(self))]
-        several = isinstance(found[0], np.ndarray)
-        return np.stack(found).astype(np.float32) if several else np.array(found, np.int64)
+        targets = getattr(self._dataset, "targets", None)
+        found = targets if isinstance(targets, np.ndarray) else np.stack([self.label(i) for i in range(len(self))])
+        return found.astype(np.float32 if found.ndim == 2 else np.int64)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -257,6 +256,17 @@ class TorchgeoSide:
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i; raises `BadImage`."""
         return self.source.decode(int(self.places[i]), reduction)
+
+
+def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:
+    """All images of a data set, or of the split it was opened with, and their labels.
+
+    Raises:
+        UsageError: images without labels.
+    """
+    labels = source.all_labels()
+    classes = _class_names(source, [labels])
+    return TorchgeoSide(source, np.arange(len(source)), labels, classes)
 
 
 def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -> tuple[TorchgeoSide, TorchgeoSide]:

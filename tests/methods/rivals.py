@@ -3,7 +3,16 @@
 import torch
 
 from cmid.backbones import create_backbone
-from cmid.config import BarlowTwinsConfig, BYOLConfig, IndexNetConfig, MAEConfig, MoCoV2Config, SimMIMConfig, SwAVConfig
+from cmid.config import (
+    BarlowTwinsConfig,
+    BYOLConfig,
+    IndexNetConfig,
+    MAEConfig,
+    MoCoV2Config,
+    SimMIMConfig,
+    SupervisedConfig,
+    SwAVConfig,
+)
 from cmid.contracts import Learner, View, Views
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
@@ -11,6 +20,7 @@ from cmid.methods.indexnet import IndexNet
 from cmid.methods.mae import MAE
 from cmid.methods.moco_v2 import MoCoV2
 from cmid.methods.simmim import SimMIM
+from cmid.methods.supervised import Supervised
 from cmid.methods.swav import SwAV
 
 
@@ -52,6 +62,10 @@ def mae(backbone):
     return MAE(create_backbone(backbone, mask_stage=None, img_size=64), config)
 
 
+def supervised(backbone):
+    return Supervised(create_backbone(backbone, mask_stage=None), SupervisedConfig(classes=3))
+
+
 RIVALS = {
     "byol": (byol, "resnet18", 2),
     "moco_v2": (moco_v2, "resnet18", 2),
@@ -60,6 +74,7 @@ RIVALS = {
     "simmim": (simmim, "resnet18", 1),
     "indexnet": (indexnet, "resnet18", 2),
     "mae": (mae, "test_vit", 1),
+    "supervised": (supervised, "resnet18", 1),
 }
 """Name: how it is built, a backbone for it, and how many crops it takes."""
 SMALL_CROPS = {"swav": 3}

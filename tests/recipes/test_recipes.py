@@ -28,6 +28,7 @@ RIVALS = {
     "barlow_twins-resnet50": ["--backbone=resnet18", "--views.size=64", "--barlow_twins.hidden=64"],
     "swav-resnet50": ["--backbone=resnet18", "--views.size=64", "--views.small_size=32", "--swav.prototypes=20"],
     "mae-vit-b": ["--backbone=test_vit", "--views.size=64", "--mae.decoder_width=64", "--mae.decoder_depth=1"],
+    "supervised-resnet50": ["--backbone=resnet18", "--views.size=64"],
     "simmim-swin-b": ["--backbone=resnet18", "--views.size=64"],
     "indexnet-resnet50": ["--backbone=resnet18", "--views.size=64", "--indexnet.hidden=64"],
 }
@@ -151,8 +152,9 @@ def test_shown_whole(capsys):
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     for i in range(8):
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)  # classes, for the methods that learn from them
         pixels = np.random.default_rng(i).integers(0, 256, (80, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+        Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i}.png")
     return folder
 
 
