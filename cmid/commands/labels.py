@@ -82,7 +82,7 @@ def check_labels(source: LabelledSource, data: str) -> str:
             f"{len(lacking)} of {len(labels)} images of {data} have no label, {source.name(int(lacking[0]))} the "
             "first: label them or take them out"
         )
-    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
+    counts = labels.sum(0).astype(np.int64) if labels.ndim == 2 else np.bincount(labels, minlength=len(classes))
     there = np.flatnonzero(counts)
     if len(there) < 2:
         found = f"all images of {data} are of one class, {classes[there[0]]}" if len(there) else f"{data} has no labels"
