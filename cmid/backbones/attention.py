@@ -45,8 +45,8 @@ def attention_map(backbone: Backbone, images: Tensor) -> Tensor:
         images: `(B, C, H, W)` float, normalised.
 
     Returns:
-        `(B, h, w)` float32, 0 or above, on the grid of patches (Swin: of stride 4). Its mean is 1, or less where
-        attention went to class and register tokens or to the padding of windows.
+        `(B, h, w)` float32, 0 or above, on the grid of patches (Swin: of stride 4); its mean is 1. What went to class
+        and register tokens, or to the padding of windows, came from no position and is left out.
 
     Raises:
         UsageError: a backbone whose attention cannot be followed; see `has_attention`.
@@ -63,7 +63,7 @@ def attention_map(backbone: Backbone, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         through = _through_vit if isinstance(model, VisionTransformer) else _through_swin
         found = through(model, attention, share)
-    return found * (found.shape[1] * found.shape[2])
+    return found / found.mean((1, 2), keepdim=True)
 
 
 def _through_vit(model: Any, attention: dict[nn.Module, Tensor], share: Tensor) -> Tensor:

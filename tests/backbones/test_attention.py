@@ -48,9 +48,8 @@ def test_for_vit_it_is_the_product_of_all_matrices(name):
         product = step if product is None else step @ product
     prefix = fused.model.num_prefix_tokens
     expected = product[:, prefix:, prefix:].mean(1).reshape(2, 4, 4)
-    expected = expected * 16
     found = attention_map(fused, images)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected / expected.mean((1, 2), keepdim=True), rtol=1e-4, atol=1e-5)
     assert (found.amax((1, 2)) > 1.2 * found.amin((1, 2))).all(), "the map is flat: nothing was tested"
     assert all(block.attn.fused_attn for block in fused.model.blocks), "fused attention is on again"
     assert not any(block.attn.attn_drop._forward_pre_hooks for block in fused.model.blocks)
@@ -94,10 +93,8 @@ def test_for_swin_it_is_the_product_over_shifted_windows_and_mergings(name, size
             product = (0.5 * torch.eye(side**2) + 0.5 * whole) @ product
     expected = product.mean(1).reshape(2, size // 4, size // 4)
     found = attention_map(backbone, images)
-    torch.testing.assert_close(found, expected * (size // 4) ** 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected / expected.mean((1, 2), keepdim=True), rtol=1e-4, atol=1e-5)
     assert (found.amax((1, 2)) > 1.2 * found.amin((1, 2))).all(), "the map is flat: nothing was tested"
-    if fits:  # nothing is lost where windows divide the maps
-        torch.testing.assert_close(found.mean((1, 2)), torch.ones(2))
 
 
 def test_what_was_looked_at_works_as_before():

@@ -194,5 +194,5 @@ def test_requests_that_cannot_be_carried_out(images, tmp_path, capsys, settings,
 def test_a_folder_that_cannot_be_written(images, tmp_path):
     path = model(tmp_path / "model.safetensors")
     (tmp_path / "file").write_text("")
-    with pytest.raises(cmid.errors.CmidError, match=r"cannot be written: Not a directory\. Choose another --maps"):
+    with pytest.raises(cmid.errors.CmidError, match=r"cannot be written: Not a directory\. Choose"):
         cmid.predict("classification", path, images, out=tmp_path / "p.csv", maps=tmp_path / "file" / "maps", **PLAIN)
