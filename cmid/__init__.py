@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cmid.commands.classifier_scores import FinetuneResult
     from cmid.commands.compare import CompareResult
     from cmid.commands.evaluate import EvaluateResult
-    from cmid.commands.evaluate_classifier import ClassifierResult
     from cmid.commands.finetune_seeds import SeedsResult
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
@@ -90,17 +89,17 @@ def extract(run: StrPath | None = None, *, config: Settings | None = None, **set
 
 
 def evaluate(
-    kind: Literal["knn", "linear", "classification"],
+    kind: Literal["knn", "linear"],
     weights: StrPath | None = None,
     data: StrPath | None = None,
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> "EvaluateResult | ClassifierResult":
-    """Score a backbone's frozen features, or a finished classifier, on labelled images.
+) -> "EvaluateResult":
+    """Score a backbone's frozen features on a labelled folder.
 
     Args:
-        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe; `"classification"`, a finished classifier.
+        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe.
         weights: a backbone file, a run directory, or `"random"`.
         data: a folder with one folder per class.
         config: a YAML file, a dict or an `EvaluateConfig`.

@@ -38,7 +38,7 @@ VERBS: dict[str, Verb] = {
         "cmid.commands.evaluate:evaluate",
         "EvaluateConfig",
         {"weights": "WEIGHTS", "data": "DATA"},
-        kinds=("knn", "linear", "classification"),
+        kinds=("knn", "linear"),
     ),
     "finetune": Verb(
         "cmid.commands.finetune:finetune",

@@ -102,11 +102,12 @@ def score_and_keep(
     rows, labels = predict_probabilities(learner, whole_images(parts, parts.test, skipped), device, precision)
     names = [name for i in range(len(parts.test)) if (name := parts.test.name(i)) not in skipped]
     alone = np.array([name not in parts.twins.test_names for name in names])
+    judge = _of_several if parts.multi_label else _of_one
     value, interval, measured, figures = judge(rows, labels, names, classes, alone, parts.config.seed)
     epoch = "best on validation" if parts.validation is not None else "last"
     scores = {"epoch": epoch, **measured, "skipped": skipped}
-    write_whole(done.run / "scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"))
-    write_whole(done.run / "test_predictions.csv", lambda path: write_predictions(path, names, labels, rows, classes))
+    _write(done.run / "scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"))
+    _write(done.run / "test_predictions.csv", lambda path: _predictions(path, names, labels, rows, classes))
     said = ", ".join(f"{name} {figure}" for name, figure in figures)
     console.print(f"{said}; all {len(labels)} test images, {epoch} epoch")
     if parts.config.published_protocol and not parts.multi_label:
@@ -130,22 +131,6 @@ def score_and_keep(
 
 
 _Judged = tuple[float, Interval, dict[str, Any], list[tuple[str, str]]]
-
-
-def judge(
-    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int
-) -> _Judged:
-    """The headline figure 0 to 1 with its interval, all measures for scores.json, and figures to tell.
-
-    Args:
-        rows: `(M, K)` probabilities.
-        labels: `(M,)` int64, or `(M, K)` float of 0 and 1.
-        names: of the images.
-        classes: K names.
-        alone: `(M,)` bool, which images are not in train as well.
-        seed: of the bootstrap.
-    """
-    return (_of_several if labels.ndim == 2 else _of_one)(rows, labels, names, classes, alone, seed)
 
 
 def _of_one(
@@ -201,8 +186,7 @@ def _percent(value: float, interval: Interval) -> str:
     return f"{100 * value:.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
 
 
-def write_predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...]) -> None:
-    """A CSV of each image's class (or classes), what was predicted, and all probabilities."""
+def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(("image", "class", "predicted", *classes))
@@ -214,8 +198,7 @@ def write_predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor
             writer.writerow((name, true, said, *(f"{p:.5f}" for p in row)))
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """What `write` writes, moved to `path` when it is complete; raises `CmidError` where it cannot be."""
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         write(part)

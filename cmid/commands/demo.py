@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from cmid.commands.evaluate import EvaluateResult, evaluate_frozen
+from cmid.commands.evaluate import EvaluateResult, evaluate
 from cmid.commands.finetune import finetune
 from cmid.commands.generate import generate
 from cmid.commands.learners import build_learner
@@ -90,7 +90,7 @@ def demo(config: DemoConfig) -> PretrainResult:
 
     _say(console, 4, "Scoring the frozen backbone on held-out scenes, beside the same network with random weights.")
     scores = {
-        name: evaluate_frozen("linear", _evaluation(weights, settings, out / f"linear_{name}.json"))
+        name: evaluate("linear", _evaluation(weights, settings, out / f"linear_{name}.json"))
         for name, weights in (("random", "random"), ("cmid", str(trained.backbone)))
     }
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -38,9 +38,6 @@ from cmid.evaluation.linear import linear_probe
 from cmid.ops.normalise import normalise
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.backbone_files import BackboneMetadata, load_backbone
-
-if TYPE_CHECKING:
-    from cmid.commands.evaluate_classifier import ClassifierResult
 
 MEASURED = 256
 """Images of train that say what values the bands hold, where the weights do not."""
@@ -96,31 +93,15 @@ class EvaluateResult:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(
-    kind: Literal["knn", "linear", "classification"], config: EvaluateConfig
-) -> "EvaluateResult | ClassifierResult":
-    """Score frozen features by kNN or a linear probe, or a finished classifier; see `evaluate_classifier` for that.
-
-    Raises:
-        UsageError: weights, folder, lists or numbers that do not fit together.
-        CmidError: features that are not finite, no readable image, or `out` cannot be written.
-    """
-    if kind == "classification":
-        from cmid.commands.evaluate_classifier import evaluate_classifier
-
-        return evaluate_classifier(config)
-    if kind not in ("knn", "linear"):
-        raise UsageError(f"Expected an evaluation by knn, linear or classification, found {kind!r}.")
-    return evaluate_frozen(kind, config)
-
-
-def evaluate_frozen(kind: str, config: EvaluateConfig) -> EvaluateResult:
+def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> EvaluateResult:
     """Score frozen features by kNN or a linear probe, print a table, write JSON where `config.out` says.
 
     Raises:
         UsageError: weights, folder, lists or numbers that do not fit together.
         CmidError: features that are not finite, no readable image, or `out` cannot be written.
     """
+    if kind not in ("knn", "linear"):
+        raise UsageError(f"Expected an evaluation by knn or linear, found {kind!r}.")
     if config.bootstrap < 1:
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
     if config.out and Path(config.out).is_dir():

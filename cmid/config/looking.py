@@ -22,10 +22,10 @@ class ExtractConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Frozen features of a backbone, or a finished classifier, scored on labelled images."""
+    """Frozen features of a backbone, scored on a labelled folder."""
 
     weights: str = ""
-    """A backbone file, a run directory, `random`, or timm:NAME, which timm downloads; or a classifier's file or run."""
+    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads."""
     data: str = ""
     """A folder with one folder per class, or torchgeo:NAME?root=DIR for a data set of torchgeo."""
     train_list: str | None = None
@@ -60,10 +60,8 @@ class EvaluateConfig:
     """Resamples of the test images behind each interval."""
     seed: int = 0
     """Fixes splits and resamples."""
-    leave_out_unknown: bool = False
-    """Score the other images where the model does not know some classes of the data (classification)."""
     out: str | None = None
-    """Write the figures as JSON here; of a classifier, scores, predictions and page into a new folder."""
+    """Write the figures as JSON here."""
 
 
 @dataclass
