@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cmid.commands.classifier_scores import FinetuneResult
     from cmid.commands.compare import CompareResult
     from cmid.commands.evaluate import EvaluateResult
+    from cmid.commands.evaluate_classifier import ClassifierResult
     from cmid.commands.finetune_seeds import SeedsResult
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
@@ -89,18 +90,18 @@ def extract(run: StrPath | None = None, *, config: Settings | None = None, **set
 
 
 def evaluate(
-    kind: Literal["knn", "linear"],
+    kind: Literal["knn", "linear", "classification"],
     weights: StrPath | None = None,
     data: StrPath | None = None,
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> "EvaluateResult":
-    """Score a backbone's frozen features on a labelled folder.
+) -> "EvaluateResult | ClassifierResult":
+    """Score a backbone's frozen features, or a finished classifier, on a labelled folder.
 
     Args:
-        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe.
-        weights: a backbone file, a run directory, or `"random"`.
+        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe; `"classification"`, a classifier as it is.
+        weights: a backbone file, a run directory, or `"random"`; a run of `finetune` for `"classification"`.
         data: a folder with one folder per class.
         config: a YAML file, a dict or an `EvaluateConfig`.
         settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`.

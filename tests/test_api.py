@@ -48,7 +48,10 @@ def test_a_room_of_the_same_name_does_not_hide_its_verb():
         (lambda: cmid.pretrain("images", cmid={"mode": "paritee"}), "expected one of exact, parity, found 'paritee'"),
         (lambda: cmid.pretrain("images", recipe="cmid-smal"), "Unknown recipe 'cmid-smal'. Did you mean cmid-small"),
         (lambda: cmid.pretrain(), "`pretrain` needs IMAGES"),
-        (lambda: cmid.evaluate("kn", "random", "data"), "kind .the call.: expected one of knn, linear, found 'kn'"),
+        (
+            lambda: cmid.evaluate("kn", "random", "data"),
+            "kind .the call.: expected one of knn, linear, classification, found 'kn'",
+        ),
         (lambda: cmid.extract(Path("run"), wich="teacher"), "Did you mean which"),
         (lambda: cmid.generate("scenes", count="many"), "count .the call.: expected a whole number, found 'many'"),
         (lambda: cmid.demo("x", minuts=3), "Did you mean minutes"),

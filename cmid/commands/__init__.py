@@ -38,7 +38,7 @@ VERBS: dict[str, Verb] = {
         "cmid.commands.evaluate:evaluate",
         "EvaluateConfig",
         {"weights": "WEIGHTS", "data": "DATA"},
-        kinds=("knn", "linear"),
+        kinds=("knn", "linear", "classification"),
     ),
     "finetune": Verb(
         "cmid.commands.finetune:finetune",

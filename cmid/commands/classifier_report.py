@@ -1,4 +1,4 @@
-"""The page of a run of `cmid finetune classification`: how it learned, what it got right and wrong."""
+"""The page of a classifier: what it got right and wrong, and of a run of `cmid finetune`, how it learned."""
 
 import csv
 import json
@@ -20,14 +20,16 @@ from cmid.report.classifier import (
     mistakes_section,
 )
 from cmid.report.curves import loss_section, pace_section, read_table
-from cmid.report.page import Header, render
+from cmid.report.page import Absent, Header, Section, render
 from cmid.report.pictures import as_rgb
 from cmid.train import RunDirectory
 
 SHOWN = 24
 
 
-def write_page(run: Path, test: LabelledSource, settings: Mapping[str, Any], facts: list[tuple[str, str]]) -> Path:
+def write_page(
+    run: Path, test: LabelledSource, settings: Mapping[str, Any], facts: list[tuple[str, str]], *, learned: bool = True
+) -> Path:
     """Writes `report.html` from what lies in the run's folder; raises `CmidError` where it cannot be written.
 
     Args:
@@ -35,17 +37,15 @@ def write_page(run: Path, test: LabelledSource, settings: Mapping[str, Any], fac
         test: the test images, of which some are shown.
         settings: resolved, plain.
         facts: what stands at the top, name and value.
+        learned: the folder is that of a run, whose curves are shown as well.
     """
-    files = RunDirectory(run)
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    steps = read_table(files.steps)
     one = "confusion" in scores  # class an image
     sections = [
         *([confusion_section(scores), mistakes_section(_mistakes(run, test, scores))] if one else []),
         classes_section(scores),
         *([calibration_section(scores)] if one else []),
-        loss_section(steps, {"classification": "Loss"}, {}),
-        pace_section(steps, {"images_per_s": ("Images a second", ""), "lr": ("Learning rate", "")}),
+        *(_curves(run) if learned else ()),
     ]
     header = Header(
         title=run.resolve().name, facts=facts, settings=settings, skipped=list(scores["skipped"].items()),
@@ -56,8 +56,17 @@ def write_page(run: Path, test: LabelledSource, settings: Mapping[str, Any], fac
         part.write_text(render(header, sections), encoding="utf-8", errors="replace")
         part.replace(page)
     except OSError as error:
-        raise CmidError(f"{page} cannot be written: {error.strerror}. Make room, and go on with --resume.") from error
+        advice = "and go on with --resume" if learned else "or choose another --out"
+        raise CmidError(f"{page} cannot be written: {error.strerror}. Make room, {advice}.") from error
     return page
+
+
+def _curves(run: Path) -> list[Section | Absent]:
+    steps = read_table(RunDirectory(run).steps)
+    return [
+        loss_section(steps, {"classification": "Loss"}, {}),
+        pace_section(steps, {"images_per_s": ("Images a second", ""), "lr": ("Learning rate", "")}),
+    ]
 
 
 def _mistakes(run: Path, test: LabelledSource, scores: Mapping[str, Any]) -> list[Mistake]:

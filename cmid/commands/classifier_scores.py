@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,14 +103,11 @@ def score_and_keep(
     rows, labels = predict_probabilities(learner, whole_images(parts, parts.test, skipped), device, precision)
     names = [name for i in range(len(parts.test)) if (name := parts.test.name(i)) not in skipped]
     alone = np.array([name not in parts.twins.test_names for name in names])
-    judge = _of_several if parts.multi_label else _of_one
     value, interval, measured, figures = judge(rows, labels, names, classes, alone, parts.config.seed)
     epoch = "best on validation" if parts.validation is not None else "last"
     scores = {"epoch": epoch, **measured, "skipped": skipped}
-    _write(done.run / "scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"))
-    _write(done.run / "test_predictions.csv", lambda path: _predictions(path, names, labels, rows, classes))
-    said = ", ".join(f"{name} {figure}" for name, figure in figures)
-    console.print(f"{said}; all {len(labels)} test images, {epoch} epoch")
+    write_scores(done.run, scores, names, labels, rows, classes, advice="Make room, and run again with --resume")
+    console.print(f"{in_words(figures)}; all {len(labels)} test images, {epoch} epoch")
     if parts.config.published_protocol and not parts.multi_label:
         tried = read_table(RunDirectory(done.run).metrics)["published_test_accuracy"]
         console.print(
@@ -130,19 +128,51 @@ def score_and_keep(
     return FinetuneResult(done.run, model, 100 * value, 100 * interval.low, 100 * interval.high, scores, done)
 
 
-_Judged = tuple[float, Interval, dict[str, Any], list[tuple[str, str]]]
+Judged = tuple[float, Interval, dict[str, Any], list[tuple[str, str]]]
+"""Overall accuracy or mAP, 0 to 1, with its interval; what goes into scores.json; figures to tell."""
+
+
+def judge(
+    rows: Tensor,
+    labels: Tensor,
+    names: list[str],
+    classes: tuple[str, ...],
+    alone: np.ndarray,
+    seed: int,
+    resamples: int | None = None,
+) -> Judged:
+    """All that is measured of probabilities.
+
+    Args:
+        rows: `(N, K)` float32.
+        labels: `(N,)` int64, or `(N, K)` of 0 and 1 where an image may be of several classes.
+        names: of the images.
+        classes: K names.
+        alone: `(N,)` bool, images that were not trained on.
+        seed: of the bootstrap.
+        resamples: of the bootstrap; None: 1000, of mAP `MAP_RESAMPLES`.
+    """
+    several = labels.ndim == 2
+    resamples = resamples or (MAP_RESAMPLES if several else 1000)
+    return (_of_several if several else _of_one)(rows, labels, names, classes, alone, seed, resamples)
+
+
+def in_words(figures: list[tuple[str, str]]) -> str:
+    """Figures on one line."""
+    return ", ".join(f"{name} {figure}" for name, figure in figures)
 
 
 def _of_one(
-    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int
-) -> _Judged:
+    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int,
+    resamples: int,
+) -> Judged:  # fmt: skip
     """Overall accuracy with its interval, what goes into scores.json, and figures to tell, of one class an image."""
     right = (rows.argmax(1) == labels).numpy()
-    interval = accuracy_interval(right, 1000, seed)
+    interval = accuracy_interval(right, resamples, seed)
     measured = score_classification(rows, labels, classes)
     plain = {
         "interval": [interval.low, interval.high],
-        "interval_of": "overall_accuracy, bootstrap over the test images, 1000 resamples",
+        "interval_of": f"overall_accuracy, bootstrap over the test images, {resamples} resamples",
         "overall_accuracy_without_duplicates": float(right[alone].mean()) if alone.any() else None,
         **measured.to_plain(),
         "confident_mistakes": [names[i] for i in measured.confident_mistakes],
@@ -151,22 +181,23 @@ def _of_one(
     figures = [
         ("overall accuracy", f"{_percent(float(right.mean()), interval)}{without}"),
         ("average accuracy", f"{100 * measured.average_accuracy:.2f} %"),
-        ("kappa", f"{measured.kappa:.4f}"),
+        ("kappa", "undefined" if math.isnan(measured.kappa) else f"{measured.kappa:.4f}"),
         ("calibration error", f"{100 * measured.expected_calibration_error:.1f} %"),
     ]
     return float(right.mean()), interval, plain, figures
 
 
 def _of_several(
-    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int
-) -> _Judged:
+    rows: Tensor, labels: Tensor, names: list[str], classes: tuple[str, ...], alone: np.ndarray, seed: int,
+    resamples: int,
+) -> Judged:  # fmt: skip
     """Mean average precision with its interval, and the rest likewise, of several classes an image."""
     measured = score_multi_label(rows, labels, classes)
-    interval = mean_average_precision_interval(rows.numpy(), labels.numpy(), MAP_RESAMPLES, seed)
+    interval = mean_average_precision_interval(rows.numpy(), labels.numpy(), resamples, seed)
     apart = score_multi_label(rows[alone], labels[alone], classes).mean_average_precision if alone.any() else None
     plain = {
         "interval": [interval.low, interval.high],
-        "interval_of": f"mean_average_precision, bootstrap over the test images, {MAP_RESAMPLES} resamples",
+        "interval_of": f"mean_average_precision, bootstrap over the test images, {resamples} resamples",
         "mean_average_precision_without_duplicates": apart,
         **measured.to_plain(),
     }
@@ -186,6 +217,24 @@ def _percent(value: float, interval: Interval) -> str:
     return f"{100 * value:.2f} % ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
 
 
+def write_scores(
+    folder: Path, scores: dict[str, Any], names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...],
+    *, advice: str,
+) -> None:  # fmt: skip
+    """Writes `scores.json` and `test_predictions.csv`; raises `CmidError`, which ends with `advice`."""
+
+    def write(name: str, write_to: Callable[[Path], object]) -> None:
+        part = folder / f".{name}.part"
+        try:
+            write_to(part)
+            part.replace(folder / name)
+        except OSError as error:
+            raise CmidError(f"{folder / name} cannot be written: {error.strerror}. {advice}.") from error
+
+    write("scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"))
+    write("test_predictions.csv", lambda path: _predictions(path, names, labels, rows, classes))
+
+
 def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
@@ -196,14 +245,3 @@ def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, cla
             else:
                 true, said = classes[label], classes[max(range(len(row)), key=row.__getitem__)]
             writer.writerow((name, true, said, *(f"{p:.5f}" for p in row)))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    except OSError as error:
-        raise CmidError(
-            f"{path} cannot be written: {error.strerror}. Make room, and run again with --resume."
-        ) from error

@@ -1,4 +1,4 @@
-"""`cmid evaluate knn|linear`: what frozen features tell apart, on a labelled folder.
+"""`cmid evaluate knn|linear`: what frozen features tell apart, on a labelled folder; a classifier: see its own file.
 
 The test images are looked at once. Nothing is chosen on them: k is reported for every value asked for, and the
 linear probe's regulariser is chosen on a part of train.
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from rich.console import Console
@@ -38,6 +38,9 @@ from cmid.evaluation.linear import linear_probe
 from cmid.ops.normalise import normalise
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.backbone_files import BackboneMetadata, load_backbone
+
+if TYPE_CHECKING:
+    from cmid.commands.evaluate_classifier import ClassifierResult
 
 MEASURED = 256
 """Images of train that say what values the bands hold, where the weights do not."""
@@ -93,15 +96,30 @@ class EvaluateResult:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> EvaluateResult:
-    """Score frozen features by kNN or a linear probe, print a table, write JSON where `config.out` says.
+@overload
+def evaluate(kind: Literal["knn", "linear"], config: EvaluateConfig) -> EvaluateResult: ...
+
+
+@overload
+def evaluate(kind: Literal["classification"], config: EvaluateConfig) -> "ClassifierResult": ...
+
+
+def evaluate(
+    kind: Literal["knn", "linear", "classification"], config: EvaluateConfig
+) -> "EvaluateResult | ClassifierResult":
+    """Score frozen features by kNN or a linear probe, or a classifier as it is; print it, write it to `config.out`.
 
     Raises:
         UsageError: weights, folder, lists or numbers that do not fit together.
         CmidError: features that are not finite, no readable image, or `out` cannot be written.
     """
+    from cmid.commands.evaluate_classifier import evaluate_classifier, refuse_classifier_settings  # it needs this file
+
+    if kind == "classification":
+        return evaluate_classifier(config)
     if kind not in ("knn", "linear"):
-        raise UsageError(f"Expected an evaluation by knn or linear, found {kind!r}.")
+        raise UsageError(f"Expected an evaluation by knn, linear or classification, found {kind!r}.")
+    refuse_classifier_settings(config, kind)
     if config.bootstrap < 1:
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
     if config.out and Path(config.out).is_dir():

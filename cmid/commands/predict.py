@@ -12,10 +12,11 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.sources import progress
-from cmid.config import PredictConfig
+from cmid.config import EvaluateConfig, PredictConfig
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.data.folder import find_files, read_list
 from cmid.data.images import ImageLoader
+from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
 from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.ops.normalise import normalise
@@ -101,9 +102,8 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
     precision, skipped = resolve_precision(config.precision, device), dict[str, str]()
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     maps = _planned(config, task, about)
-    rows, places = predict_probabilities(
-        task.to(device), _batches(files, about, config, skipped, console), device, precision
-    )
+    batches = prepared_batches(files, about, config, skipped, console)
+    rows, places = predict_probabilities(task.to(device), batches, device, precision)
     names = [files.name(i) for i in places.tolist()]
     _write(out, names, rows, about)
     for name, reason in list(skipped.items())[:5]:
@@ -124,14 +124,19 @@ def _planned(config: PredictConfig, task: Classifier, about: ClassifierMetadata)
     return plan_maps(config, task, about)
 
 
-def _batches(
-    files: Files, about: ClassifierMetadata, config: PredictConfig, skipped: dict[str, str], console: Console
+def prepared_batches(
+    files: ImageSource,
+    about: ClassifierMetadata,
+    config: PredictConfig | EvaluateConfig,
+    skipped: dict[str, str],
+    console: Console,
+    words: str = "predicting",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised images and their positions, with progress."""
+    """Images prepared as a classifier's file says, and their positions `(B,)`; unreadable ones go to `skipped`."""
     b = about.backbone
     assert b.size is not None and b.mean is not None and b.std is not None
     loader = ImageLoader(files, b.size, batch_size=config.batch_size, workers=config.workers, crop=about.test_crop)
-    with progress(console, "predicting") as tick:
+    with progress(console, words) as tick:
         for done, batch in enumerate(loader, 1):
             yield normalise(batch.images, b.mean, b.std), batch.indices
             if tick is not None:

@@ -22,16 +22,17 @@ class ExtractConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Frozen features of a backbone, scored on a labelled folder."""
+    """A backbone's frozen features, or a finished classifier, scored on a labelled folder."""
 
     weights: str = ""
-    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads."""
+    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads; for classification a
+    run of `cmid finetune`, or its model.safetensors."""
     data: str = ""
     """A folder with one folder per class, or torchgeo:NAME?root=DIR for a data set of torchgeo."""
     train_list: str | None = None
     """Text file of paths under `data`; unset: a seeded 80 % of each class."""
     test_list: str | None = None
-    """Text file of paths under `data`; unset: the rest."""
+    """Text file of paths under `data`; unset: the rest (classification: all)."""
     backbone: str | None = None
     """Needed with `random` or for a file without metadata."""
     size: int | None = None
@@ -61,7 +62,13 @@ class EvaluateConfig:
     seed: int = 0
     """Fixes splits and resamples."""
     out: str | None = None
-    """Write the figures as JSON here."""
+    """Write the figures as JSON here; for classification the folder for scores, predictions and report."""
+    ignore_unknown_classes: bool = False
+    """Leave out images of classes that the model does not know, instead of refusing them (classification)."""
+    report: bool = True
+    """Write report.html, too (classification)."""
+    overwrite: bool = False
+    """Replace what an earlier evaluation wrote to the folder `out` (classification)."""
 
 
 @dataclass

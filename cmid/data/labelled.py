@@ -52,20 +52,27 @@ class LabelledFolder:
 
     A folder that holds a single folder with the class folders in it (UC Merced's `Images`) stands for that one.
 
+    Args:
+        path: the folder.
+        least: how many classes there must be.
+
     Raises:
-        UsageError: where the folder is missing, cannot be listed, has fewer than two classes, or a class has no image.
+        UsageError: where the folder is missing, cannot be listed, has too few classes, or a class has no image.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, least: int = 2) -> None:
         self.path = Path(path)
         if kind_of(self.path) != "folder":
             raise UsageError(f"no such folder: {path}; expected a folder with one folder per class")
         root, folders = self.path, _folders(self.path)
         if len(folders) == 1 and len(inner := _folders(folders[0])) > 1:
             root, folders = folders[0], inner
-        if len(folders) < 2:
+        if len(folders) < least:
             found = f"only one class, {folders[0].name}" if folders else "no folders"
-            raise UsageError(f"{found} in {path}: expected at least two folders of images, one per class")
+            wanted = (
+                "folders of images, one per class" if least == 1 else "at least two folders of images, one per class"
+            )
+            raise UsageError(f"{found} in {path}: expected {wanted}")
         self.root = root
         self.classes = tuple(folder.name for folder in folders)
         self._names: list[str] = []
@@ -87,6 +94,10 @@ class LabelledFolder:
     def all(self) -> LabelledImages:
         """Every image, sorted by class and name."""
         return self._take(np.arange(len(self)))
+
+    def listed(self, path: Path | str) -> LabelledImages:
+        """The images that a list names, in its order; see `split` for the list and its errors."""
+        return self._take(self._listed(path))
 
     def split(
         self,

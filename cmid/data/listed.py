@@ -127,6 +127,17 @@ def open_table(path: Path, *, seed: int, train_share: float = 0.8) -> tuple[Labe
     return side_of(train), side_of(test)
 
 
+def open_table_to_score(path: Path) -> LabelledImages:
+    """The test images of a table by its column `split`, or all of a table without one; labels and errors as there."""
+    rows, names, classes, splits = _read_table(path)
+    chosen = np.array([splits is None or SPLITS[splits[i]] == "test" for i in range(len(names))])
+    paths = tuple(path.parent / name for name, taken in zip(names, chosen, strict=True) if taken)
+    if not paths:
+        raise UsageError(f"{path} has no images for test: mark some in its column split, or leave the column out")
+    _must_exist(paths, str(path))
+    return LabelledImages(paths, rows[chosen], classes)
+
+
 def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], list[str] | None]:
     """Labels `(N, K)`, names of the images, classes, and the split of each where the table has one."""
     text = "\n".join(line for _, line in _lines(path, comments=False))

@@ -294,6 +294,19 @@ def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -
     return TorchgeoSide(source, places, labels[places], classes), TorchgeoSide(source, rest, labels[rest], classes)
 
 
+def labelled_to_score(named: Named) -> TorchgeoSide:
+    """The split that is named, or the test split, or all images of a data set without splits.
+
+    Raises:
+        UsageError: images without a class.
+    """
+    if takes_split(named) and "split" not in named.arguments:
+        named = named.of_split("test")
+    source = TorchgeoSource(named)
+    labels = source.all_labels()
+    return TorchgeoSide(source, np.arange(len(source)), labels, _class_names(source, [labels]))
+
+
 def _class_names(source: TorchgeoSource, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
     count = labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
     return source.classes if len(source.classes) >= count else tuple(str(i) for i in range(count))

@@ -1,0 +1,228 @@
+"""`cmid evaluate classification`: a finished classifier on labelled images other than those of its own run.
+
+Classes are matched by name. Nothing is chosen and nothing is trained: each image is looked at once.
+"""
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from cmid.commands.classifier_report import write_page
+from cmid.commands.classifier_scores import in_words, judge, write_scores
+from cmid.commands.predict import prepared_batches
+from cmid.commands.sources import put_on_scale
+from cmid.config import EvaluateConfig, as_plain
+from cmid.data.labelled import LabelledFolder
+from cmid.data.listed import has_lists, is_table, open_lists, open_table_to_score
+from cmid.data.matched_classes import MatchedClasses
+from cmid.data.sources import LabelledSource, is_multi_label
+from cmid.data.torchgeo_datasets import is_named, labelled_to_score, parse_name
+from cmid.errors import CmidError, UsageError, did_you_mean
+from cmid.evaluation.probabilities import predict_probabilities
+from cmid.train import RunDirectory, resolve_device, resolve_precision
+from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
+
+TAKEN = frozenset(
+    {
+        "weights", "data", "test_list", "batch_size", "workers", "precision", "accelerator", "bootstrap", "seed", "out",
+        "ignore_unknown_classes", "report", "overwrite",
+    }
+)  # fmt: skip
+"""Settings that mean something here; how images are prepared is in the classifier's file."""
+WRITTEN = ("scores.json", "test_predictions.csv", "report.html")
+
+
+@dataclass(frozen=True)
+class ClassifierResult:
+    """What an evaluation of a classifier found.
+
+    Attributes:
+        accuracy: overall accuracy, in percent; mAP where an image may be of several classes.
+        low, high: its 95 % bootstrap interval over the images.
+        scores: all that was measured, plain values, as in scores.json.
+        out: the folder with what was written; None where none was asked for.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    scores: dict[str, Any]
+    out: Path | None
+
+
+def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
+    """Score a classifier on all images of `config.data` (or of the list), print it, write it where `out` says.
+
+    Raises:
+        UsageError: no classifier, data of other bands or with classes it does not know, settings that mean nothing
+            here, or a folder that holds files.
+        CmidError: no readable image, probabilities that are not finite, or a file that cannot be written.
+    """
+    _check_settings(config)
+    path = Path(config.weights)
+    model = path / "model.safetensors" if path.is_dir() else path
+    out = _folder(config, model)
+    task, about = load_classifier(model)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    test = _opened(config, about, console)
+    device, skipped = resolve_device(config.accelerator), dict[str, str]()
+    precision = resolve_precision(config.precision, device)
+    batches = prepared_batches(test, about, config, skipped, Console(stderr=True), "scoring")
+    rows, places = predict_probabilities(task.to(device), batches, device, precision)
+    names = [test.name(i) for i in places.tolist()]
+    labels = torch.as_tensor(test.labels)[places]
+    seen = _trained_on(names, model)
+    value, interval, measured, figures = judge(rows, labels, names, about.classes, ~seen, config.seed, config.bootstrap)
+    scores = {
+        "model": str(model),
+        "data": config.data,
+        "test_list": config.test_list,
+        "classes_left_out": test.unknown,
+        "classes_without_images": list(test.absent),
+        "trained_on": int(seen.sum()),
+        **measured,
+        "skipped": skipped,
+    }
+    if seen.any():
+        console.print(f"caution: {seen.sum()} of these images are among those the model was trained on")
+    for name, reason in list(skipped.items())[:5]:
+        console.print(f"note: {name} could not be read ({reason})")
+    left = f", {len(skipped)} could not be read" if skipped else ""
+    console.print(f"{in_words(figures)}; {len(labels)} images{left}")
+    if out is not None:
+        _make(out)
+        write_scores(out, scores, names, labels, rows, about.classes, advice="Make room, or choose another --out")
+        console.print(f"scores: {out / 'scores.json'}")
+    if out is not None and config.report:
+        facts = [
+            *figures,
+            ("images", f"{len(labels):,}"),
+            ("data", config.data),
+            ("model", str(model)),
+            ("backbone", about.backbone.backbone),
+        ]
+        settings = {name: value for name, value in as_plain(config).items() if name in TAKEN}
+        page = write_page(out, test, settings, facts, learned=False)
+        console.print(f"report: {page}  (open it in a browser)")
+    return ClassifierResult(100 * value, 100 * interval.low, 100 * interval.high, scores, out)
+
+
+def _check_settings(config: EvaluateConfig) -> None:
+    """That nothing was given that would have no effect."""
+    defaults = EvaluateConfig()
+    given = [f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)]
+    idle = [name for name in given if name not in TAKEN]
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)} is for kNN and linear probes: a classifier's file says how its images are prepared, "
+            "and all images are scored (or those of test_list). Leave it out"
+        )
+
+
+def refuse_classifier_settings(config: EvaluateConfig, kind: str) -> None:
+    """That settings of this file were not given to another kind, where they would have no effect."""
+    for name, idle in (("ignore_unknown_classes", config.ignore_unknown_classes), ("overwrite", config.overwrite)):
+        if idle:
+            raise UsageError(f"{name} is for `cmid evaluate classification`, not for {kind}: leave it out")
+
+
+def _folder(config: EvaluateConfig, model: Path) -> Path | None:
+    """Where to write, checked."""
+    if not config.out:
+        return None
+    out = Path(config.out)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"out is the folder to write into; {out} is a file.")
+    if out.resolve() == model.parent.resolve():
+        raise UsageError(f"{out} is where the model lies, beside the scores of its own run. Give another --out.")
+    if out.is_dir() and not config.overwrite and next(out.iterdir(), None) is not None:
+        raise UsageError(
+            f"the folder {out} holds files. Give another --out, or --overwrite to replace {', '.join(WRITTEN)} in it."
+        )
+    return out
+
+
+def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console) -> MatchedClasses:
+    """The images to score, under the classifier's classes; tells of classes that are missing on either side."""
+    source, b = _images(config.data, config.test_list), about.backbone
+    assert b.mean is not None
+    if is_multi_label(source) != about.multi_label:
+        theirs, ours = ("several classes", "one") if about.multi_label else ("one class", "several")
+        raise UsageError(f"the model names {theirs} an image, and the images of {config.data} have {ours}")
+    put_on_scale((source,), b.low or (), b.high or (), b.mean, config.data)
+    test, known = MatchedClasses(source, about.classes), about.classes
+    unknown = test.unknown
+    some = ", ".join(
+        f"{name} ({count} {'image' if count == 1 else 'images'})" for name, count in list(unknown.items())[:5]
+    )
+    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    if not len(test) or set(known).isdisjoint(source.classes):
+        raise UsageError(
+            f"the model knows none of the classes of {config.data}: {some}{more}. It knows {', '.join(known[:5])}"
+            f"{' ...' if len(known) > 5 else ''}"
+        )
+    if unknown and not config.ignore_unknown_classes:
+        raise UsageError(
+            f"the model does not know {len(unknown)} of the classes of {config.data}: {some}{more}."
+            f"{did_you_mean(next(iter(unknown)), test.absent)} Rename them, or leave their images out with "
+            "--ignore_unknown_classes"
+        )
+    where = f"{config.data}{f', list {config.test_list}' if config.test_list else ''}"
+    if is_named(config.data) and "split" in (arguments := source.source.named.arguments):  # type: ignore[attr-defined]
+        where += f", split {arguments['split']}"
+    console.print(f"classification of {len(known)} classes: {len(test)} images of {where}; {b.backbone}, {b.size} px")
+    if unknown:
+        what = "classes" if about.multi_label else f"{sum(unknown.values())} images of classes"
+        console.print(f"note: {what} it does not know are left out: {some}{more}")
+    if test.absent:
+        console.print(f"note: {len(test.absent)} of its classes have no image here: {', '.join(test.absent[:5])}"
+                      f"{' ...' if len(test.absent) > 5 else ''}")  # fmt: skip
+    return test
+
+
+def _images(data: str, test_list: str | None) -> LabelledSource:
+    """All images of a labelled folder, or those a list names; the test images of data that say which those are.
+
+    Of one of torchgeo's data sets the split that is named, else its test split.
+
+    Raises:
+        UsageError: nothing there, or a list that does not fit.
+    """
+    path = Path(data)
+    if is_named(data):
+        if test_list:
+            raise UsageError("test_list is for folders: name one of torchgeo's splits in the data, as in &split=val")
+        return labelled_to_score(parse_name(data))
+    if is_table(path) or has_lists(path):
+        if test_list:
+            raise UsageError(f"test_list is for folders with a folder per class: {data} has a split of its own")
+        return open_table_to_score(path) if is_table(path) else open_lists(path)[1]
+    folder = LabelledFolder(path, least=1)
+    return folder.listed(test_list) if test_list else folder.all()
+
+
+def _trained_on(names: list[str], model: Path) -> np.ndarray:
+    """`(N,)` bool: which files the model's own run trained on, as far as the paths in its data.json tell."""
+    account = RunDirectory(model.parent).account
+    try:
+        split = json.loads(account.read_text(encoding="utf-8"))["split"]
+        learned = {os.path.realpath(name) for name in (*split["train"], *split.get("validation", ()))}
+    except (OSError, ValueError, KeyError, TypeError):
+        learned = set()
+    return np.array([os.path.realpath(name) in learned and Path(name).is_file() for name in names], bool)
+
+
+def _make(out: Path) -> None:
+    """The folder `out`, without what an earlier evaluation wrote."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in WRITTEN:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise CmidError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
