@@ -258,7 +258,7 @@ def test_numbers_that_do_not_fit(config, changed, complaint):
 
 
 def test_unknown_kind_and_bad_c(config, tmp_path):
-    with pytest.raises(UsageError, match="knn, linear or classification, found .svm."):
+    with pytest.raises(UsageError, match=r"knn, linear or classification, found .svm."):
         evaluate("svm", config)
     config.regularisation = (-1.0,)
     with pytest.raises(UsageError, match="positive"):
