@@ -3,14 +3,13 @@
 - The layout of the published CMID code (`Dataset/UCM.py` there): a folder with `img/` in it, and `train.txt` and
   `test.txt` (or `val.txt`), a line each of `name number`, the number being the class. `classes.txt`, a name a line, may
   say what the numbers are called.
-- A table, a CSV file beside the images or above them: a column `image` of paths relative to the file, and either a
-  column `labels` with the classes of the image between `;` or `|`, or a column of 0 and 1 for each class. A column
-  `split` may say train, test (or val) or leave it out.
+- A table, a CSV file beside the images or above them (`labels.csv` if its folder is named): a column `image` of paths
+  relative to the file, and either a column `labels` with the classes of the image between `;` or `|`, or one column of
+  0 and 1 for each class. A column `split` may say train, test (or val) or leave it out.
 """
 
 import csv
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,12 @@ import numpy as np
 
 from cmid.data.decode import SUFFIXES
 from cmid.data.folder import kind_of, why
-from cmid.data.labelled import LabelledImages
+from cmid.data.labelled import LabelledImages, draw_share
 from cmid.errors import UsageError
 
+TABLE = "labels.csv"
 SPLITS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
+MOST_CLASSES = 100_000
 NUMBERED = re.compile(r"""^(?P<q>["']?)(?P<name>.+?)(?P=q)[\s,;]+(?P<number>[+-]?\d+(?:\.0*)?)$""")
 """A path, perhaps quoted or with blanks in it, then blanks, a tab, a comma or a semicolon, then a whole number."""
 
@@ -33,8 +34,16 @@ def has_lists(path: Path) -> bool:
 
 
 def is_table(path: Path) -> bool:
-    """Whether `path` is a table of labels by its name."""
-    return path.suffix.lower() == ".csv" and kind_of(path) == "file"
+    """Whether `path` is a table of labels by its name, or a folder with a `labels.csv`."""
+    return table_of(path) is not None
+
+
+def table_of(path: Path) -> Path | None:
+    """The table that `path` is or holds; None where it is none."""
+    kind = kind_of(path)
+    if kind == "folder" and (path / TABLE).is_file():
+        return path / TABLE
+    return path if kind == "file" and path.suffix.lower() == ".csv" else None
 
 
 def open_lists(path: Path) -> tuple[LabelledImages, LabelledImages]:
@@ -74,7 +83,9 @@ def _read_numbers(path: Path) -> dict[str, int]:
         match = NUMBERED.match(line)
         if match is None or "." in match["number"].rstrip("0.").lstrip("+-"):
             raise UsageError(f"{path}, line {at}: expected `name number`, such as `beach01.jpg 3`, found {line[:60]!r}")
-        name, number = match["name"].strip(), int(float(match["number"]))
+        name, number = match["name"].strip(), int(match["number"].partition(".")[0])
+        if number >= MOST_CLASSES:
+            raise UsageError(f"{path}, line {at}: {number} cannot be a class's number; they count from 0")
         if number < 0:
             raise UsageError(f"{path}, line {at}: a class is a number from 0, found {number} of {name}")
         if found.get(name, number) != number:
@@ -105,14 +116,12 @@ def open_table(path: Path, *, seed: int, train_share: float = 0.8) -> tuple[Labe
     Raises:
         UsageError: a table of another form (with the line), images that are not there, or an empty side.
     """
+    path = table_of(path) or path
     rows, names, classes, splits = _read_table(path)
     paths = tuple(path.parent / name for name in names)
     _must_exist(paths, str(path))
     if splits is None:
-        # by name, so that other rows do not change which side an image is on
-        keys = np.array([zlib.crc32(f"{seed} {name}".encode(errors="surrogateescape")) for name in names])
-        order = np.argsort(keys, kind="stable")
-        train = np.sort(order[: min(max(round(train_share * len(names)), 1), len(names) - 1)])
+        train = draw_share(rows, classes, share=train_share, seed=seed)
         test = np.setdiff1d(np.arange(len(names)), train)
     else:
         sides = np.array([SPLITS[each] for each in splits])
@@ -129,6 +138,7 @@ def open_table(path: Path, *, seed: int, train_share: float = 0.8) -> tuple[Labe
 
 def open_table_to_score(path: Path) -> LabelledImages:
     """The test images of a table by its column `split`, or all of a table without one; labels and errors as there."""
+    path = table_of(path) or path
     rows, names, classes, splits = _read_table(path)
     chosen = np.array([splits is None or SPLITS[splits[i]] == "test" for i in range(len(names))])
     paths = tuple(path.parent / name for name, taken in zip(names, chosen, strict=True) if taken)
@@ -140,12 +150,15 @@ def open_table_to_score(path: Path) -> LabelledImages:
 
 def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], list[str] | None]:
     """Labels `(N, K)`, names of the images, classes, and the split of each where the table has one."""
-    text = "\n".join(line for _, line in _lines(path, comments=False))
-    head = text.partition("\n")[0]
-    separator = max(",;\t", key=head.count)
-    lines = list(csv.reader(text.split("\n"), delimiter=separator))
-    columns = [name.strip() for name in lines[0]] if lines else []
+    text = _text(path)
+    head = text.lstrip().partition("\n")[0]
+    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=head.count))
+    numbered = ((reader.line_num, line) for line in reader)
+    lines = [(at, line) for at, line in numbered if any(cell.strip() for cell in line)]
+    columns = [name.strip() for name in lines[0][1]] if lines else []
     lower = [name.lower() for name in columns]
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise UsageError(f"{path}: the first line has the column {repeated[0]!r} more than once")
     if "image" not in lower:
         raise UsageError(
             f"{path}: expected a first line with a column `image`, and `labels` or one column a class; found "
@@ -155,9 +168,7 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], lis
     joined = lower.index("labels") if "labels" in lower else None
     own = [i for i in range(len(columns)) if i not in (image, split)]
     names, splits, found = [], [], []
-    for at, line in enumerate(lines[1:], 2):
-        if not any(cell.strip() for cell in line):
-            continue
+    for at, line in lines[1:]:
         if len(line) != len(columns):
             raise UsageError(
                 f"{path}, line {at}: expected {len(columns)} columns as in the first line, found {len(line)}"
@@ -174,6 +185,8 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], lis
                 raise UsageError(f"{path}, line {at}: a column of a class holds 0 or 1, found {wrong[0]!r}")
             found.append({columns[i] for i, cell in zip(own, cells, strict=True) if float(cell)})
         else:
+            if "," in line[joined]:
+                raise UsageError(f"{path}, line {at}: classes stand between ; or |, found {line[joined]!r}")
             found.append({each.strip() for each in re.split(r"[;|]", line[joined]) if each.strip()})
     if len(names) < 2:
         raise UsageError(f"{path} lists {len(names)} images: expected two at least")
@@ -186,16 +199,19 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], lis
     return rows, names, classes, splits if split is not None else None
 
 
-def _lines(path: Path, *, comments: bool = True) -> list[tuple[int, str]]:
-    """Number and text of each line that is not blank (nor begins with #)."""
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of each line that is not blank and does not begin with #."""
+    lines = ((at, line.strip()) for at, line in enumerate(_text(path).splitlines(), 1))
+    return [(at, line) for at, line in lines if line and not line.startswith("#")]
+
+
+def _text(path: Path) -> str:
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not text in UTF-8: save it again as UTF-8") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {why(error)}") from None
-    lines = ((at, line.strip()) for at, line in enumerate(content.splitlines(), 1))
-    return [(at, line) for at, line in lines if line and not (comments and line.startswith("#"))]
 
 
 def _must_exist(paths: Sequence[Path], what: str) -> None:

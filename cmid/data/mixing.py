@@ -6,9 +6,11 @@ batch, from the numbers that are the run's own, and put back afterwards.
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +63,9 @@ class RandAugment:
             self._policy = rand_augment_transform(
                 policy, {"translate_const": int(TRANSLATED * size), "img_mean": filled}
             )
+            for op in self._policy.ops:
+                if op.name.startswith("Posterize"):
+                    op.level_fn = partial(_one_bit_or_more, op.level_fn)
         except (AssertionError, ValueError, KeyError) as error:
             raise UsageError(
                 f"mixing.randaugment is {policy!r}; expected timm's words, such as rand-m9-mstd0.5-inc1, or nothing"
@@ -72,6 +77,11 @@ class RandAugment:
         with seeded(seed):
             changed = self._policy(image)
         crop.copy_(torch.from_numpy(np.asarray(changed).copy()).permute(2, 0, 1))
+
+
+def _one_bit_or_more(level_fn: Callable[..., tuple[int, ...]], level: float, hparams: Any) -> tuple[int, ...]:
+    """Departure: at its greatest level timm leaves a picture no bit, which made it black; Pillow 13 refuses it."""
+    return tuple(max(1, bits) for bits in level_fn(level, hparams))
 
 
 class TrainingBatch(nn.Module):

@@ -63,6 +63,7 @@ def test_separators_that_leave_no_doubt(published, text):
         (b"a 1.png 0\nb1.png forest\n", "line 2: expected `name number`"),
         (b"a 1.png 0\nb1.png 1.5\n", "line 2: expected `name number`"),
         (b"a 1.png 0\nb1.png -1\n", "line 2: a class is a number from 0, found -1 of b1.png"),
+        (b"a 1.png 0\nb1.png 9999999999999999999999\n", "line 2: 9999999999999999999999 cannot be a class's number"),
         (b"a 1.png 0\na 1.png 1\n", "line 2: a 1.png has class 1 here and 0 above"),
         (b"a 1.png 0\nzzz.png 1\n", "the train list names images that are not there: "),
         (b"# nothing\n", "train.txt lists no images"),
@@ -104,20 +105,21 @@ def table(tmp_path):
 def test_a_table_of_joined_labels(table):
     assert is_table(table)
     train, test = open_table(table, seed=0)
-    assert train.classes == ("forest", "urban", "water") and len(train) == 5 and len(test) == 1
+    assert train.classes == ("forest", "urban", "water") and len(train) + len(test) == 6 and len(test)
     assert not set(train.paths) & set(test.paths)
+    assert open_table(table.parent, seed=0)[0].paths == train.paths, "the folder stands for its labels.csv"
     by_name = {
         path.name: row.tolist() for side in (train, test) for path, row in zip(side.paths, side.labels, strict=True)
     }
     assert by_name["0.png"] == [0, 0, 0] and by_name["2.png"] == [1, 0, 1] and by_name["3.png"] == [1, 1, 0]
     assert train.labels.dtype == np.float32
-    again, other = open_table(table, seed=0), open_table(table, seed=3)
-    assert again[0].paths == train.paths and {*other[0].paths} != {*train.paths}
+    assert open_table(table, seed=0)[0].paths == train.paths
+    assert len({open_table(table, seed=seed)[0].paths for seed in range(6)}) > 1
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_table_of_one_column_a_class_with_its_own_split(table, separator):
-    lines = ["image,split,forest,water", "images/0.png,train,1,0", "images/1.png,val,0,1", "images/2.png,Train,1,1"]
+    lines = ["image,split,forest,water", "images/0.png,train,1,0", "", "images/1.png,val,0,1", "images/2.png,Train,1,1"]
     table.write_bytes(("\ufeff" + "\r\n".join(lines)).replace(",", separator).encode())
     train, test = open_table(table, seed=0)
     assert (names(train), names(test)) == (["0.png", "2.png"], ["1.png"])
@@ -127,6 +129,8 @@ def test_a_table_of_one_column_a_class_with_its_own_split(table, separator):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ('image,labels\n\nimages/0.png,a\nimages/1.png,"b,c"\n', "line 4: classes stand between ; or |, found 'b,c'"),
+        ("image,a,a\nimages/0.png,1,1\nimages/1.png,1,0\n", "has the column 'a' more than once"),
         ("name,labels\nimages/0.png,a\n", "expected a first line with a column `image`"),
         ("image,a,b\nimages/0.png,1\nimages/1.png,1,0\n", "line 2: expected 3 columns as in the first line, found 2"),
         ("image,a,b\nimages/0.png,1,2\nimages/1.png,1,0\n", "line 2: a column of a class holds 0 or 1, found '2'"),
@@ -143,3 +147,10 @@ def test_tables_that_cannot_be_meant(table, text, says):
     with pytest.raises(UsageError) as caught:
         open_table(table, seed=0)
     assert says in str(caught.value)
+
+
+def test_an_empty_last_cell_is_a_cell(table):
+    table.write_text("image\tlabels\nimages/0.png\ta;b\nimages/1.png\t\nimages/2.png\tb\n")
+    train, test = open_table(table, seed=0)
+    rows = {p.name: r.tolist() for side in (train, test) for p, r in zip(side.paths, side.labels, strict=True)}
+    assert rows == {"0.png": [1, 1], "1.png": [0, 0], "2.png": [0, 1]}

@@ -1,8 +1,10 @@
+import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cmid.config import MixingConfig
 from cmid.contracts import View, Views
@@ -51,6 +53,16 @@ def test_draws_follow_torchs_seed_and_leave_other_generators_alone():
     assert torch.equal(one[0].images, two[0].images) and torch.equal(one.labels, two.labels)
     assert not torch.equal(one[0].images, other[0].images)
     assert random.getstate() == state and np.array_equal(np.random.get_state()[1], numbers)  # noqa: NPY002
+
+
+def test_randaugment_leaves_a_picture_one_bit_at_least():
+    """At its greatest level timm asks Pillow for no bit at all."""
+    touch = RandAugment("rand-m10-n1-inc1", 16, MEAN)
+    [posterize] = [op for op in touch._policy.ops if op.name == "PosterizeIncreasing"]
+    picture = Image.fromarray(np.full((16, 16, 3), 200, np.uint8))
+    posterize.prob = 1.0
+    assert np.asarray(posterize(picture)).tolist() == np.full((16, 16, 3), 128).tolist()
+    assert pickle.loads(pickle.dumps(touch))._policy.ops, "a loader process gets it so where it is not forked"  # noqa: S301 - our own bytes
 
 
 def test_randaugment_is_a_function_of_its_seed():
