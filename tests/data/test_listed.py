@@ -114,7 +114,6 @@ def test_a_table_of_joined_labels(table):
     assert by_name["0.png"] == [0, 0, 0] and by_name["2.png"] == [1, 0, 1] and by_name["3.png"] == [1, 1, 0]
     assert train.labels.dtype == np.float32
     assert open_table(table, seed=0)[0].paths == train.paths
-    assert len({open_table(table, seed=seed)[0].paths for seed in range(6)}) > 1
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
