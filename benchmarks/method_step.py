@@ -1,0 +1,224 @@
+"""What a step of each method costs beside the backbone work in it, and beside lightly's own modules for the method.
+
+Bare work, and physical limit: the very backbone passes of the step, recorded once and run again alone, those of the
+student forwards and backwards, those of a teacher forwards. lightly: the same backbone and optimiser with lightly's
+heads, loss, memory bank and momentum update, written as in its documentation. Precision, memory format, images and
+process are the same; the sides take turns. Colours and loading are no part of either.
+
+    python benchmarks/method_step.py --method byol --batch 64
+    python benchmarks/method_step.py --method all --backbone resnet18 --size 64 --batch 32
+
+`mae` takes a plain ViT (`--backbone vit_tiny_patch16_224`).
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, SwaVLoss
+from lightly.models.modules import heads
+from lightly.models.utils import update_momentum
+from machine import processor
+
+from cmid.commands.learners import METHODS, build_learner, method_of
+from cmid.config import OptimizerConfig, PretrainConfig, SwAVConfig, ViewConfig
+from cmid.contracts import Progress, View, Views
+from cmid.train.hardware import cpu_multiplies_bf16, resolve_precision
+from cmid.train.memory import keep_freed_memory
+from cmid.train.optimisers import build_optimiser
+
+RESULTS = Path(__file__).parent / "results" / "method_step.json"
+
+
+class Lightly:
+    """A method of lightly's modules on a backbone that gives `(B, C)` vectors."""
+
+    def __init__(self, method, backbone):
+        self.method, self.backbone = method, backbone
+        width = backbone.channels[-1]
+        self.teacher = None
+        if method == "byol":
+            self.head, self.predictor = heads.BYOLProjectionHead(width), heads.BYOLPredictionHead()
+            self.loss = NegativeCosineSimilarity()
+        elif method == "moco_v2":
+            self.head = heads.MoCoProjectionHead(width)
+            self.loss = NTXentLoss(0.2, memory_bank_size=(65536, 128))
+        elif method == "barlow_twins":
+            self.head, self.loss = heads.BarlowTwinsProjectionHead(width), BarlowTwinsLoss(0.0051)
+        else:
+            self.head, self.prototypes = heads.SwaVProjectionHead(width), heads.SwaVPrototypes(128, 3000)
+            self.loss = SwaVLoss()
+        if method in ("byol", "moco_v2"):
+            self.teacher, self.teacher_head = copy.deepcopy(backbone), copy.deepcopy(self.head)
+            for part in (self.teacher, self.teacher_head):
+                part.requires_grad_(False)
+        modules = [backbone, self.head, getattr(self, "predictor", None), getattr(self, "prototypes", None)]
+        self.trained = torch.nn.ModuleList([m for m in modules if m is not None]).train()
+
+    def embed(self, images, backbone=None, head=None):
+        return (head or self.head)((backbone or self.backbone)(images).last.mean((2, 3)))
+
+    def __call__(self, images):
+        if self.teacher is not None:
+            update_momentum(self.backbone, self.teacher, 0.996)
+            update_momentum(self.head, self.teacher_head, 0.996)
+        if self.method == "byol":
+            with torch.no_grad():
+                targets = [self.embed(x, self.teacher, self.teacher_head) for x in images]
+            said = [self.predictor(self.embed(x)) for x in images]
+            return 0.5 * (self.loss(said[0], targets[1]) + self.loss(said[1], targets[0]))
+        if self.method == "moco_v2":
+            with torch.no_grad():
+                key = self.embed(images[1], self.teacher, self.teacher_head)
+            return self.loss(self.embed(images[0]), key)
+        if self.method == "barlow_twins":
+            return self.loss(*(self.embed(x) for x in images))
+        self.prototypes.normalize()
+        codes = [self.prototypes(torch.nn.functional.normalize(self.embed(x), dim=1)) for x in images]
+        return self.loss(codes, [])
+
+
+class Sides:
+    """A method, its bare work, and lightly's where it has the method."""
+
+    def __init__(self, method, arguments):
+        self.precision = resolve_precision(arguments.precision, torch.device("cpu"))
+        settings = PretrainConfig(
+            method=method, backbone=arguments.backbone, batch_size=arguments.batch,
+            views=ViewConfig(size=arguments.size), swav=SwAVConfig(freeze_epochs=0),
+        )  # fmt: skip
+        if method == "supervised":
+            settings.supervised.classes = 45
+        for each in (settings.cmid, settings.simmim):
+            each.mask_cell_px = min(each.mask_cell_px, arguments.size // 2)
+        self.learner = build_learner(settings).train()
+        self.format = torch.channels_last if self.learner.backbone.norm == "batch" else torch.contiguous_format
+        self.learner.to(memory_format=self.format)
+        self.optimiser = build_optimiser(self.learner, OptimizerConfig(), 1e-4)
+        generator, crops, count = torch.Generator().manual_seed(0), [], arguments.batch
+        for _ in range(method_of(settings).crops):
+            images = torch.randn(count, 3, arguments.size, arguments.size, generator=generator)
+            boxes = torch.rand(count, 2, generator=generator).repeat(1, 2) * 60 + torch.tensor([0.0, 0.0, 180.0, 180.0])
+            flipped = torch.rand(count, generator=generator) < 0.5
+            crops.append(View(images.contiguous(memory_format=self.format), boxes, flipped))
+        self.views = Views(tuple(crops), torch.arange(count), labels=torch.arange(count) % 45)
+        self.count, self.passes = 0, []
+        self.lightly = None
+        if method in ("byol", "moco_v2", "barlow_twins", "swav"):
+            self.lightly = Lightly(method, copy.deepcopy(self.learner.backbone))
+            for part in (self.lightly.trained, self.lightly.teacher):
+                if part is not None:
+                    part.to(memory_format=self.format)
+            self.their_optimiser = build_optimiser(self.lightly.trained, OptimizerConfig(), 1e-4)
+        self.record()
+
+    def autocast(self):
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def method(self):
+        self.learner.before_step(Progress(self.count, 1000))
+        self.optimiser.zero_grad(set_to_none=True)
+        for part in range(self.learner.parts):
+            with self.autocast():
+                loss = sum(self.learner(self.views, part if self.learner.parts > 1 else None).values())
+            loss.backward()
+        self.optimiser.step()
+        self.count += 1
+        self.learner.after_step(Progress(self.count, 1000))
+
+    def record(self):
+        """One step, in which every pass through a backbone is noted."""
+        student, teacher = self.learner.backbone, getattr(self.learner, "teacher_backbone", None)
+
+        def note(run, trained):
+            def noted(*given, **named):
+                kept = [g.detach() if isinstance(g, torch.Tensor) else g for g in given]
+                self.passes.append((run, trained, kept, named))
+                return run(*given, **named)
+
+            return noted
+
+        names = [n for n in ("forward", "visible_tokens") if hasattr(student, n)]
+        for module, trained in ((student, True), (teacher, False)):
+            for name in names if module is not None else ():
+                setattr(module, name, note(getattr(module, name), trained))
+        self.method()
+        for module in (student, teacher):
+            for name in names if module is not None else ():
+                delattr(module, name)
+
+    def bare(self):
+        """Those passes again."""
+        self.learner.backbone.zero_grad(set_to_none=True)
+        for run, trained, given, named in self.passes:
+            with self.autocast(), torch.set_grad_enabled(trained):
+                found = run(*given, **named)
+            if trained:
+                last = found if isinstance(found, torch.Tensor) else found.last
+                last.float().mean().backward()
+
+    def lightlys(self):
+        self.their_optimiser.zero_grad(set_to_none=True)
+        with self.autocast():
+            loss = self.lightly([view.images for view in self.views])
+        loss.backward()
+        self.their_optimiser.step()
+
+
+def seconds(act):
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    act()
+    return time.perf_counter() - begin
+
+
+def measure(method, arguments):
+    """One method's figures."""
+    torch.manual_seed(0)
+    sides = Sides(method, arguments)
+    acts = [sides.method, sides.bare] + ([sides.lightlys] if sides.lightly else [])
+    for act in acts:
+        act()
+    times = [[seconds(act) for act in acts] for _ in range(arguments.repeats)]
+    over_bare = sorted(t[0] / t[1] for t in times)
+    found = {
+        "method": method, "backbone": arguments.backbone, "batch": arguments.batch, "size_px": arguments.size,
+        "precision": sides.precision, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "cpu": processor(), "bf16_units": cpu_multiplies_bf16(), "repeats": arguments.repeats,
+        "step_s": statistics.median(t[0] for t in times), "bare_s": statistics.median(t[1] for t in times),
+        "over_bare": statistics.median(over_bare), "over_bare_range": [over_bare[0], over_bare[-1]],
+    }  # fmt: skip
+    if sides.lightly:
+        speed = sorted(t[2] / t[0] for t in times)
+        found |= {"speed_over_lightly": statistics.median(speed), "speed_over_lightly_range": [speed[0], speed[-1]]}
+    return found
+
+
+def main():
+    """Measure and write down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="all", choices=["all", *METHODS])
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="auto", choices=["auto", "32", "bf16"])
+    arguments = parser.parse_args()
+    keep_freed_memory()  # as the trainer does; all sides gain
+    every = [m for m in METHODS if m != "mae"]
+    for method in every if arguments.method == "all" else [arguments.method]:
+        found = measure(method, arguments)
+        print(json.dumps(found, indent=1), flush=True)
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        kept[f"{method}, {arguments.backbone}, {arguments.size} px, batch {arguments.batch}, {found['precision']}"] = (
+            found
+        )
+        RESULTS.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
