@@ -15,7 +15,7 @@ class Scores:
 
     Args:
         layout: the windows.
-        block: the first of the panel that is worked on.
+        block: the first of the panel that is to be finished; rows above it are not added up.
         held: rows that are held at most.
         classes: K.
         device: where the scores are.
@@ -27,10 +27,6 @@ class Scores:
         self._sums = torch.zeros(classes, held, block.x1 - block.x0, device=device)
         self._weights: dict[tuple[int, int], Tensor] = {}
         self._across = torch.from_numpy(self._x.total(block.x0, block.x1)).to(device)
-
-    def begin_at(self, row: int) -> None:
-        """Rows above `row` are finished already and are not added up."""
-        self._top = row
 
     def add(self, scores: Tensor, i: int, j: int) -> None:
         """Adds `scores` `(K, S, S)` float32 of the window in row i and column j, in the part that counts."""

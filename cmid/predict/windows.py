@@ -166,9 +166,7 @@ class Layout:
         self.tiling = tiling
         self.x, self.y = Axis(width, tiling), Axis(height, tiling)
         at_once = max(1, tiling.batch // len(self.x.starts))  # of narrow scenes several rows, or batches would be small
-        strips = [
-            range(i, min(i + at_once, len(self.y.starts))) for i in range(0, len(self.y.starts), at_once)
-        ]
+        strips = [range(i, min(i + at_once, len(self.y.starts))) for i in range(0, len(self.y.starts), at_once)]
         held = min(height, tiling.window + (at_once - 1) * (tiling.window - tiling.overlap))
         widest = max(TILE, scores_bytes // (4 * classes * held) // TILE * TILE)
         panels = -(-width // widest)
@@ -182,6 +180,11 @@ class Layout:
                 reach = self.y.counted(rows[-1])[1]
                 columns = self.x.touching(x0, x1)
                 self.blocks.append(Block(len(self.blocks), x0, x1, columns, rows, y0, y1, reach))
+
+    @property
+    def held(self) -> int:
+        """Rows whose scores are held at most."""
+        return max(block.reach - block.y0 for block in self.blocks)
 
     def rerun(self, done: int) -> int:
         """From which block work is taken up so that the rows of block `done` get all their windows."""
