@@ -7,10 +7,10 @@ cut short by the end of the process is dropped when the journal is opened again.
 
 import json
 import os
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,8 @@ except ImportError:  # Windows: a second process is not noticed there
 MAGIC = b"cmid map journal 1\n"
 RECORD = struct.Struct("<4sIQI")  # mark, bytes of the description, bytes of the arrays, check sum of both
 MARK = b"part"
+WRITING = "writing-"
+"""How files begin that are written in the folder and moved, or removed: nothing else in it is touched."""
 
 
 class Journal:
@@ -68,7 +70,7 @@ class Journal:
                 self._file.truncate(0)
             self._take_up(json.loads(json.dumps(dict(settings))))
             for each in self.folder.iterdir():  # left by a process that was killed while it wrote them
-                if each != self.path:
+                if each.name.startswith(WRITING):
                     each.unlink()
         except OSError as error:
             self.close()
@@ -97,7 +99,12 @@ class Journal:
         if not MAGIC.startswith(head):
             raise UsageError(f"{self.path} is no journal of a map: remove it, or choose another place for the map")
         first = self._read_record() if head == MAGIC else None
-        if first is None:  # killed before anything was kept
+        end = file.tell()
+        while first is not None and (record := self._read_record()) is not None:
+            self.finishing |= "finishing" in record[0]
+            self.done += "block" in record[0]
+            end = file.tell()
+        if first is None or not self.done:  # killed before anything was finished
             file.seek(0)
             file.truncate()
             file.write(MAGIC)
@@ -111,11 +118,6 @@ class Journal:
                 f"{self.folder} holds an unfinished map made with other settings: {said}. Give the former ones to go "
                 "on, or begin anew with restart."
             )
-        end = file.tell()
-        while (record := self._read_record()) is not None:
-            self.finishing |= "finishing" in record[0]
-            self.done += "block" in record[0]
-            end = file.tell()
         file.seek(end)
         file.truncate()
 
@@ -191,8 +193,17 @@ class Journal:
 
     def remove(self) -> None:
         """Takes the folder away, when the outputs are in their places."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            for each in self.folder.iterdir():
+                if each.name.startswith(WRITING):
+                    each.unlink()
+            self.path.unlink()
+            self.folder.rmdir()
         self.close()
+
+    def temporary(self, name: str) -> Path:
+        """Where a file is written that will be moved, or removed."""
+        return self.folder / (WRITING + name)
 
 
 def _shown(value: Any) -> str:

@@ -70,9 +70,9 @@ def batches(
 ) -> Iterator[Batch]:
     """Reads the windows of `blocks` in order; a window that counts for no valid pixel is in no batch."""
     for block in blocks:
-        batch, read = Batch(block), 0
+        batch = Batch(block)
         images: list[np.ndarray] = []
-        for i, j in block.places:
+        for read, (i, j) in enumerate(block.places, 1):
             (y0, y1), (x0, x1) = layout.y.span(i), layout.x.span(j)
             window = (x0, y0, x1, y1)
             values, valid = scene.read(window)
@@ -81,7 +81,6 @@ def batches(
                     f"{scene.name}: window {window} was read as {values.shape} with valid {valid.shape}; expected "
                     f"{(scene.bands, y1 - y0, x1 - x0)}"
                 )
-            read += 1
             sampled = picture.sample(window, values[list(scene.colours)]).astype(np.float32)
             sampled[:, ~picture.sample(window, valid)] = np.nan
             batch.seen.append((window, sampled, valid))
