@@ -32,16 +32,16 @@ class Tiling:
 
     Attributes:
         window: pixels a side of what the model sees at once.
-        overlap: pixels that neighbouring windows share, at most half a window.
-        margin: pixels at a window's edge that count nothing; at most half the overlap.
+        overlap: pixels that neighbouring windows share, at most half a window; -1 is a quarter of it.
+        margin: pixels at a window's edge that count nothing; at most half the overlap; -1 is a quarter of it.
         blend: how the weight rises over the rest of the overlap.
         turns: average over this one view, over four mirrored ones, or over all eight ways to turn and mirror a square.
         batch: windows at once.
     """
 
     window: int = 512
-    overlap: int = 128
-    margin: int = 32
+    overlap: int = -1
+    margin: int = -1
     blend: Literal["hann", "linear"] = "hann"
     turns: Literal["none", "flips", "d4"] = "none"
     batch: int = 8
@@ -49,6 +49,10 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.window < 1 or self.batch < 1:
             raise UsageError(f"window is {self.window} and batch {self.batch}; both are at least 1")
+        if self.overlap == -1:
+            object.__setattr__(self, "overlap", self.window // 4)
+        if self.margin == -1:
+            object.__setattr__(self, "margin", self.overlap // 4)
         if not 0 <= self.overlap <= self.window // 2:
             raise UsageError(f"overlap is {self.overlap}; from 0 to half the window, {self.window // 2}")
         if not 0 <= self.margin <= self.overlap // 2:
