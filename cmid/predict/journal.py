@@ -150,7 +150,7 @@ class Journal:
         Raises:
             CmidError: it cannot be written; what was kept before is kept.
         """
-        parts = [zlib.compress(np.ascontiguousarray(each), 1) for each in arrays.values()]
+        parts = [zlib.compress(np.ascontiguousarray(each).data, 1) for each in arrays.values()]
         about = [
             {"name": name, "dtype": str(each.dtype), "shape": each.shape, "bytes": len(part)}
             for (name, each), part in zip(arrays.items(), parts, strict=True)

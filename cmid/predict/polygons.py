@@ -8,6 +8,7 @@ A GeoPackage keeps the scene's coordinate system. GeoJSON is written by RFC 7946
 GDAL, which also turns rings and cuts at the antimeridian.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from cmid.errors import UsageError
 from cmid.predict.blend import NODATA
-from cmid.predict.raster_output import Classes
+from cmid.predict.raster_output import Classes, gdal_errors
 from cmid.predict.scene import Georeference
 from cmid.predict.windows import TILE
 
@@ -40,13 +41,12 @@ def check_polygons(out: Path, place: Georeference) -> None:
         raise UsageError(f"polygons go to {out}; expected a file ending in {', '.join(DRIVERS)}")
     if DRIVERS[out.suffix.lower()] == "GeoJSON" and place.crs and place.transform:
         from rasterio.crs import CRS
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform
 
         try:
             x, y = transform(CRS.from_wkt(place.crs), CRS.from_epsg(4326), [place.transform[2]], [place.transform[5]])
             known = bool(np.isfinite([*x, *y]).all())
-        except (RasterioError, ValueError):
+        except gdal_errors():
             known = False
         if not known:
             raise UsageError(
@@ -206,14 +206,15 @@ class _Writer:
         names = np.array([self._classes.names[i] for i in numbers], object)
         areas_ = np.array([row[1] for row in self._rows], np.float64).round().astype(np.int64)
         placed = bool(self._place.crs and self._place.transform)
-        options: dict[str, Any] = {}
-        if self._driver == "GeoJSON":
-            options = {"RFC7946": "YES"} if placed else {}
-        write(
-            str(self._out), geometry=np.array([row[2] for row in self._rows], object),
-            field_data=[names, numbers, areas_], fields=["class", "class_id", "area_px"],
-            geometry_type="MultiPolygon" if self._driver == "GPKG" else "Unknown", driver=self._driver, layer="classes",
-            crs=self._place.crs if placed else None, append=self._begun,
-            promote_to_multi=self._driver == "GPKG", **options,
-        )  # fmt: skip
+        options: dict[str, Any] = {"RFC7946": "YES"} if self._driver == "GeoJSON" and placed else {}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")  # where there is none, `Georeference` tells it
+            write(
+                str(self._out), geometry=np.array([row[2] for row in self._rows], object),
+                field_data=[names, numbers, areas_], fields=["class", "class_id", "area_px"],
+                geometry_type="MultiPolygon" if self._driver == "GPKG" else "Unknown", driver=self._driver,
+                layer="classes",
+                crs=self._place.crs if placed else None, append=self._begun,
+                promote_to_multi=self._driver == "GPKG", **options,
+            )  # fmt: skip
         self._rows, self._begun = [], True

@@ -183,6 +183,15 @@ def write_category_names(out: Path, classes: Classes) -> None:
     )
 
 
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What rasterio and pyogrio raise, and the system: not all of theirs is a `RasterioError`."""
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return OSError, RasterioError, CPLE_BaseError, DataSourceError, DataLayerError, FeatureError, GeometryError
+
+
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Errors of the disk or of GDAL, in words; what is finished is in the journal.
@@ -190,11 +199,9 @@ def writing(out: Path) -> Iterator[None]:
     Raises:
         CmidError: with GDAL's or the system's reason.
     """
-    from rasterio.errors import RasterioError
-
     try:
         yield
-    except (OSError, RasterioError) as error:
+    except gdal_errors() as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())[:200]
         raise CmidError(
             f"{out} cannot be written ({reason}). What is finished is kept: make room and repeat the command to go on."

@@ -1,5 +1,7 @@
 """A scene and a model for windows: the map, its probabilities, polygons and a quick look, each written whole."""
 
+import errno
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -316,7 +318,7 @@ class _Work:
                 write_quicklook(place_for(out.quicklook), colours, small, self.classes, counts)
         with writing(out.map):
             self.journal.note_finishing()
-            for path in out.paths:
+            for path in reversed(out.paths):  # the map last: where it is, all is
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _move(place_for(path), path)
         self.journal.remove()
@@ -343,7 +345,12 @@ class _Work:
 
 
 def _move(file: Path, to: Path) -> None:
-    import shutil
-
-    if file.exists():
-        shutil.move(file, to)  # over what is there; the folder of an output may lie on another disk
+    """Over what is there, whole or not at all, also where `to` is on another disk."""
+    try:
+        file.replace(to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = to.with_name(f".{to.name}.part")
+        shutil.copyfile(file, beside)
+        beside.replace(to)

@@ -165,12 +165,12 @@ def test_two_processes_do_not_write_one_map(out):
 
 
 def test_a_crash_while_outputs_are_moved_is_gone_on_from(scene, out, tmp_path, monkeypatch):
-    """The map is in its place, the polygons are not: the map's own file does not stand in its way."""
+    """The polygons are in their place, the map is not: its own file does not stand in its way."""
     both = Outputs(out.map, polygons=tmp_path / "p.gpkg")
     from cmid.predict import scene_to_map as module
 
     def move(file, to):
-        if to == both.polygons:
+        if to == both.map:
             raise Stopped
         real(file, to)
 
@@ -179,9 +179,9 @@ def test_a_crash_while_outputs_are_moved_is_gone_on_from(scene, out, tmp_path, m
     with pytest.raises(Stopped):
         scene_to_map(scene, Looking(2, 3), CLASSES, both, tiling=TILING)
     monkeypatch.undo()
-    assert both.map.exists() and not both.polygons.exists()
+    assert both.polygons.exists() and not both.map.exists()
     result = scene_to_map(scene, Looking(2, 3), CLASSES, both, tiling=TILING)
-    assert result.computed == 0 and result.polygons and both.polygons.exists()
+    assert result.computed == 0 and result.polygons and both.map.exists()
 
 
 def test_a_full_disk_keeps_what_is_finished(scene, out, monkeypatch):
