@@ -4,8 +4,8 @@
     python benchmarks/predict_scene.py --work DIR --side 32768 --model pixel --bare 20    # memory alone, in less time
 
 Opponent: the model called on the windows that `scene_to_map` gave it (batches of the same sizes, in memory, nothing
-read, blended or written), at the same precision and on the same device, in the same process: a few batches before the map,
-and after it all of them, or with `--bare N` about N evenly spaced.
+read, blended or written), at the same precision and on the same device, in the same process: a few batches before the
+map, and after it all of them, or with `--bare N` about N evenly spaced.
 
 The stand-in for a segmentation model is a backbone of `create_backbone`, a 1 x 1 convolution on its last map, and
 bilinear enlarging; `pixel` is a 1 x 1 convolution of the image. The scene is 3 bands, uint8, tiles of 256, deflate, and

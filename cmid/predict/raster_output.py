@@ -1,6 +1,7 @@
 """Finished blocks to Cloud-Optimised GeoTIFFs: the map, and the probabilities of its classes."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -209,11 +210,14 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def check_outputs(paths: Sequence[Path], *, allowed: bool) -> None:
-    """Raises `UsageError` where one of `paths` exists and that is not `allowed`, or where two are the same."""
+    """Raises `UsageError` where one of `paths` exists, unless `allowed`, cannot be written, or is there twice."""
     if len(set(paths)) < len(paths):
         raise UsageError(f"two outputs have the same name: {', '.join(map(str, paths))}")
     for path in paths:
         if path.is_dir():
             raise UsageError(f"{path} is a folder; expected a file to write")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UsageError(f"{path} cannot be written ({there} is no folder to write in): choose another place")
         if path.exists() and not allowed:
             raise UsageError(f"{path} exists. Give another name, or overwrite to replace it.")

@@ -18,12 +18,13 @@ WAYS = {
 def predict_in_turns(predict: Predict, images: Tensor, turns: str) -> Tensor:
     """The mean of what `predict` says of `images` `(B, C, S, S)` turned in each way, turned back; float32."""
     ways = WAYS[turns]
+    if len(ways) == 1:
+        return predict(images).float()
     total: Tensor | None = None
     for quarters, mirrored in ways:
         turned = torch.rot90(images.flip(-1) if mirrored else images, quarters, (-2, -1))
-        said = predict(turned.contiguous()).float()
-        back = torch.rot90(said, -quarters, (-2, -1))
+        back = torch.rot90(predict(turned.contiguous()).float(), -quarters, (-2, -1))
         back = back.flip(-1) if mirrored else back
         total = back if total is None else total + back
     assert total is not None
-    return total if len(ways) == 1 else total / len(ways)
+    return total / len(ways)

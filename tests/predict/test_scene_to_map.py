@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -216,11 +217,47 @@ def test_what_exists_is_not_overwritten_unless_asked(tmp_path, which):
     assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "m.tif.aux.xml", *names.values()}
 
 
-def test_a_place_that_cannot_be_written_is_told_in_words(tmp_path):
+@pytest.mark.parametrize("which", ["map", "probabilities", "polygons", "quicklook"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, which):
     scene = write_scene(tmp_path / "a.tif", patchy(1, 70, 70))
     (tmp_path / "file").write_text("")
+    names = {"map": "m.tif", "probabilities": "p.tif", "polygons": "g.gpkg", "quicklook": "q.png"}
+    paths = {"map": tmp_path / "m.tif", which: tmp_path / "file" / "deeper" / names[which]}
     with pytest.raises(UsageError, match=r"cannot be written .*choose another place"):
-        scene_to_map(scene, Exact(4), FOUR, Outputs(tmp_path / "file" / "map.tif"), tiling=SMALL)
+        scene_to_map(scene, None, FOUR, Outputs(**paths), tiling=SMALL)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "file"]
+
+
+def test_a_folder_that_is_closed_is_told_before_the_work(tmp_path):
+    scene = write_scene(tmp_path / "a.tif", patchy(1, 70, 70))
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(UsageError, match=r"closed is no folder to write in"):
+        scene_to_map(scene, None, FOUR, Outputs(closed / "map.tif"), tiling=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        ({"map": "m.png"}, "ending in .tif"),
+        ({"map": "m.tif", "quicklook": "m.jpg"}, "ending in .png"),
+        ({"map": "m.tif", "polygons": "m.shp"}, "ending in .gpkg"),
+        ({"map": "m.tif", "probabilities": "m.tif"}, "same name"),
+    ],
+)
+def test_outputs_of_other_kinds_are_refused(tmp_path, paths, said):
+    scene = write_scene(tmp_path / "a.tif", patchy(1, 70, 70))
+    with pytest.raises(UsageError, match=said):
+        scene_to_map(scene, None, FOUR, Outputs(**{k: tmp_path / v for k, v in paths.items()}), tiling=SMALL)
+
+
+def test_outputs_of_one_name_in_several_folders_are_not_mixed_up(tmp_path):
+    scene = write_scene(tmp_path / "a.tif", patchy(1, 70, 70))
+    out = Outputs(tmp_path / "classes" / "a.tif", probabilities=tmp_path / "shares" / "a.tif")
+    scene_to_map(scene, Exact(4), FOUR, out, tiling=SMALL)
+    assert read(out.map).shape == (1, 70, 70) and read(out.probabilities).shape == (4, 70, 70)
 
 
 def test_scores_of_another_shape_or_that_are_no_numbers_are_told(tmp_path):
