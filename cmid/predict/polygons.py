@@ -131,8 +131,12 @@ def _stripe(
     found: dict[int, _Area] = {}
     top, bottom = np.full(raster.width, -1), np.full(raster.width, -1)
     for outline, class_ in shapes(values, mask=values != NODATA, connectivity=4, transform=Affine.translation(0, y0)):
-        ring = np.array(outline["coordinates"][0])
+        corners = outline["coordinates"][0]
+        heights = [y for _, y in corners]
         for edge, owner in ((y0, top), (y1, bottom)):
+            if edge not in heights:  # most areas lie inside
+                continue
+            ring = np.array(corners)
             for k in np.flatnonzero((ring[:-1, 1] == edge) & (ring[1:, 1] == edge)):
                 a, b = sorted((int(ring[k, 0]), int(ring[k + 1, 0])))
                 owner[a:b] = number
@@ -167,7 +171,7 @@ def write_polygons(
     with rasterio.open(tiled) as raster:
         for class_, polygon in areas(raster, min_area_px, stripe_px):
             writer.put(class_, polygon)
-    writer.flush(last=True)
+    writer.flush()
     return writer.count
 
 
@@ -177,41 +181,38 @@ class _Writer:
     def __init__(self, out: Path, driver: str, classes: Classes, place: Georeference) -> None:
         self.count = 0
         self._out, self._driver, self._classes, self._place = out, driver, classes, place
-        self._rows: list[tuple[int, float, bytes]] = []
+        self._rows: list[tuple[int, BaseGeometry]] = []
         self._begun = False
 
     def put(self, class_: int, polygon: "BaseGeometry") -> None:
-        import shapely
-
-        area = polygon.area
-        placed = self._place.crs and self._place.transform
-        if self._driver == "GeoJSON" and placed:
-            polygon = shapely.segmentize(polygon, STRAIGHT_PX)
-        if self._place.transform:
-            a, b, c, d, e, f = self._place.transform
-            polygon = shapely.transform(
-                polygon, lambda p: np.stack((a * p[:, 0] + b * p[:, 1] + c, d * p[:, 0] + e * p[:, 1] + f), 1)
-            )
-        self._rows.append((class_, area, shapely.to_wkb(polygon)))
+        self._rows.append((class_, polygon))
         self.count += 1
         if len(self._rows) >= AT_ONCE and self._driver == "GPKG":
             self.flush()
 
-    def flush(self, *, last: bool = False) -> None:
+    def flush(self) -> None:
+        import shapely
         from pyogrio.raw import write
 
         if not self._rows and self._begun:
             return
-        numbers = np.array([row[0] for row in self._rows], np.int32)
-        names = np.array([self._classes.names[i] for i in numbers], object)
-        areas_ = np.array([row[1] for row in self._rows], np.float64).round().astype(np.int64)
         placed = bool(self._place.crs and self._place.transform)
+        polygons = np.array([polygon for _, polygon in self._rows], object)
+        numbers = np.array([class_ for class_, _ in self._rows], np.int32)
+        names = np.array([self._classes.names[i] for i in numbers], object)
+        sizes = shapely.area(polygons).round().astype(np.int64)
+        if self._driver == "GeoJSON" and placed:
+            polygons = shapely.segmentize(polygons, STRAIGHT_PX)
+        if self._place.transform:
+            a, b, c, d, e, f = self._place.transform
+            turn, move = np.array(((a, d), (b, e))), np.array((c, f))
+            polygons = shapely.transform(polygons, lambda points: points @ turn + move)
         options: dict[str, Any] = {"RFC7946": "YES"} if self._driver == "GeoJSON" and placed else {}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'crs' was not provided")  # where there is none, `Georeference` tells it
             write(
-                str(self._out), geometry=np.array([row[2] for row in self._rows], object),
-                field_data=[names, numbers, areas_], fields=["class", "class_id", "area_px"],
+                str(self._out), geometry=shapely.to_wkb(polygons),
+                field_data=[names, numbers, sizes], fields=["class", "class_id", "area_px"],
                 geometry_type="MultiPolygon" if self._driver == "GPKG" else "Unknown", driver=self._driver,
                 layer="classes",
                 crs=self._place.crs if placed else None, append=self._begun,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from cmid.errors import CmidError, UsageError
+from cmid.errors import UsageError
 from cmid.predict.journal import Journal
 from cmid.predict.scene_to_map import Outputs, scene_to_map
 from tests.predict.kill_midway import CLASSES, TILING, outputs
@@ -182,20 +182,3 @@ def test_a_crash_while_outputs_are_moved_is_gone_on_from(scene, out, tmp_path, m
     assert both.polygons.exists() and not both.map.exists()
     result = scene_to_map(scene, Looking(2, 3), CLASSES, both, tiling=TILING)
     assert result.computed == 0 and result.polygons and both.map.exists()
-
-
-def test_a_full_disk_keeps_what_is_finished(scene, out, monkeypatch):
-    real, written = Journal._write, []
-
-    def full_after_three(self, about, parts):
-        if "block" in about and len(written) >= 3:
-            raise OSError(28, "No space left on device")
-        written.append(about)
-        real(self, about, parts)
-
-    monkeypatch.setattr(Journal, "_write", full_after_three)
-    with pytest.raises(CmidError, match=r"No space left on device.*make room and repeat"):
-        scene_to_map(scene, Looking(2, 3), CLASSES, out, tiling=TILING)
-    monkeypatch.undo()
-    result = scene_to_map(scene, Looking(2, 3), CLASSES, out, tiling=TILING)
-    assert result.computed < result.windows
