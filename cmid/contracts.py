@@ -53,7 +53,8 @@ class Views:
         indices: `(B,)` int64, the position of each image in its source, so that a batch can name its files.
         epoch: the epoch the crops were drawn for; with (seed, index) it fixes every random draw.
         labels: what is known of the images, for tasks: `(B,)` int64 classes, or `(B, K)` float where an image has
-            several or was mixed of two; None where nothing is known.
+            several or was mixed of two, or `(B, H, W)` int64 for each pixel of the first crop; None where nothing is
+            known.
     """
 
     crops: tuple[View, ...]
