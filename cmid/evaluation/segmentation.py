@@ -78,7 +78,9 @@ class ConfusionMatrix:
 
     def __init__(self, classes: int, ignore: int = 255, device: torch.device | str = "cpu") -> None:
         if 0 <= ignore < classes:
-            raise UsageError(f"The label to ignore is none of the {classes} classes 0 to {classes - 1}; found {ignore}.")
+            raise UsageError(
+                f"The label to ignore is none of the {classes} classes 0 to {classes - 1}; found {ignore}."
+            )
         self.classes, self.ignore = classes, ignore
         self.counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 

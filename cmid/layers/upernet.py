@@ -32,14 +32,17 @@ class PixelScores(nn.Sequential):
     def __init__(self, in_dim: int, classes: int, dropout: float) -> None:
         conv = nn.Conv2d(in_dim, classes, 1)
         nn.init.normal_(conv.weight, std=SCORES_STD)
-        nn.init.zeros_(conv.bias)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
         super().__init__(nn.Dropout2d(dropout), conv)
 
 
 class PyramidPooling(nn.Module):
-    """The map beside its means over grids of 1, 2, 3 and 6 cells a side, fused: `(B, C, h, w)` to `(B, width, h, w)`."""
+    """The map beside its means over 1, 2, 3 and 6 cells a side, fused: `(B, C, h, w)` to `(B, width, h, w)`."""
 
-    def __init__(self, in_dim: int, width: int, cells: Sequence[int] = (1, 2, 3, 6), align_corners: bool = False) -> None:
+    def __init__(
+        self, in_dim: int, width: int, cells: Sequence[int] = (1, 2, 3, 6), align_corners: bool = False
+    ) -> None:
         super().__init__()
         self.align_corners = align_corners
         self.branches = nn.ModuleList(
@@ -64,8 +67,8 @@ class PyramidPooling(nn.Module):
             images *= gather.processes()
         if norm.training and images == 1:
             raise UsageError(
-                "UPerNet's batch-norm needs 2 images or more a training step, over all processes; found 1. Use a larger "
-                "batch, leave out a last batch of one image, or take the head lateral_sum."
+                "UPerNet's batch-norm needs 2 images or more a training step, over all processes; found 1. Use a "
+                "larger batch, leave out a last batch of one image, or take the head lateral_sum."
             )
 
 
@@ -101,7 +104,9 @@ class UPerNet(nn.Module):
         coarsest, *finer = sums
         smooth = [smoother(each) for smoother, each in zip(self.smoothers, reversed(finer), strict=True)]
         size = maps[0].shape[2:]
-        fused: Tensor = self.fuse(torch.cat([resized(each, size, self.align_corners) for each in (*smooth, coarsest)], 1))
+        fused: Tensor = self.fuse(
+            torch.cat([resized(each, size, self.align_corners) for each in (*smooth, coarsest)], 1)
+        )
         return fused
 
 

@@ -57,11 +57,11 @@ def focal(
 
 
 def dice(logits: Tensor, labels: Tensor, *, ignore: int, weights: Tensor | None = None) -> Tensor:
-    """One minus the soft Dice overlap of each class over all labelled pixels of the batch, averaged over the classes
-    that occur in it (arXiv 1606.04797, section 3, without squares).
+    """One minus the soft Dice overlap, averaged over the classes that occur (arXiv 1606.04797, section 3, unsquared).
 
-    Over all processes' batches together. Classes without a pixel do not count: their overlap is 0 whatever is
-    predicted. `weights` weigh the mean over classes. Arguments and result as for `cross_entropy`.
+    The overlap of a class is that of all labelled pixels of all processes' batches together. Classes without a pixel do
+    not count: their overlap is 0 whatever is predicted. `weights` weigh the mean over classes. Arguments and result as
+    for `cross_entropy`.
     """
     counted = labels != ignore
     probabilities = logits.softmax(1) * counted[:, None]

@@ -18,7 +18,7 @@ from cmid.ops import pixel_losses
 IGNORE = 255
 AUXILIARY_STRIDE_PX = 16
 AUXILIARY_WIDTH = 256
-HEADS = {"upernet": UPerNet, "lateral_sum": LateralSum}
+HEADS: dict[str, type[UPerNet] | type[LateralSum]] = {"upernet": UPerNet, "lateral_sum": LateralSum}
 
 
 class Segmenter(Learner):
@@ -42,7 +42,7 @@ class Segmenter(Learner):
         dice: how much the Dice loss counts.
 
     Raises:
-        UsageError: an unknown head, fewer than two classes, or no loss that counts.
+        UsageError: an unknown head, fewer than two classes, not a weight for each, or no loss that counts.
     """
 
     def __init__(
@@ -69,18 +69,20 @@ class Segmenter(Learner):
             raise UsageError(f"A head of segmentation is one of {', '.join(HEADS)}; found {head!r}.")
         if classes < 2:
             raise UsageError(f"Segmentation tells 2 classes or more apart; found {classes}.")
-        if not 0 < max(cross_entropy, focal, dice) or min(cross_entropy, focal, dice, auxiliary_weight) < 0:
+        if max(cross_entropy, focal, dice) <= 0 or min(cross_entropy, focal, dice, gamma, auxiliary_weight) < 0:
             raise UsageError(
-                "cross_entropy, focal, dice and auxiliary_weight are 0 or more, and one of the losses above 0; found "
-                f"{cross_entropy}, {focal}, {dice} and {auxiliary_weight}."
+                "cross_entropy, focal, dice, gamma and auxiliary_weight are 0 or more, and one of the three losses "
+                f"above 0; found {cross_entropy}, {focal}, {dice}, {gamma} and {auxiliary_weight}."
             )
+        if class_weights is not None and tuple(class_weights.shape) != (classes,):
+            raise UsageError(f"class_weights are one a class, ({classes},); found {tuple(class_weights.shape)}.")
         self.backbone, self.classes, self.frozen, self.align_corners = backbone, classes, frozen, align_corners
         self.auxiliary_weight, self.ignore, self.average, self.gamma = auxiliary_weight, ignore, average, gamma
         self.shares = {"cross_entropy": cross_entropy, "focal": focal, "dice": dice}
         self.levels = Levels(backbone.channels, backbone.strides, backbone.norm)
         sizes = {} if width is None else {"width": width}
         self.decoder = HEADS[head](self.levels.channels, **sizes, align_corners=align_corners)
-        self.scores = PixelScores(self.decoder.width, classes, dropout)
+        self.scores = PixelScores(int(self.decoder.width), classes, dropout)
         self.auxiliary: nn.Sequential | None = None
         if auxiliary_weight > 0:
             self.auxiliary_level = max(0, sum(s <= AUXILIARY_STRIDE_PX for s in self.levels.strides) - 1)

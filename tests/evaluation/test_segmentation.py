@@ -41,9 +41,7 @@ def test_the_matrix_is_theirs_whatever_the_batches(maps):
     by_sklearn = metrics.confusion_matrix(labels[kept], predicted[kept], labels=range(6))
     for batch in (1, 2, 5):
         assert (counted(*maps, batch).numpy() == by_sklearn).all()
-    assert torch.equal(
-        counted(*maps), theirs.multiclass_confusion_matrix(predicted, labels, 6, ignore_index=255)
-    )
+    assert torch.equal(counted(*maps), theirs.multiclass_confusion_matrix(predicted, labels, 6, ignore_index=255))
 
 
 def test_every_figure_is_theirs(maps):

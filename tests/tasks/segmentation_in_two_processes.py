@@ -16,7 +16,13 @@ KINDS = {
     "counted": {},
     "all": {"average": "all", "head": "lateral_sum"},
     "weighted": {"class_weights": WEIGHTS, "head": "lateral_sum"},
-    "focal and dice": {"cross_entropy": 0.0, "focal": 1.0, "dice": 0.5, "class_weights": WEIGHTS, "head": "lateral_sum"},
+    "focal and dice": {
+        "cross_entropy": 0.0,
+        "focal": 1.0,
+        "dice": 0.5,
+        "class_weights": WEIGHTS,
+        "head": "lateral_sum",
+    },
 }
 
 

@@ -123,6 +123,7 @@ def test_what_does_not_fit_is_refused():
             task(Views(batch.crops, batch.indices, labels=labels))
     with pytest.raises(UsageError, match="multiples of 32"):
         task.eval().logits(torch.randn(1, 3, 60, 64))
-    for settings in ({"head": "unet"}, {"classes": 1}, {"cross_entropy": 0.0}, {"dice": -1.0}):
+    four = torch.ones(4)  # for 5 classes
+    for settings in ({"head": "unet"}, {"classes": 1}, {"cross_entropy": 0.0}, {"dice": -1.0}, {"class_weights": four}):
         with pytest.raises(UsageError, match="found"):
             make(**settings)
