@@ -176,6 +176,7 @@ def test_of_data_that_say_what_is_for_test_that_is_scored(tmp_path):
     path = model(tmp_path / "several.safetensors", multi_label=True)
     evaluate(path, tmp_path / "labels.csv", out=tmp_path / "table")
     assert [r["image"] for r in rows_of(tmp_path / "table")] == [str(tmp_path / n) for n in names if "1.png" in n]
+    (tmp_path / "labels.csv").unlink()  # a table is taken before lists
     images.rename(tmp_path / "img")
     (tmp_path / "train.txt").write_text("red/0.png 2\nblue/0.png 0\n")
     (tmp_path / "val.txt").write_text("green/1.png 1\nred/1.png 2\nblue/1.png 0\n")
