@@ -11,12 +11,11 @@ optimiser over our groups. Both begin with a uint8 batch that is ready, in one p
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 
 import timm
 import torch
-from machine import processor
+from machine import processor, seconds
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 from timm.loss import SoftTargetCrossEntropy
@@ -91,13 +90,6 @@ class Sides:
         loss.backward()
         self.their_optimiser.step()
         self.their_optimiser.zero_grad()
-
-
-def seconds(act):
-    """Wall time of one call."""
-    begin = time.perf_counter()
-    act()
-    return time.perf_counter() - begin
 
 
 def main():

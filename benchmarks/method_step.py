@@ -15,14 +15,13 @@ import argparse
 import copy
 import json
 import statistics
-import time
 from pathlib import Path
 
 import torch
 from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, SwaVLoss
 from lightly.models.modules import heads
 from lightly.models.utils import update_momentum
-from machine import processor
+from machine import processor, seconds
 
 from cmid.commands.learners import METHODS, build_learner, method_of
 from cmid.config import OptimizerConfig, PretrainConfig, SwAVConfig, ViewConfig
@@ -167,13 +166,6 @@ class Sides:
             loss = self.lightly([view.images for view in self.views])
         loss.backward()
         self.their_optimiser.step()
-
-
-def seconds(act):
-    """Wall time of one call."""
-    begin = time.perf_counter()
-    act()
-    return time.perf_counter() - begin
 
 
 def measure(method, arguments):

@@ -14,11 +14,10 @@ import argparse
 import json
 import resource
 import statistics
-import time
 from pathlib import Path
 
 import torch
-from machine import processor
+from machine import processor, seconds
 
 from cmid.backbones import create_backbone
 from cmid.config import CMIDConfig, OptimizerConfig, ViewConfig
@@ -102,13 +101,6 @@ class Steps:
     def augmentation(self):
         """The colours of a batch, on the device."""
         self.in_format(self.augment(self.raw))
-
-
-def seconds(act):
-    """Wall time of one call."""
-    begin = time.perf_counter()
-    act()
-    return time.perf_counter() - begin
 
 
 def main():

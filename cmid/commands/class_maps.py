@@ -20,6 +20,7 @@ from torch import Tensor
 from cmid.backbones.attention import attention_map, has_attention
 from cmid.commands.looking import Chosen
 from cmid.commands.sources import progress
+from cmid.commands.whole_files import write_whole
 from cmid.config import PredictConfig
 from cmid.data.crops import reduction_for
 from cmid.data.decode import BadImage
@@ -92,14 +93,12 @@ class ClassMaps:
                         told.append({"image": chosen.name(i), "picture": str(names[i]), **drawn[1]})
                     if tick is not None:
                         tick(i + 1, len(chosen))
-            about = {"kind": self.kind, "images": len(places), "pictures": told}
-            part = self.folder / f".{INDEX}.part"
-            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            part.replace(self.folder / INDEX)
         except OSError as error:
             raise CmidError(
                 f"{error.filename or self.folder} cannot be written: {error.strerror or error}. Choose another --maps."
             ) from error
+        about = json.dumps({"kind": self.kind, "images": len(places), "pictures": told}, indent=1) + "\n"
+        write_whole(self.folder / INDEX, lambda part: part.write_text(about), advice="Choose another --maps.")
         return len(told)
 
     def classes_of(self, row: Sequence[float]) -> list[int]:

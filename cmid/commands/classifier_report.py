@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cmid.commands.sources import shown_bands
+from cmid.commands.whole_files import write_whole
 from cmid.data.decode import BadImage
 from cmid.data.sources import LabelledSource
-from cmid.errors import CmidError
 from cmid.report.classifier import (
     Mistake,
     calibration_section,
@@ -51,14 +51,12 @@ def write_page(
         title=run.resolve().name, facts=facts, settings=settings, skipped=list(scores["skipped"].items()),
         kicker="Classification report",
     )  # fmt: skip
-    page, part = run / "report.html", run / ".report.html.part"
-    try:
-        part.write_text(render(header, sections), encoding="utf-8", errors="replace")
-        part.replace(page)
-    except OSError as error:
-        advice = "and go on with --resume" if learned else "or choose another --out"
-        raise CmidError(f"{page} cannot be written: {error.strerror}. Make room, {advice}.") from error
-    return page
+    page, then = render(header, sections), "and go on with --resume" if learned else "or choose another --out"
+    return write_whole(
+        run / "report.html",
+        lambda part: part.write_text(page, encoding="utf-8", errors="replace"),
+        advice=f"Make room, {then}.",
+    )
 
 
 def _curves(run: Path) -> list[Section | Absent]:

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from torch import Tensor
 
 from cmid.commands.classifier_report import write_page
 from cmid.commands.finetune_parts import BATCH, Parts, whole_images
+from cmid.commands.whole_files import write_whole
 from cmid.config import as_plain
 from cmid.data.sources import LabelledSource
-from cmid.errors import CmidError
 from cmid.evaluation.bootstrap import Interval, accuracy_interval, mean_average_precision_interval
 from cmid.evaluation.classification import (
     accuracy_last_batch_dropped,
@@ -106,7 +105,7 @@ def score_and_keep(
     value, interval, measured, figures = judge(rows, labels, names, classes, alone, parts.config.seed)
     epoch = "best on validation" if parts.validation is not None else "last"
     scores = {"epoch": epoch, **measured, "skipped": skipped}
-    write_scores(done.run, scores, names, labels, rows, classes, advice="Make room, and run again with --resume")
+    write_scores(done.run, scores, names, labels, rows, classes, advice="Make room, and run again with --resume.")
     console.print(f"{in_words(figures)}; all {len(labels)} test images, {epoch} epoch")
     if parts.config.published_protocol and not parts.multi_label:
         tried = read_table(RunDirectory(done.run).metrics)["published_test_accuracy"]
@@ -222,17 +221,12 @@ def write_scores(
     *, advice: str,
 ) -> None:  # fmt: skip
     """Writes `scores.json` and `test_predictions.csv`; raises `CmidError`, which ends with `advice`."""
-
-    def write(name: str, write_to: Callable[[Path], object]) -> None:
-        part = folder / f".{name}.part"
-        try:
-            write_to(part)
-            part.replace(folder / name)
-        except OSError as error:
-            raise CmidError(f"{folder / name} cannot be written: {error.strerror}. {advice}.") from error
-
-    write("scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"))
-    write("test_predictions.csv", lambda path: _predictions(path, names, labels, rows, classes))
+    write_whole(
+        folder / "scores.json", lambda path: path.write_text(json.dumps(scores, indent=1) + "\n"), advice=advice
+    )
+    write_whole(
+        folder / "test_predictions.csv", lambda path: _predictions(path, names, labels, rows, classes), advice=advice
+    )
 
 
 def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ the same command goes on where it stopped, and a run of other settings is never 
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -31,8 +30,7 @@ from cmid.commands.pace import images_per_second
 from cmid.commands.sources import open_one_class_each, open_source
 from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
 from cmid.errors import CmidError, UsageError
-from cmid.report.curves import read_table
-from cmid.train import Interrupted, RunDirectory
+from cmid.train import Interrupted
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
 
 RANDOM = "random weights"
@@ -208,16 +206,11 @@ def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) ->
         console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
         settings = result.with_suffix(".yaml")
         settings.write_text(yaml.safe_dump(as_plain(cell.config), sort_keys=False, allow_unicode=True))
-        peak = _in_a_process(settings, result)
-        ended = json.loads(result.read_text(encoding="utf-8"))
-        ended["peak_memory_gb"] = ended.pop("gpu_peak_gb", None) or peak
-        if ended["status"] == "trained":
-            ended["images_per_s"] = _median_pace(cell.folder)
-        result.write_text(json.dumps(ended, indent=1) + "\n", encoding="utf-8")
-    ended = json.loads(result.read_text(encoding="utf-8"))
+        _in_a_process(settings, result)
+    ended: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     if ended["status"] == "diverged":
         console.print(f"note: {cell.row.title}, seed {cell.seed} diverged: {ended['reason']}")
-    return dict(ended)
+    return ended
 
 
 def _put_aside(folder: Path) -> None:
@@ -227,13 +220,8 @@ def _put_aside(folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}.diverged-{number}"))
 
 
-def _median_pace(folder: Path) -> float | None:
-    paces = read_table(RunDirectory(folder).steps).get("images_per_s")
-    return None if paces is None or np.isnan(paces).all() else float(np.nanmedian(paces))
-
-
-def _in_a_process(settings: Path, result: Path) -> float:
-    """Trains in a process of its own; gives its greatest memory in GB.
+def _in_a_process(settings: Path, result: Path) -> None:
+    """Trains in a process of its own.
 
     Raises:
         Interrupted: it, or this process, was asked to stop; the run is saved.
@@ -243,8 +231,7 @@ def _in_a_process(settings: Path, result: Path) -> float:
     with _passing_on() as children:
         child = subprocess.Popen(command)
         children.append(child)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        child.wait()
     if child.returncode in (130, 143, -signal.SIGINT, -signal.SIGTERM):
         number = signal.SIGTERM if child.returncode in (143, -signal.SIGTERM) else signal.SIGINT
         raise Interrupted("The comparison was interrupted; the same command goes on where it stopped.", number)
@@ -253,8 +240,6 @@ def _in_a_process(settings: Path, result: Path) -> float:
             f"A run of the comparison ended with code {child.returncode}; what it said stands above. When that is put "
             "right, the same command goes on."
         )
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
-    return usage.ru_maxrss / unit
 
 
 @contextmanager

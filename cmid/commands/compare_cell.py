@@ -6,15 +6,20 @@ The exit code is that of `cmid pretrain`. CELL.json is written at the end: what 
 """
 
 import json
+import resource
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from cmid.commands.pretrain import pretrain
 from cmid.commands.settings import resolve
+from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig
 from cmid.errors import CmidError, UsageError
+from cmid.report.curves import read_table
 from cmid.train import RunDirectory
 
 
@@ -23,7 +28,6 @@ def main(settings: Path, result: Path) -> int:
     config = resolve(PretrainConfig, config=settings)
     run = RunDirectory(config.out)
     config = replace(config, resume=run.path.is_dir())
-    begin = time.monotonic()
     try:
         done = pretrain(config)
     except UsageError as error:
@@ -41,26 +45,32 @@ def main(settings: Path, result: Path) -> int:
         result,
         {
             "status": "trained",
-            "images_per_s": done.fit.images_per_s,
+            "images_per_s": _median_pace(run),
             "epochs": done.fit.epochs_done,
             "steps": done.fit.steps_done,
-            "seconds_of_last_session": round(time.monotonic() - begin, 1),
-            "gpu_peak_gb": _gpu_peak_gb(),
+            "peak_memory_gb": _peak_gb(),
         },
     )
     return 0
 
 
-def _gpu_peak_gb() -> float | None:
-    import torch
+def _median_pace(run: RunDirectory) -> float | None:
+    """Images a second over all sessions of the run."""
+    paces = read_table(run.steps).get("images_per_s")
+    return None if paces is None or np.isnan(paces).all() else float(np.nanmedian(paces))
 
-    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+
+def _peak_gb() -> float:
+    """Greatest memory of the GPU, or of this process, in its last session."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _write(path: Path, content: dict[str, object]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    said = json.dumps(content, indent=1) + "\n"
+    write_whole(path, lambda part: part.write_text(said), advice="Make room, and run the same again.")
 
 
 if __name__ == "__main__":

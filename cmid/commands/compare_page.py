@@ -5,18 +5,20 @@ from pathlib import Path
 
 from cmid.commands.compare_plan import Cell
 from cmid.commands.compare_scores import probe_names
-from cmid.commands.compare_tables import Line, figures_of
-from cmid.commands.looking import Looker, choose
+from cmid.commands.compare_tables import AGAIN, Line, figures_of
+from cmid.commands.looking import choose
 from cmid.commands.report import looker_of, read_run
 from cmid.commands.sources import open_labelled_whole, shown_bands
+from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig, as_plain
 from cmid.errors import CmidError
 from cmid.report.comparison import Curve, curves_section, differences_section, side_by_side, table_section
 from cmid.report.curves import read_table
+from cmid.report.markup import Markup
 from cmid.report.page import Absent, Header, Section, render
 from cmid.train import RunDirectory
 
-QUERIES = 4
+QUERIES, PAINTED = 4, 2
 ALBUM = 400
 """Labelled images that neighbours are looked for among."""
 
@@ -54,13 +56,10 @@ def write_page(
     header = Header(
         title=out.resolve().name, facts=facts, warnings=warnings, settings=as_plain(config), kicker="Comparison"
     )
-    page, part = out / "report.html", out / ".report.html.part"
-    try:
-        part.write_text(render(header, sections), encoding="utf-8", errors="replace")
-        part.replace(page)
-    except OSError as error:
-        raise CmidError(f"{page} cannot be written: {error.strerror}. Make room, and run the same again.") from error
-    return page
+    page = render(header, sections)
+    return write_whole(
+        out / "report.html", lambda part: part.write_text(page, encoding="utf-8", errors="replace"), advice=AGAIN
+    )
 
 
 def _curve(title: str, runs: Mapping[int, Cell]) -> Curve:
@@ -73,7 +72,8 @@ def _looked(
     config: CompareConfig, titles: Mapping[str, str], cells: Mapping[str, Mapping[int, Cell]]
 ) -> list[Section | Absent]:
     """Neighbours and reconstructions of the first run of each row, of the same images."""
-    neighbours, painted = [], []
+    neighbours: list[tuple[str, Markup]] = []
+    painted: list[tuple[str, Markup]] = []
     for label, runs in cells.items():
         cell = next(iter(runs.values()))
         try:
@@ -90,7 +90,8 @@ def _looked(
             )
             found = looker.neighbour_and_map_sections(album, QUERIES, "pca")[0]
             neighbours += [(titles[label], found.body)] if isinstance(found, Section) else []
-            painted += _paintings(titles[label], looker, album)
+            painting = looker.painted_section(album, PAINTED)
+            painted += [(titles[label], painting.body)] if isinstance(painting, Section) else []
         except CmidError:
             continue  # a run that diverged before its first checkpoint has nothing to show
     return [
@@ -108,8 +109,3 @@ def _looked(
             painted,
         ),
     ]
-
-
-def _paintings(title: str, looker: Looker, album: object) -> list[tuple[str, object]]:
-    first = looker.view_sections(album, 2)[0]  # type: ignore[arg-type]
-    return [(title, first.body)] if isinstance(first, Section) else []

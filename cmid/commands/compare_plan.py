@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -131,8 +131,3 @@ def digest(value: Any) -> str:
 def slug(label: str) -> str:
     """A label as part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("._")[:60] or "row"
-
-
-def group_names(config: PretrainConfig) -> list[str]:
-    """The settings that are groups."""
-    return [each.name for each in fields(config) if is_dataclass(getattr(config, each.name))]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cmid.commands.compare_plan import digest
 from cmid.commands.evaluate import frozen_features
+from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig, EvaluateConfig, as_plain
-from cmid.errors import CmidError
 from cmid.evaluation.knn import knn_predict
 from cmid.evaluation.linear import linear_probe
 from cmid.evaluation.spread import effective_rank
@@ -127,15 +127,17 @@ def _read(kept: Path, rules: str) -> CellScores | None:
 
 
 def _write(kept: Path, rules: str, scores: CellScores) -> None:
-    part = kept.with_name(f".{kept.stem}.part.npz")
     arrays: dict[str, Any] = {f"outcomes_{i}": each for i, each in enumerate(scores.outcomes.values())}
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            part, probes=np.array(list(scores.outcomes)), effective_rank=scores.effective_rank,
-            about=json.dumps({**scores.about, "rules": rules}), **arrays,
-        )  # fmt: skip
-        part.replace(kept)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CmidError(f"{kept} cannot be written: {error.strerror}. Make room, and run the same again.") from error
+    about = json.dumps({**scores.about, "rules": rules})
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # by name numpy would put .npz behind it
+            np.savez_compressed(
+                file,
+                probes=np.array(list(scores.outcomes)),
+                effective_rank=scores.effective_rank,
+                about=about,
+                **arrays,
+            )
+
+    write_whole(kept, write, advice="Make room, and run the same again.")

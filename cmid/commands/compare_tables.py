@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from cmid.commands.compare_scores import knn_name, probe_names
+from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig
-from cmid.errors import CmidError
 from cmid.evaluation.comparison import Figure, figure
+
+AGAIN = "Make room, and run the same again."
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,15 @@ def write_tables(
     rows = _csv_rows(lines, found)
     text = _markdown(lines, found, reference, config, budget)
     sheet, table = out / "compare.csv", out / "compare.md"
-    try:
-        with (part := out / ".compare.csv.part").open("w", newline="", encoding="utf-8") as file:
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        part.replace(sheet)
-        (part := out / ".compare.md.part").write_text(text, encoding="utf-8")
-        part.replace(table)
-    except OSError as error:
-        raise CmidError(f"{out} cannot be written: {error.strerror}. Make room, and run the same again.") from error
+
+    write_whole(sheet, write, advice=AGAIN)
+    write_whole(table, lambda part: part.write_text(text, encoding="utf-8"), advice=AGAIN)
     return sheet, table
 
 

@@ -38,7 +38,7 @@ BESIDE_STEPS = 1.2
 
 Measured 1.15 on one busy CPU thread with 600 scenes. Where decoding sets the pace of a GPU the run takes longer.
 """
-OWN = ("scenes", "run", "classifier", "linear_*.json", ".linear_*.json.part", ".DS_Store")
+OWN = ("scenes", "run", "classifier", "linear_*.json", ".linear_*.json.*.part", ".DS_Store")
 """What may be in the demo's folder."""
 SCENE_FILE = re.compile(
     rf"classes\.json|labelTxt/({'|'.join(SCENE_CLASSES)})_\d{{5,}}\.txt"

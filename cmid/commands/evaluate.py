@@ -23,13 +23,14 @@ from torch import Tensor
 from cmid.backbones import create_backbone
 from cmid.commands.extract import backbone_of_checkpoint, checkpoint_of, summary
 from cmid.commands.sources import open_one_class_each, put_on_scale
+from cmid.commands.whole_files import write_whole
 from cmid.config import EvaluateConfig, ViewConfig
 from cmid.contracts import Backbone
 from cmid.data.images import ImageLoader
 from cmid.data.sources import LabelledSource
 from cmid.data.statistics import measure
 from cmid.data.torchgeo_datasets import TorchgeoSide
-from cmid.errors import CmidError, UsageError
+from cmid.errors import UsageError
 from cmid.evaluation.accuracy import average_accuracy, overall_accuracy
 from cmid.evaluation.bootstrap import accuracy_interval
 from cmid.evaluation.features import Batch, extract_features
@@ -370,10 +371,5 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _write(result: EvaluateResult, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(result), indent=2) + "\n")
-        part.replace(path)
-    except OSError as error:
-        raise CmidError(f"{path} cannot be written: {error.strerror}. Choose another --out.") from error
+    content = json.dumps(asdict(result), indent=2) + "\n"
+    write_whole(path, lambda part: part.write_text(content), advice="Choose another --out.")

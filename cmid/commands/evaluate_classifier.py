@@ -97,7 +97,7 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     console.print(f"{in_words(figures)}; {len(labels)} images{left}")
     if out is not None:
         _make(out)
-        write_scores(out, scores, names, labels, rows, about.classes, advice="Make room, or choose another --out")
+        write_scores(out, scores, names, labels, rows, about.classes, advice="Make room, or choose another --out.")
         console.print(f"scores: {out / 'scores.json'}")
     if out is not None and config.report:
         facts = [

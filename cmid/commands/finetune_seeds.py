@@ -11,8 +11,9 @@ import yaml
 from rich.console import Console
 
 from cmid.commands.classifier_scores import FinetuneResult
+from cmid.commands.whole_files import write_whole
 from cmid.config import FinetuneConfig, as_plain
-from cmid.errors import CmidError, UsageError
+from cmid.errors import UsageError
 from cmid.evaluation.seeds import SeedSummary, summarise_seeds
 
 PERCENT = {
@@ -99,9 +100,5 @@ def _keep(path: Path, runs: dict[int, Path], summaries: dict[str, SeedSummary]) 
         "runs": [run.name for run in runs.values()],
         "figures": {name: each.to_plain() for name, each in summaries.items()},
     }
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise CmidError(f"{path} cannot be written: {error.strerror}. Make room, and go on with --resume.") from error
+    content = json.dumps(plain, indent=1) + "\n"
+    write_whole(path, lambda part: part.write_text(content), advice="Make room, and go on with --resume.")

@@ -57,8 +57,10 @@ def build_learner(config: PretrainConfig) -> Learner:
         )
     try:
         return method.build(config)
+    except UsageError:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, UsageError) else UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def method_of(config: PretrainConfig) -> Method:

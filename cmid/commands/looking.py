@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cmid.commands.learners import views_of
 from cmid.config import PretrainConfig
-from cmid.contracts import Backbone, Learner, View, Views
+from cmid.contracts import Backbone, Learner, Look, View, Views
 from cmid.data.augment import BatchAugment
 from cmid.data.crops import reduction_for, squash
 from cmid.data.decode import BadImage, Decoded, Reduction
@@ -158,6 +158,29 @@ class Looker:
         names = [album.thumbs[i].name for i in views.indices.tolist()]
         return [*self._method_sections(album, views, names), self._correspondences(views, names)]
 
+    def painted_section(self, album: Album, count: int) -> Section | Absent:
+        """Reconstructions alone, of views of the first images."""
+        views = self.views_of(album, count)
+        names = [album.thumbs[i].name for i in views.indices.tolist()]
+        with self._seeded(), torch.no_grad():
+            seen = self.learner.look(views)
+        return self._painted(seen, [self._drawn(view.images) for view in views], names)
+
+    def _painted(
+        self, seen: Look | None, pictures: Sequence[NDArray[np.uint8]], names: Sequence[str]
+    ) -> Section | Absent:
+        if seen is None or not seen.predictions:
+            return Absent("Reconstructions", "Nothing was reconstructed.")
+        titles = VIEW_NAMES if len(seen.predictions) > 1 else ("view",)
+        masked, predicted = ([self._drawn(images) for images in each] for each in (seen.masked, seen.predictions))
+        return reconstruction_section(
+            [
+                Reconstruction(name, titles[v], pictures[v][i], masked[v][i], predicted[v][i])
+                for i, name in enumerate(names)
+                for v in range(len(predicted))
+            ]
+        )
+
     def _method_sections(self, album: Album, views: Views, names: Sequence[str]) -> list[Section | Absent]:
         with self._seeded(), torch.no_grad():
             seen = self.learner.look(views)
@@ -165,17 +188,7 @@ class Looker:
             reason = f"The method {self.settings.method} neither reconstructs nor matches."
             return [Absent("Reconstructions", reason), Absent("Matches", reason)]
         pictures = [self._drawn(view.images) for view in views]
-        titles = VIEW_NAMES if len(seen.predictions) > 1 else ("view",)
-        painted: Section | Absent = Absent("Reconstructions", "Nothing was reconstructed.")
-        if seen.predictions:
-            masked, predicted = ([self._drawn(images) for images in each] for each in (seen.masked, seen.predictions))
-            painted = reconstruction_section(
-                [
-                    Reconstruction(name, titles[v], pictures[v][i], masked[v][i], predicted[v][i])
-                    for i, name in enumerate(names)
-                    for v in range(len(predicted))
-                ]
-            )
+        painted = self._painted(seen, pictures, names)
         if seen.matches is None:
             return [painted, Absent("Matches", f"The method {self.settings.method} matches no positions.")]
         both = torch.stack((seen.matches.first, seen.matches.second), -1).cpu().numpy()

@@ -12,12 +12,13 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.sources import progress
+from cmid.commands.whole_files import write_whole
 from cmid.config import EvaluateConfig, PredictConfig
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.data.folder import find_files, read_list
 from cmid.data.images import ImageLoader
 from cmid.data.sources import ImageSource
-from cmid.errors import CmidError, UsageError
+from cmid.errors import UsageError
 from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.ops.normalise import normalise
 from cmid.tasks.classification import Classifier
@@ -145,14 +146,12 @@ def prepared_batches(
 
 
 def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata) -> None:
-    part = out.with_name(f".{out.name}.part")
     top = rows.argmax(1).tolist()
 
     def named(best: int, row: list[float]) -> str:
         return ";".join(likely_classes(row, about.classes)) if about.multi_label else about.classes[best]
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             if out.suffix.lower() == ".json":
                 found: list[dict[str, Any]] = [
@@ -164,13 +163,11 @@ def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata)
                     for name, best, row in zip(names, top, rows.tolist(), strict=True)
                 ]
                 json.dump(found, file, indent=1)
-            else:
-                writer = csv.writer(file)
-                writer.writerow(("image", "class", "probability", *about.classes))
-                for name, best, row in zip(names, top, rows.tolist(), strict=True):
-                    shown = (f"{p:.6f}" for p in row)
-                    writer.writerow((name, named(best, row), f"{row[best]:.6f}", *shown))
-        part.replace(out)
-    except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
-        raise CmidError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
+                return
+            writer = csv.writer(file)
+            writer.writerow(("image", "class", "probability", *about.classes))
+            for name, best, row in zip(names, top, rows.tolist(), strict=True):
+                shown = (f"{p:.6f}" for p in row)
+                writer.writerow((name, named(best, row), f"{row[best]:.6f}", *shown))
+
+    write_whole(out, write, advice="Choose another --out.")

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from cmid.commands.learners import build_learner, method_of
 from cmid.commands.looking import Album, Looker, choose
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
+from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig, ReportConfig, as_plain
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
@@ -69,14 +69,10 @@ def report(config: ReportConfig) -> Path:
     sections = [*_journal(run, labelled), *_looked(config, run, album, labelled)]
     page = render(_header(run), sections)
     path = Path(config.out) if config.out else run.files.path / "report.html"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8", errors="replace")  # a file name may hold no valid text
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CmidError(f"cannot write the report {path}: {error.strerror}; choose another --out") from error
+    # a file name may hold no valid text
+    write_whole(
+        path, lambda part: part.write_text(page, encoding="utf-8", errors="replace"), advice="Choose another --out."
+    )
     Console().print(f"report -> {path}", markup=False, highlight=False, soft_wrap=True)
     return path
 

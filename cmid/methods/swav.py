@@ -60,6 +60,7 @@ class SwAV(Learner):
             self.register_buffer("queue", torch.zeros(c.queue_size, ASSIGNED, c.dim))
             self.register_buffer("queue_pointer", torch.zeros(1, dtype=torch.int64))
             self.register_buffer("queue_filled", torch.zeros(1, dtype=torch.int64))
+        self._full = False
         self._normalise_prototypes()
         self.before_step(Progress())
 
@@ -93,8 +94,12 @@ class SwAV(Learner):
     @torch.no_grad()
     def _queue_scores(self) -> list[Tensor] | None:
         """Scores `(n, K)` of this process's share of either crop's queue; None until the queue is full."""
-        if not self.queueing or int(self.queue_filled) < self.config.queue_size:
+        if not self.queueing:
             return None
+        if not self._full:  # a full queue stays full: only while it fills does a number travel to the host
+            self._full = int(self.queue_filled) >= self.config.queue_size
+            if not self._full:
+                return None
         return [F.linear(rows, self.prototypes.weight) for rows in gather.share(self.queue).unbind(1)]
 
     # ---------------------------------------------------------------- state between steps

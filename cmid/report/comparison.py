@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +11,6 @@ from numpy.typing import NDArray
 from cmid.report.charts import COLOURS, Chart, Series, charts
 from cmid.report.markup import Markup, tag
 from cmid.report.page import Absent, Section
-
-
-class Row(Protocol):
-    """What is read of a row of the table."""
-
-    label: str
-    title: str
-    kind: str
-    backbone: str
-    images_per_s: float
-    peak_memory_gb: float
-    effective_rank: Mapping[int, float]
-    diverged: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,13 @@ class Curve:
 
 
 def table_section(rows: Sequence[Any], figures: Mapping[tuple[str, str], Any], probes: Sequence[str]) -> Section:
-    """Every row with every probe; the greatest of a column is bold where its interval leaves the others behind."""
+    """Every row with every probe; the greatest of a column is bold.
+
+    Args:
+        rows: with label, title, kind, backbone, effective_rank and diverged by seed, images_per_s, peak_memory_gb.
+        figures: (label, probe) to value, low, high, spread and difference, in percent.
+        probes: in the order of the columns.
+    """
     shown = [p for p in probes if any((row.label, p) in figures for row in rows)]
     head = tag("tr", *(tag("th", w, scope="col") for w in ("", "backbone", *shown, "rank", "images/s", "GB")))
     body = []
@@ -138,7 +131,7 @@ def curves_section(curves: Sequence[Curve]) -> Section | Absent:
     )
 
 
-def side_by_side(anchor: str, title: str, how_to_read: str, figures: Sequence[tuple[str, Any]]) -> Section | Absent:
+def side_by_side(anchor: str, title: str, how_to_read: str, figures: Sequence[tuple[str, Markup]]) -> Section | Absent:
     """The same figure of several methods, one below the other under its name."""
     if not figures:
         return Absent(title, "No method of the comparison has any.")

@@ -28,8 +28,9 @@ def test_a_few_steps_lower_the_loss_and_teach_no_gradient(name):
         optimizer.step()
         model.after_step(Progress(step + 1, 12, step + 1, 12))
         totals.append(sum(v.item() for v in terms.values()))
-    # A queue that fills with the images' own former keys makes a contrastive loss rise first.
-    assert min(totals[6:]) < max(totals[:6])
+    # A queue that fills with the images' own former keys makes a contrastive loss rise until it is full.
+    full = 20 // 8 + 1 if name == "moco_v2" else 0
+    assert totals[-1] < totals[full]
     teachers = [p for n, p in model.named_parameters() if n.startswith("teacher_")]
     assert all(p.grad is None and not p.requires_grad for p in teachers)
 
