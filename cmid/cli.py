@@ -62,7 +62,7 @@ def _run(argv: list[str]) -> None:
         advice = did_you_mean(first, VERBS) or f" There are {', '.join(VERBS)}."
         raise UsageError(f"Unknown verb {first!r}.{advice}")
     elif {"-h", "--help"} & set(argv[1:]):
-        print(_help(first))
+        print(_help(first, _kind_among(first, argv[1:])))
     else:
         words = read_words(first, argv[1:])
         carry_out(first, words.given, kind=words.kind, source=SOURCE, **words.files)
@@ -91,7 +91,7 @@ def read_words(verb: str, argv: Sequence[str]) -> Words:
     """
     from cmid.commands.settings import SHORT, field_types, unknown_field
 
-    known = field_types(settings_class(verb))
+    known = field_types(settings_class(verb, _kind_among(verb, argv)))
     words, free, rest = Words(), [], list(argv)
     while rest:
         word = rest.pop(0)
@@ -121,6 +121,11 @@ def read_words(verb: str, argv: Sequence[str]) -> Words:
             raise unknown_field(name, [*known, *FILES], SOURCE)
     _place(verb, free, words)
     return words
+
+
+def _kind_among(verb: str, argv: Sequence[str]) -> str | None:
+    """The kind that a line names, found before its options are read: they are the kind's own."""
+    return next((word for word in argv if word in VERBS[verb].kinds), None)
 
 
 def _value(option: str, rest: list[str]) -> str:
@@ -164,19 +169,21 @@ def _summary(verb: str) -> str:
     return (settings_class(verb).__doc__ or "").partition("\n")[0]
 
 
-def _help(verb: str) -> str:
+def _help(verb: str, named: str | None) -> str:
     from argparse import SUPPRESS, HelpFormatter
 
     from cmid.commands.settings import field_types, make_parser
 
-    kind, how = settings_class(verb), VERBS[verb]
+    kind, how = settings_class(verb, named), VERBS[verb]
     defaults, known = kind(), field_types(kind)
-    parts = ["cmid", verb, *(f"{{{','.join(how.kinds)}}}" for _ in how.kinds[:1])]
+    kinds = [each for each in how.kinds if each not in how.apart]
+    leading = named if named in how.apart else f"{{{','.join(kinds)}}}" if kinds else ""
+    parts = ["cmid", verb, *([leading] if leading else [])]
     parts += [word if getattr(defaults, name) == "" else f"[{word}]" for name, word in how.positional.items()]
     parser = make_parser(
         kind,
         usage=" ".join([*parts, "[--setting value ...]"]),
-        epilog=NOTES if how.recipes else NOTES.replace(OF_RECIPES, ""),
+        epilog=_others(verb, named) + (NOTES if how.recipes else NOTES.replace(OF_RECIPES, "")),
         formatter_class=lambda prog: HelpFormatter(prog, max_help_position=34),
     )
     if how.recipes:
@@ -193,6 +200,12 @@ def _help(verb: str) -> str:
         elif action.metavar == "CONFIG":  # a whole group in a file: --config does that
             action.help = SUPPRESS
     return parser.format_help().rstrip()
+
+
+def _others(verb: str, named: str | None) -> str:
+    """Where the help of the kinds is that have settings of their own."""
+    others = [each for each in VERBS[verb].apart if each != named]
+    return "".join(f"`cmid {verb} {each} --help` tells of {each}. " for each in others)
 
 
 def _placeholder(name: str, wanted: Any) -> str:

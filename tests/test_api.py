@@ -29,7 +29,8 @@ def test_every_verb_has_its_twin():
         leading = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         if verb != "recipes":
             assert leading == [*(["kind"] if how.kinds else []), *how.positional]
-            assert f"cmid.config.{how.settings}" in twin.__doc__
+            for settings in (how.settings, *(each.settings for each in how.apart.values())):
+                assert f"cmid.config.{settings}" in twin.__doc__
         assert ("recipe" in {p.name for p in parameters}) == how.recipes
 
 

@@ -31,7 +31,15 @@ def cmid(*argv, **more):
 # ---------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
+WAYS = [(verb, kind) for verb, how in VERBS.items() for kind in (None, *how.apart)]
+"""Every verb, and every kind that has settings of its own."""
+
+
+def words(verb, kind):
+    return [verb] if kind is None else [verb, kind]
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([*words(*way), "--help"] for way in WAYS)], ids=" ".join)
 def test_help_imports_nothing_heavy(argv):
     code = f"import sys; from cmid.cli import main; main({argv!r}); print('MODULES', *sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -55,11 +63,11 @@ def test_help_names_every_verb(capsys):
     assert listed == list(VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_tells_of_every_setting(capsys, verb):
-    assert main([verb, "--help"]) == 0
+@pytest.mark.parametrize(("verb", "kind"), WAYS)
+def test_help_tells_of_every_setting(capsys, verb, kind):
+    assert main([*words(verb, kind), "--help"]) == 0
     told = capsys.readouterr().out
-    for name in field_types(settings_class(verb)):
+    for name in field_types(settings_class(verb, kind)):
         assert re.search(rf"^  --{re.escape(name)} \S+\s+[A-Z`a-z]", told, re.MULTILINE), f"--{name} has no text"
 
 

@@ -12,6 +12,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Apart:
+    """A kind of a verb that has settings of its own.
+
+    Attributes:
+        target: `module:function`; the function takes the resolved settings alone.
+        settings: name of its dataclass in `cmid.config`, whose docstring is the kind's help.
+    """
+
+    target: str
+    settings: str
+
+
+@dataclass(frozen=True)
 class Verb:
     """How a verb is called.
 
@@ -22,6 +35,7 @@ class Verb:
             Where the field's default is the empty string it must be given.
         kinds: choices of a first word after the verb; empty where there is none.
         recipes: whether packaged recipes hold settings for it.
+        apart: the kinds that have settings of their own; the positional fields are the same.
     """
 
     target: str
@@ -29,6 +43,7 @@ class Verb:
     positional: Mapping[str, str] = field(default_factory=dict)
     kinds: tuple[str, ...] = ()
     recipes: bool = False
+    apart: Mapping[str, Apart] = field(default_factory=dict)
 
 
 VERBS: dict[str, Verb] = {
@@ -64,9 +79,14 @@ VERBS: dict[str, Verb] = {
 }
 
 
-def settings_class(verb: str) -> type[Any]:
-    """The dataclass of `cmid.config` that holds the settings of `verb`."""
-    return getattr(import_module("cmid.config"), VERBS[verb].settings)
+def settings_class(verb: str, kind: str | None = None) -> type[Any]:
+    """The dataclass of `cmid.config` that holds the settings of `verb`, or of its kind."""
+    return getattr(import_module("cmid.config"), _way(verb, kind).settings)
+
+
+def _way(verb: str, kind: str | None) -> Verb | Apart:
+    how = VERBS[verb]
+    return how.apart.get(kind, how) if kind is not None else how
 
 
 def prepare(
@@ -92,9 +112,12 @@ def prepare(
     if recipe is not None:
         from cmid.commands.recipes import find_recipe
 
-        if (other := find_recipe(recipe).verb) != verb:
-            raise UsageError(f"The recipe {recipe!r} is for `cmid {other}`, not for `cmid {verb}`.")
-    settings = resolve(settings_class(verb), given, recipe=recipe, config=config, source=source)
+        found = find_recipe(recipe)
+        asked = f"{verb} {kind}" if kind else verb
+        if found.words[: 1 + bool(kind)] != tuple(asked.split()):
+            theirs = " ".join(found.words[: 1 + bool(VERBS[found.words[0]].kinds)])
+            raise UsageError(f"The recipe {recipe!r} is for `cmid {theirs}`, not for `cmid {asked}`.")
+    settings = resolve(settings_class(verb, kind), given, recipe=recipe, config=config, source=source)
     if getattr(settings, "resume", False) and recipe is None and config is None:
         settings = resolve(type(settings), given, config=_of_run(settings), source=source)
     for name, word in how.positional.items():
@@ -134,6 +157,7 @@ def carry_out(verb: str, given: Mapping[str, Any], *, kind: str | None = None, *
         UsageError: for an unknown kind, recipe or field, a value of another type, or a needed field left out.
     """
     settings = prepare(verb, given, kind=kind, **where)
-    module, _, function = VERBS[verb].target.partition(":")
-    arguments = (settings,) if kind is None else (kind, settings)
+    way = _way(verb, kind)
+    module, _, function = way.target.partition(":")
+    arguments = (settings,) if kind is None or isinstance(way, Apart) else (kind, settings)
     return getattr(import_module(module), function)(*arguments)

@@ -39,9 +39,9 @@ class Recipe:
     ours: str
 
     @property
-    def verb(self) -> str:
-        """The verb whose settings it holds, the second word of its command."""
-        return self.command.split()[1]
+    def words(self) -> tuple[str, ...]:
+        """Those of its command after `cmid`: the verb whose settings it holds, and its kind where it has any."""
+        return tuple(self.command.split()[1:])
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from cmid.commands.ranges import RANGES, within_range
 from cmid.commands.settings import field_types, resolve
 from cmid.errors import UsageError
 
-KINDS = [settings_class(verb) for verb in VERBS]
+KINDS = [settings_class(verb, kind) for verb, how in VERBS.items() for kind in (None, *how.apart)]
 
 
 def test_every_name_is_a_setting():

@@ -119,7 +119,7 @@ def test_published_fine_tuning(name):
 
 
 def test_a_recipe_of_another_verb():
-    with pytest.raises(UsageError, match="is for `cmid finetune`, not for `cmid pretrain`"):
+    with pytest.raises(UsageError, match="is for `cmid finetune classification`, not for `cmid pretrain`"):
         prepare("pretrain", {"data": "images"}, recipe="finetune-small")
 
 
