@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "mixing.scale": (1e-4, 1), "mixing.ratio": (0.01, 100), "mixing.flip": SHARE, "mixing.erasing": SHARE,
     "mixing.mixup": FROM_ZERO, "mixing.cutmix": FROM_ZERO, "mixing.mix_p": SHARE, "mixing.switch_p": SHARE,
     "classification.smoothing": (0, 0.99), "map_limit": FROM_ZERO,
+    "window": COUNT, "overlap": (-1, None), "min_area_px": FROM_ZERO,
 }  # fmt: skip
 ASCENDING = (
     "mixing.scale",

@@ -23,7 +23,7 @@ from cmid.config.methods import (
     SupervisedConfig,
     SwAVConfig,
 )
-from cmid.config.predicting import PredictConfig
+from cmid.config.predicting import PredictConfig, PredictSegmentationConfig
 from cmid.config.pretraining import PretrainConfig
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
 from cmid.config.views import SceneConfig, ViewConfig
@@ -47,6 +47,7 @@ __all__ = [
     "OptimizerConfig",
     "PackConfig",
     "PredictConfig",
+    "PredictSegmentationConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",
