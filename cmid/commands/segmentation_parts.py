@@ -1,5 +1,6 @@
 """What a segmentation run is made of: images, weights, the segmenter and its loader, before anything is trained."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -12,7 +13,8 @@ from rich.console import Console
 from cmid.backbones import create_backbone
 from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint
-from cmid.commands.pixel_sources import PixelSides, bring_to_scale, open_pixel_labelled
+from cmid.commands.pixel_scale import bring_to_scale, measured
+from cmid.commands.pixel_sources import PixelSides, open_pixel_labelled
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.sources import progress
 from cmid.config import EvaluateConfig, FinetuneSegmentationConfig, ViewConfig
@@ -71,11 +73,11 @@ class Parts:
         )  # fmt: skip
 
 
-def open_parts(config: FinetuneSegmentationConfig) -> Parts:
+def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
     """Data, weights, and the settings that follow from them."""
     if config.batch_size < 2:
         raise UsageError(f"batch_size must be at least 2 (batch-norm needs two images), found {config.batch_size}")
-    sides = open_pixel_labelled(config.data, config.labels, config.seed)
+    sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
     train, test = sides.train, sides.test
     for name in config.segmenter.untrained:
         if name not in train.classes:
@@ -86,6 +88,7 @@ def open_parts(config: FinetuneSegmentationConfig) -> Parts:
     if len(train.classes) - len(config.segmenter.untrained) < 2:
         raise UsageError(f"{config.data} has {len(train.classes)} classes; a segmenter tells 2 or more apart")
     backbone, metadata, weights, begun = _weights(config, train)
+    metadata = measured(train, metadata, config.seed, console)
     mean, std = config.mean or metadata.mean, config.std or metadata.std
     if mean is None and std is None and train.bands == 3:
         mean, std = IMAGENET
@@ -93,7 +96,8 @@ def open_parts(config: FinetuneSegmentationConfig) -> Parts:
         raise UsageError(
             f"mean and std need {train.bands} values each, and {weights} does not say them: give --mean and --std"
         )
-    bring_to_scale((train, test), metadata.low or (), metadata.high or (), mean, config.data)
+    metadata = replace(metadata, mean=tuple(mean), std=tuple(std), size=config.size)
+    bring_to_scale((train, test), metadata, config.data)
     stride = backbone.strides[-1]
     if config.size % stride:
         raise UsageError(
@@ -107,7 +111,6 @@ def open_parts(config: FinetuneSegmentationConfig) -> Parts:
         notes.append(f"held out for validation: {len(validation)} images, {by}")
     if config.train_share < 1:
         train = share_of(train, config.train_share, config.seed)
-    metadata = replace(metadata, mean=tuple(mean), std=tuple(std), size=config.size)
     return Parts(config, sides, train, validation, test, backbone, metadata, weights, begun, tuple(notes))
 
 
@@ -140,8 +143,9 @@ def _weights(
         s = config.segmenter
         if not config.new_head and (about.head, about.width) != (s.head, s.width or about.width):
             raise UsageError(
-                f"{path} has the head {about.head} of {about.width} channels, but {s.head} of {s.width or 'its own'} is "
-                "asked for: give --segmenter.head and --segmenter.width as there, or --new_head"
+                f"{path} has the head {about.head} of {about.width} channels, but "
+                f"{s.head}{f' of {s.width}' if s.width else ''} is asked for: give --segmenter.head and .width as "
+                "there, or --new_head"
             )
         begun = None if config.new_head else begun
     backbone = create_backbone(
@@ -230,6 +234,7 @@ def account_of(parts: Parts) -> dict[str, Any]:
     sides = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     return {
         "backbone": asdict(parts.metadata) | {"weights": parts.weights},
+        "root": os.path.realpath(parts.config.data),
         "classes": list(parts.classes),
         "colours": [list(each) for each in parts.train.colours],
         "class_weights": list(parts.class_weights),

@@ -30,9 +30,7 @@ class LabelledBatch(nn.Module):
         rgb: whether the bands are three 8-bit colours.
     """
 
-    def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], crops: PixelCropConfig, *, rgb: bool
-    ) -> None:
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], crops: PixelCropConfig, *, rgb: bool) -> None:
         super().__init__()
         self.mean, self.std, self.crops, self.rgb = mean, std, crops, rgb
 

@@ -57,7 +57,14 @@ def draw_window(
 
 
 def cut_labelled(
-    image: LabelledPixels, box: Box, factor: float, out: Tensor, labels: Tensor, *, flipped: bool = False, turns: int = 0
+    image: LabelledPixels,
+    box: Box,
+    factor: float,
+    out: Tensor,
+    labels: Tensor,
+    *,
+    flipped: bool = False,
+    turns: int = 0,
 ) -> None:
     """Write one crop and its labels, enlarged by `factor`, then turned, then mirrored, the rest padding.
 

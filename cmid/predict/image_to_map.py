@@ -23,7 +23,7 @@ def image_to_map(image: Tensor, predict: Predict, classes: int, tiling: Tiling) 
     Raises:
         CmidError: probabilities that are not finite.
     """
-    bands, height, width = image.shape
+    height, width = image.shape[-2:]
     side = tiling.window
     for axis, length in ((-1, width), (-2, height)):
         image = _mirrored(image, axis, side - length)
