@@ -1,4 +1,4 @@
-"""How images with a class for every pixel are found and read."""
+"""What every verb that reads images with a class for each pixel is told of them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,21 +6,25 @@ from typing import Literal
 
 @dataclass
 class PixelLabelsConfig:
-    """Which images, and what the numbers or colours of their masks mean."""
+    """How images and the masks of their classes are read."""
 
     train_list: str | None = None
-    """Text file of paths under the data."""
+    """Text file of images' paths under the data's folder to train on; unset: see `test_groups`."""
     test_list: str | None = None
-    """Text file of paths under the data."""
+    """The same for test; unset: the rest."""
     test_groups: tuple[str, ...] = ()
-    """Tiles or scenes held out whole, by name."""
+    """Groups (tiles, scenes, folders of parts) that are held out whole for test; unset: folders called train and val or
+    test where there are some, else a seeded 20 % of the groups."""
     palette: str | None = None
-    """A file that says what the masks' numbers or colours mean."""
+    """JSON or CSV file of classes with name, colour, value, ignore; unset: palette.json, palette.csv or classes.csv in
+    the data's folder, else what the masks hold, shown as a table."""
     unknown: Literal["refuse", "ignore"] = "refuse"
-    """What is done with numbers or colours that the palette does not have."""
+    """Colours or values of masks that the palette does not have: refuse them, or leave their pixels out."""
     unlabelled: tuple[str, ...] = ()
-    """Classes whose pixels do not count."""
+    """Names of classes whose pixels do not count, as if they had no label; the model does not know such a class."""
+    borders: Literal["eroded", "full"] = "eroded"
+    """Of a prepared ISPRS set: labels without the borders of objects, or all of them."""
     tile_px: int = 1024
-    """Larger rasters are cut into windows of at most this."""
+    """Large rasters are read in windows of at most this side, in pixels."""
     bands: tuple[str, ...] = ()
-    """Which bands are read, by number from 1 or by name; empty reads all but alpha."""
+    """Bands of rasters, by number from 1 or by name; unset: all but transparency."""
