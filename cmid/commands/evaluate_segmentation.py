@@ -6,6 +6,7 @@ Classes are matched by name. Nothing is chosen and nothing is trained: each imag
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,9 +83,10 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     segmenter, about = load_segmenter(model)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if config.part == "all":
-        source, account, notes = open_pixel_labelled_whole(config.data, config.labels)
+        source, notes = open_pixel_labelled_whole(config.data, config.labels, console)
+        account: dict[str, Any] = {}
     else:
-        sides = open_pixel_labelled(config.data, config.labels, config.seed)
+        sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
         source, account, notes = sides.test, sides.account, sides.notes
     test = _checked(source, about, config.data)
     for note in notes:

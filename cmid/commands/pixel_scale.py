@@ -46,8 +46,8 @@ def measured(source: PixelSource, about: BackboneMetadata, seed: int, console: C
     with progress(console, "measuring bands") as tick:
         names = tuple(str(band + 1) for band in range(source.bands))
         found = measure(sampled, names, images=min(len(source), MEASURED), seed=seed, tick=tick)
-    scale = {"low": found.low, "high": found.high} if deep else {}
-    return replace(about, mean=found.mean, std=found.std, **scale)
+    about = replace(about, mean=found.mean, std=found.std)
+    return replace(about, low=found.low, high=found.high) if deep else about
 
 
 def _set(source: Any, stretch: Stretch) -> None:

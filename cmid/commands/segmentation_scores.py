@@ -208,7 +208,7 @@ def plain_scores(
 
 def in_words(measured: list[SegmentationScores], interval: Interval) -> list[str]:
     """A line for each protocol, the first with its interval."""
-    lines = []
+    lines: list[str] = []
     for each in measured:
         between = "" if lines else f" ({100 * interval.low:.2f} to {100 * interval.high:.2f})"
         lines.append(

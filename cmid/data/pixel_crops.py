@@ -9,7 +9,7 @@ antialiased, as everywhere here.
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 from cmid.config import PixelCropConfig
 from cmid.data.crops import Box, as_planes, generator_for
 from cmid.data.decode import BadImage
-from cmid.data.pixel_labels import UNLABELLED, LabelledPixels
+from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 from cmid.data.views import Batches
 
 PADDING = 254
@@ -111,6 +111,7 @@ class PixelBatches(Batches):
     def __init__(self, *more: Any, pixel_crops: PixelCropConfig, untrained: tuple[int, ...] = ()) -> None:
         super().__init__(*more)
         self.labels, self.pixel_crops = None, pixel_crops
+        self.pixels = cast(PixelSource, self.source)
         self.marks = torch.empty(0, dtype=torch.uint8)
         self.becomes = np.arange(256, dtype=np.uint8)
         self.becomes[list(untrained)] = UNLABELLED
@@ -128,7 +129,7 @@ class PixelBatches(Batches):
             self.marks = torch.empty((count, size, size), dtype=torch.uint8)
         self.reading.begin(index)
         try:
-            image = self.source.read(index)
+            image = self.pixels.read(index)
         finally:
             self.reading.end()
         draws, settings = generator_for(self.seed, epoch, index, 0), self.pixel_crops

@@ -61,7 +61,7 @@ def test_each_change_happens_to_about_half_of_the_images_and_within_its_strength
     labels = torch.zeros(4000, 2, 2, dtype=torch.uint8)
     plain = ((0.0,) * 3, (1.0,) * 3)
     for name, low, high in (("brightness", -0.1, 0.1), ("contrast", 0.7, 1.3)):
-        crops = PixelCropConfig(**{k: 0.0 for k in ("brightness", "contrast", "saturation", "hue")} | {
+        crops = PixelCropConfig(**dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0) | {
             name: 0.1 if name == "brightness" else 0.3})  # fmt: skip
         found = LabelledBatch(*plain, crops, rgb=True)(batch(grey, labels))[0].images[:, 0, 0, 0]
         change = found - 128 / 255 if name == "brightness" else found / (128 / 255)
