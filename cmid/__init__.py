@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cmid.commands.predict_segmentation import MapsResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
+    from cmid.commands.segmentation_scores import SegmentationResult
 
 StrPath = str | PathLike[str]
 Settings = str | PathLike[str] | Mapping[str, Any]
@@ -91,21 +92,23 @@ def extract(run: StrPath | None = None, *, config: Settings | None = None, **set
 
 
 def evaluate(
-    kind: Literal["knn", "linear", "classification"],
+    kind: Literal["knn", "linear", "classification", "segmentation"],
     weights: StrPath | None = None,
     data: StrPath | None = None,
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> "EvaluateResult | ClassifierResult":
-    """Score a backbone's frozen features, or a finished classifier, on a labelled folder.
+) -> "EvaluateResult | ClassifierResult | SegmentationResult":
+    """Score a backbone's frozen features, or a finished classifier or segmenter, on labelled images.
 
     Args:
-        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe; `"classification"`, a classifier as it is.
-        weights: a backbone file, a run directory, or `"random"`; a run of `finetune` for `"classification"`.
-        data: a folder with one folder per class.
+        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe; `"classification"` and `"segmentation"`, a
+            model as it is.
+        weights: a backbone file, a run directory, or `"random"`; a run of `finetune` for the last two kinds.
+        data: a folder with one folder per class; for `"segmentation"` one of images and masks.
         config: a YAML file, a dict or an `EvaluateConfig`.
-        settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`.
+        settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`; for
+            `"segmentation"` those of `cmid.config.EvaluateSegmentationConfig`.
 
     Returns:
         The scores with their intervals.
@@ -117,23 +120,24 @@ def evaluate(
 
 
 def finetune(
-    kind: Literal["classification"],
+    kind: Literal["classification", "segmentation"],
     weights: StrPath | None = None,
     data: StrPath | None = None,
     *,
     recipe: str | None = None,
     config: Settings | None = None,
     **settings: Any,
-) -> "FinetuneResult | SeedsResult":
+) -> "FinetuneResult | SegmentationResult | SeedsResult":
     """Train a task on labelled images, from a pre-trained backbone.
 
     Args:
-        kind: `"classification"`.
+        kind: `"classification"`, a class an image, or `"segmentation"`, a class a pixel.
         weights: a backbone file, a run directory, or `"random"`.
-        data: a folder with one folder per class.
+        data: a folder with one folder per class; for `"segmentation"` one of images and masks.
         recipe: name of a packaged recipe.
         config: a YAML file, a dict or a `FinetuneConfig`.
-        settings: fields of `cmid.config.FinetuneConfig`: `out="runs/ucm"`, `epochs=50`, `per_class=10`.
+        settings: fields of `cmid.config.FinetuneConfig`: `out="runs/ucm"`, `epochs=50`, `per_class=10`; for
+            `"segmentation"` those of `cmid.config.FinetuneSegmentationConfig`.
 
     Returns:
         The run's directory, the model's file, and the scores on the test images; with `seeds`, of each.

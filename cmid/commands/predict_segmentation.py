@@ -114,7 +114,7 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
             raise
 
 
-def window_for(asked: int | None, trained: int, backbone: Any) -> int:
+def window_for(asked: int, trained: int, backbone: Any) -> int:
     """The side of the windows in pixels; `UsageError` where the backbone cannot take it."""
     side, stride = asked or trained, int(backbone.strides[-1])
     fixed = getattr(backbone, "fixed_size", None)

@@ -49,10 +49,9 @@ class WindowModel:
         centre, spread = low + mean * (high - low), std * (high - low)
         self.fill = tuple(centre.tolist())
         self._centre, self._scale = (each.float().view(-1, 1, 1).to(device) for each in (centre, 1 / spread))
-        deep = bool(b.low)
-        dtypes = metadata.dtypes or (() if deep else (BYTES,))
-        self.trained = Trained(b.in_chans, dtypes, b.bands or ())
-        self._deep = deep
+        self._deep = bool(b.low)
+        # without a stretch it was trained on bytes, whatever the images were decoded from
+        self.trained = Trained(b.in_chans, metadata.dtypes if self._deep else (BYTES,), b.bands or ())
 
     def check(self, name: str, dtype: str) -> None:
         """Raises `UsageError` where the values of the scene `name` are bytes and those of training were not."""

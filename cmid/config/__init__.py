@@ -23,8 +23,15 @@ from cmid.config.methods import (
     SupervisedConfig,
     SwAVConfig,
 )
+from cmid.config.pixel_labels import PixelLabelsConfig
 from cmid.config.predicting import PredictConfig, PredictSegmentationConfig
 from cmid.config.pretraining import PretrainConfig
+from cmid.config.segmenting import (
+    EvaluateSegmentationConfig,
+    FinetuneSegmentationConfig,
+    PixelCropConfig,
+    SegmenterConfig,
+)
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
 from cmid.config.views import SceneConfig, ViewConfig
 
@@ -36,8 +43,10 @@ __all__ = [
     "CompareConfig",
     "DemoConfig",
     "EvaluateConfig",
+    "EvaluateSegmentationConfig",
     "ExtractConfig",
     "FinetuneConfig",
+    "FinetuneSegmentationConfig",
     "GenerateConfig",
     "IndexNetConfig",
     "KnnConfig",
@@ -46,12 +55,15 @@ __all__ = [
     "MoCoV2Config",
     "OptimizerConfig",
     "PackConfig",
+    "PixelCropConfig",
+    "PixelLabelsConfig",
     "PredictConfig",
     "PredictSegmentationConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",
     "SceneConfig",
+    "SegmenterConfig",
     "SimMIMConfig",
     "SupervisedConfig",
     "SwAVConfig",

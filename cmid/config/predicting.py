@@ -58,8 +58,8 @@ class PredictSegmentationConfig:
     bands: tuple[str, ...] = ()
     """Which bands are read, by number from 1 or by name, in the model's order. Unset: the model's by name where the
     raster names them, else all."""
-    window: int | None = None
-    """Pixels a side of what the model sees at once. Unset: as it was trained."""
+    window: int = 0
+    """Pixels a side of what the model sees at once; 0 is as it was trained."""
     overlap: int = -1
     """Pixels that neighbouring windows share, at most half a window; -1 is a quarter."""
     turns: Literal["none", "flips", "d4"] = "none"
