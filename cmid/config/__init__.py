@@ -23,6 +23,7 @@ from cmid.config.methods import (
     SupervisedConfig,
     SwAVConfig,
 )
+from cmid.config.pixel_labels import PixelLabelsConfig
 from cmid.config.predicting import PredictConfig
 from cmid.config.pretraining import PretrainConfig
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
@@ -46,6 +47,7 @@ __all__ = [
     "MoCoV2Config",
     "OptimizerConfig",
     "PackConfig",
+    "PixelLabelsConfig",
     "PredictConfig",
     "PretrainConfig",
     "RecipesConfig",

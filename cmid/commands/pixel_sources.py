@@ -1,0 +1,62 @@
+"""Names to images with a class for each pixel: the one place where the kinds of such data are known."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from cmid.commands.pixel_folders import open_folder
+from cmid.config import PixelLabelsConfig
+from cmid.data.pixel_labels import PixelSource
+from cmid.data.pixel_splits import split_pairs
+
+
+@dataclass(frozen=True)
+class PixelSides:
+    """Images to train on and to test on.
+
+    Attributes:
+        train: to train on.
+        test: to test on.
+        account: what the data are, plain values, for the run's folder: classes, colours, palette, split, counts.
+        notes: what the user should hear, one sentence each.
+    """
+
+    train: PixelSource
+    test: PixelSource
+    account: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console: Console | None = None) -> PixelSides:
+    """Train and test of a folder of images and masks.
+
+    Args:
+        data: the folder.
+        labels: how masks are read, and what is for test.
+        seed: fixes the draw where nothing else says what is for test.
+        console: where progress and the table of the classes are shown; None keeps quiet.
+
+    Raises:
+        UsageError: nothing there, or images and masks that do not fit together.
+    """
+    opened = open_folder(data, labels, console)
+    split = split_pairs(
+        opened.pairs, data=data, train_list=labels.train_list, test_list=labels.test_list,
+        test_groups=labels.test_groups, seed=seed,
+    )  # fmt: skip
+    train, test = (opened.source_of(places) for places in (split.train, split.test))
+    account = opened.account | {
+        "split": split.to_plain(opened.pairs),
+        "counts": {"train": len(train), "test": len(test)},
+    }
+    notes = (*opened.notes, f"{len(train)} images to train on and {len(test)} for test, split {split.how}")
+    return PixelSides(train, test, account, notes)
+
+
+def open_pixel_labelled_whole(
+    data: str, labels: PixelLabelsConfig, console: Console | None = None
+) -> tuple[PixelSource, tuple[str, ...]]:
+    """All images of a folder, and what the user should hear; same arguments and errors."""
+    opened = open_folder(data, labels, console)
+    return opened.source_of(range(len(opened.pairs))), opened.notes
