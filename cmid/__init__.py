@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
     from cmid.commands.predict import PredictResult
+    from cmid.commands.prepare_isprs import PrepareResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
 
@@ -42,6 +43,7 @@ __all__ = [
     "generate",
     "pack",
     "predict",
+    "prepare",
     "pretrain",
     "recipes",
     "report",
@@ -204,6 +206,31 @@ def pack(data: StrPath | None = None, *, config: Settings | None = None, **setti
         CmidError: too many unreadable images, a full disk, or a shard that is not as it was.
     """
     return carry_out("pack", _given(settings, data=data), config=config)
+
+
+def prepare(
+    kind: Literal["potsdam", "vaihingen"],
+    source: StrPath | None = None,
+    *,
+    config: Settings | None = None,
+    **settings: Any,
+) -> "PrepareResult":
+    """Cut ISPRS Potsdam or Vaihingen, as they are shipped, into windows to train and test on.
+
+    Args:
+        kind: `"potsdam"` or `"vaihingen"`.
+        source: a folder of the zips, or of what is in them; or one zip.
+        config: a YAML file, a dict or a `PrepareConfig`.
+        settings: fields of `cmid.config.PrepareConfig`: `out="potsdam"`, `bands="IRRG"`.
+
+    Returns:
+        The folder and how many windows it holds.
+
+    Raises:
+        UsageError: files that are missing or damaged, colours that are none of the benchmark's, an unknown setting.
+        CmidError: the disk is full.
+    """
+    return carry_out("prepare", _given(settings, source=source), kind=kind, config=config)
 
 
 def predict(
