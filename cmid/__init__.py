@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cmid.commands.classifier_scores import FinetuneResult
     from cmid.commands.compare import CompareResult
+    from cmid.commands.diagnosis import Diagnosis
     from cmid.commands.evaluate import EvaluateResult
     from cmid.commands.evaluate_classifier import ClassifierResult
     from cmid.commands.finetune_seeds import SeedsResult
@@ -37,6 +38,7 @@ Settings = str | PathLike[str] | Mapping[str, Any]
 __all__ = [
     "compare",
     "demo",
+    "doctor",
     "evaluate",
     "extract",
     "finetune",
@@ -231,6 +233,24 @@ def prepare(
         CmidError: the disk is full.
     """
     return carry_out("prepare", _given(settings, source=source), kind=kind, config=config)
+
+
+def doctor(data: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "Diagnosis":
+    """Say what is wrong with images that have a class for each pixel, before anyone trains on them.
+
+    Args:
+        data: a folder of images and masks, what `prepare` wrote, or torchgeo:NAME?root=DIR.
+        config: a YAML file, a dict or a `DoctorConfig`.
+        settings: fields of `cmid.config.DoctorConfig`: `labels={"palette": "classes.csv"}`, `out="found.json"`.
+
+    Returns:
+        What was found, with the share of each class, where nothing is wrong.
+
+    Raises:
+        UsageError: nothing there that can be looked at, an unknown setting.
+        CmidError: something is wrong; its `diagnosis` tells all of it.
+    """
+    return carry_out("doctor", _given(settings, data=data), config=config)
 
 
 def predict(

@@ -73,6 +73,7 @@ VERBS: dict[str, Verb] = {
         {"source": "SOURCE"},
         kinds=("potsdam", "vaihingen"),
     ),
+    "doctor": Verb("cmid.commands.doctor:doctor", "DoctorConfig", {"data": "DATA"}),
     "predict": Verb(
         "cmid.commands.predict:predict",
         "PredictConfig",

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from cmid.config.comparing import CompareConfig
 from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
-from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
+from cmid.config.looking import DoctorConfig, EvaluateConfig, ExtractConfig, ReportConfig
 from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, PrepareConfig, RecipesConfig
 from cmid.config.methods import (
     BarlowTwinsConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "ClassificationConfig",
     "CompareConfig",
     "DemoConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "FinetuneConfig",

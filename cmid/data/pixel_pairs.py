@@ -111,6 +111,10 @@ class PixelPairs:
             labels = np.where(valid, labels, np.uint8(UNLABELLED))
         return LabelledPixels(pixels, labels)
 
+    def image(self, i: int) -> np.ndarray:
+        """Image i alone, as `read` gives it; raises `BadImage`."""
+        return self._pixels(self.items[i])[0]
+
     def labels(self, i: int) -> np.ndarray:
         """The labels of image i as its mask has them, `(H, W)` uint8; raises `BadImage`."""
         item = self.items[i]
