@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
     from cmid.commands.predict import PredictResult
+    from cmid.commands.predict_segmentation import MapsResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
     from cmid.commands.segmentation_scores import SegmentationResult
@@ -211,27 +212,29 @@ def pack(data: StrPath | None = None, *, config: Settings | None = None, **setti
 
 
 def predict(
-    kind: Literal["classification"],
+    kind: Literal["classification", "segmentation"],
     model: StrPath | None = None,
     data: StrPath | None = None,
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> "PredictResult":
-    """Let a fine-tuned model name what is in new images.
+) -> "PredictResult | MapsResult":
+    """Let a fine-tuned model name what is in new images, or map scenes.
 
     Args:
-        kind: `"classification"`.
+        kind: `"classification"`, a class for each image; `"segmentation"`, a georeferenced map of each scene.
         model: a run of `finetune`, or its model.safetensors.
-        data: an image, a folder of images, or a text file listing them.
-        config: a YAML file, a dict or a `PredictConfig`.
-        settings: fields of `cmid.config.PredictConfig`: `out="classes.json"`.
+        data: an image or a scene, a folder of them, or a text file listing them.
+        config: a YAML file, a dict, or a dataclass of the settings.
+        settings: fields of `cmid.config.PredictConfig`: `out="classes.json"`; for `"segmentation"` of
+            `cmid.config.PredictSegmentationConfig`: `out="maps"`, `polygons="gpkg"`.
 
     Returns:
-        The file written, with how many images and which were skipped.
+        The file written, with how many images and which were skipped; or the maps, with their classes' pixels.
 
     Raises:
         UsageError: no model, no images, a file that exists, an unknown setting.
+        CmidError: nothing could be read, or a file cannot be written.
     """
     return carry_out("predict", _given(settings, model=model, data=data), kind=kind, config=config)
 

@@ -81,7 +81,12 @@ VERBS: dict[str, Verb] = {
         "cmid.commands.predict:predict",
         "PredictConfig",
         {"model": "MODEL", "data": "IMAGES"},
-        kinds=("classification",),
+        kinds=("classification", "segmentation"),
+        apart={
+            "segmentation": Apart(
+                "cmid.commands.predict_segmentation:predict_segmentation", "PredictSegmentationConfig"
+            )
+        },
     ),
     "report": Verb("cmid.commands.report:report", "ReportConfig", {"run": "RUN"}),
     "recipes": Verb("cmid.commands.recipes:recipes", "RecipesConfig", {"name": "NAME"}),

@@ -60,6 +60,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "segmenter.width": COUNT, "segmenter.dropout": (0, 0.99), "segmenter.auxiliary_weight": FROM_ZERO,
     "segmenter.cross_entropy": FROM_ZERO, "segmenter.dice": FROM_ZERO, "segmenter.focal": FROM_ZERO,
     "segmenter.gamma": FROM_ZERO,
+    "overlap": (-1, None), "min_area_px": FROM_ZERO,
 }  # fmt: skip
 ASCENDING = (
     "crops.scale",

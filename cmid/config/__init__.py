@@ -24,7 +24,7 @@ from cmid.config.methods import (
     SwAVConfig,
 )
 from cmid.config.pixel_labels import PixelLabelsConfig
-from cmid.config.predicting import PredictConfig
+from cmid.config.predicting import PredictConfig, PredictSegmentationConfig
 from cmid.config.pretraining import PretrainConfig
 from cmid.config.segmenting import (
     EvaluateSegmentationConfig,
@@ -58,6 +58,7 @@ __all__ = [
     "PixelCropConfig",
     "PixelLabelsConfig",
     "PredictConfig",
+    "PredictSegmentationConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",
