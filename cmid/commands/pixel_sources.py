@@ -6,9 +6,11 @@ from typing import Any
 from rich.console import Console
 
 from cmid.commands.pixel_folders import open_folder
+from cmid.commands.pixel_torchgeo import open_torchgeo_sides, open_torchgeo_whole
 from cmid.config import PixelLabelsConfig
 from cmid.data.pixel_labels import PixelSource
 from cmid.data.pixel_splits import split_pairs
+from cmid.data.torchgeo_datasets import is_named
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class PixelSides:
 
 
 def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console: Console | None = None) -> PixelSides:
-    """Train and test of a folder of images and masks.
+    """Train and test of a folder of images and masks, or of one of torchgeo's data sets.
 
     Args:
-        data: the folder.
+        data: the folder, or `torchgeo:NAME?root=DIR`.
         labels: how masks are read, and what is for test.
         seed: fixes the draw where nothing else says what is for test.
         console: where progress and the table of the classes are shown; None keeps quiet.
@@ -40,6 +42,9 @@ def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console
     Raises:
         UsageError: nothing there, or images and masks that do not fit together.
     """
+    if is_named(data):
+        named = open_torchgeo_sides(data, labels, seed, console)
+        return PixelSides(named.train, named.test, named.account, named.notes)
     opened = open_folder(data, labels, console)
     split = split_pairs(
         opened.pairs, data=data, train_list=labels.train_list, test_list=labels.test_list,
@@ -57,6 +62,8 @@ def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console
 def open_pixel_labelled_whole(
     data: str, labels: PixelLabelsConfig, console: Console | None = None
 ) -> tuple[PixelSource, tuple[str, ...]]:
-    """All images of a folder, and what the user should hear; same arguments and errors."""
+    """All images of a folder, or those for test of a data set, and what the user should hear; same errors."""
+    if is_named(data):
+        return open_torchgeo_whole(data, labels, console)
     opened = open_folder(data, labels, console)
     return opened.source_of(range(len(opened.pairs))), opened.notes
