@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cmid.commands.pack import PackResult
     from cmid.commands.predict import PredictResult
     from cmid.commands.predict_segmentation import MapsResult
+    from cmid.commands.prepare_isprs import PrepareResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
     from cmid.commands.segmentation_scores import SegmentationResult
@@ -44,6 +45,7 @@ __all__ = [
     "generate",
     "pack",
     "predict",
+    "prepare",
     "pretrain",
     "recipes",
     "report",
@@ -209,6 +211,31 @@ def pack(data: StrPath | None = None, *, config: Settings | None = None, **setti
         CmidError: too many unreadable images, a full disk, or a shard that is not as it was.
     """
     return carry_out("pack", _given(settings, data=data), config=config)
+
+
+def prepare(
+    kind: Literal["potsdam", "vaihingen"],
+    source: StrPath | None = None,
+    *,
+    config: Settings | None = None,
+    **settings: Any,
+) -> "PrepareResult":
+    """Cut ISPRS Potsdam or Vaihingen, as they are shipped, into windows to train and test on.
+
+    Args:
+        kind: `"potsdam"` or `"vaihingen"`.
+        source: a folder of the zips, or of what is in them; or one zip.
+        config: a YAML file, a dict or a `PrepareConfig`.
+        settings: fields of `cmid.config.PrepareConfig`: `out="potsdam"`, `bands="IRRG"`.
+
+    Returns:
+        The folder and how many windows it holds.
+
+    Raises:
+        UsageError: files that are missing or damaged, colours that are none of the benchmark's, an unknown setting.
+        CmidError: the disk is full.
+    """
+    return carry_out("prepare", _given(settings, source=source), kind=kind, config=config)
 
 
 def predict(

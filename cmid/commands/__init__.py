@@ -77,6 +77,12 @@ VERBS: dict[str, Verb] = {
     ),
     "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
     "pack": Verb("cmid.commands.pack:pack", "PackConfig", {"data": "DATA"}),
+    "prepare": Verb(
+        "cmid.commands.prepare_isprs:prepare",
+        "PrepareConfig",
+        {"source": "SOURCE"},
+        kinds=("potsdam", "vaihingen"),
+    ),
     "predict": Verb(
         "cmid.commands.predict:predict",
         "PredictConfig",

@@ -19,7 +19,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "views.blur_sigma": POSITIVE, "views.noise_p": SHARE, "views.noise_var": FROM_ZERO, "views.solarize_p": SHARE,
     "views.grey_p": SHARE, "views.std": POSITIVE, "views.band_gain": SHARE, "views.band_offset": FROM_ZERO,
     "views.band_drop_p": SHARE, "scenes.windows": FROM_ZERO, "scenes.window_px": FROM_ZERO, "scenes.max_nodata": SHARE,
-    "scenes.statistics": COUNT, "shard_mb": COUNT,
+    "scenes.statistics": COUNT, "shard_mb": COUNT, "window_px": COUNT, "step_px": COUNT, "labels.tile_px": (64, None),
     "views.small_crops": FROM_ZERO, "views.small_size": COUNT, "views.small_scale": (1e-4, 1),
     "views.second_blur_p": SHARE, "views.second_solarize_p": SHARE,
     "cmid.mask_ratio": (0.01, 1), "cmid.mask_cell_px": COUNT, "cmid.mask_stage": (0, None),

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from cmid.config.comparing import CompareConfig
 from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
 from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
-from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
+from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, PrepareConfig, RecipesConfig
 from cmid.config.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
@@ -59,6 +59,7 @@ __all__ = [
     "PixelLabelsConfig",
     "PredictConfig",
     "PredictSegmentationConfig",
+    "PrepareConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",
