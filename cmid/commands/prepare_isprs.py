@@ -146,8 +146,9 @@ class _Work:
                 self._file(member, kind), member.told, (width, height), ISPRS_CLASSES, self.config.unknown
             )
             arrays[MASKS[kind]], unknown[kind] = read, strangers
-            counts = np.bincount(read.reshape(-1), minlength=256)
-            pixels[kind] = [*counts[: len(ISPRS_CLASSES)].tolist(), int(counts[UNLABELLED])]
+            numbers = (*range(len(ISPRS_CLASSES)), UNLABELLED)
+            # bincount would need eight times the memory of the tile
+            pixels[kind] = [int(np.count_nonzero(read == number)) for number in numbers]
         try:
             files = self._write(arrays, split, places)
             if split == "test":
@@ -246,7 +247,9 @@ class _scratch:
         return self._path
 
     def __exit__(self, *error: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
+        part = self._path.parent
+        begun = any((part / "done").glob("*.json"))
+        shutil.rmtree(self._path if begun else part, ignore_errors=True)  # nothing done: nothing to go on with
 
 
 def _choose(

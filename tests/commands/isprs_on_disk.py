@@ -9,14 +9,14 @@ from PIL import Image
 
 from cmid.data.isprs import BENCHMARKS, COLOURS
 
-SIDE = 600
+SIDE = 96
 
 
 def tile_labels(seed, side=SIDE):
     """Blocks of all six classes, `(side, side)` uint8."""
-    blocks = np.random.default_rng(seed).integers(6, size=(side // 60, side // 60)).astype(np.uint8)
+    blocks = np.random.default_rng(seed).integers(6, size=(side // 12, side // 12)).astype(np.uint8)
     blocks[0, :6] = np.arange(6)
-    return np.kron(blocks, np.ones((60, 60), np.uint8))
+    return np.kron(blocks, np.ones((12, 12), np.uint8))
 
 
 def tile_image(seed, side=SIDE):
@@ -29,7 +29,7 @@ def coloured(labels, eroded=False):
     """As the benchmark colours them; eroded ones with black lines."""
     colours = np.array(COLOURS, np.uint8)[labels]
     if eroded:
-        colours[::60] = colours[:, ::60] = 0
+        colours[::12] = colours[:, ::12] = 0
     return colours
 
 
