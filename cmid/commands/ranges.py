@@ -54,7 +54,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "mixing.scale": (1e-4, 1), "mixing.ratio": (0.01, 100), "mixing.flip": SHARE, "mixing.erasing": SHARE,
     "mixing.mixup": FROM_ZERO, "mixing.cutmix": FROM_ZERO, "mixing.mix_p": SHARE, "mixing.switch_p": SHARE,
     "classification.smoothing": (0, 0.99), "map_limit": FROM_ZERO,
-    "train_share": (1e-6, 1), "window": FROM_ZERO, "labels.tile_px": (64, None),
+    "train_share": (1e-6, 1), "window": FROM_ZERO,
     "crops.scale": (0.05, 20), "crops.max_share": (0.01, 1), "crops.flip": SHARE, "crops.brightness": SHARE,
     "crops.contrast": (0, 0.99), "crops.saturation": (0, 0.99), "crops.hue": (0, 0.5),
     "segmenter.width": COUNT, "segmenter.dropout": (0, 0.99), "segmenter.auxiliary_weight": FROM_ZERO,
