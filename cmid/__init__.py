@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from cmid.commands.generate import GenerateResult
     from cmid.commands.pack import PackResult
     from cmid.commands.predict import PredictResult
+    from cmid.commands.predict_segmentation import MapsResult
     from cmid.commands.prepare_isprs import PrepareResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
+    from cmid.commands.segmentation_scores import SegmentationResult
 
 StrPath = str | PathLike[str]
 Settings = str | PathLike[str] | Mapping[str, Any]
@@ -94,21 +96,23 @@ def extract(run: StrPath | None = None, *, config: Settings | None = None, **set
 
 
 def evaluate(
-    kind: Literal["knn", "linear", "classification"],
+    kind: Literal["knn", "linear", "classification", "segmentation"],
     weights: StrPath | None = None,
     data: StrPath | None = None,
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> "EvaluateResult | ClassifierResult":
-    """Score a backbone's frozen features, or a finished classifier, on a labelled folder.
+) -> "EvaluateResult | ClassifierResult | SegmentationResult":
+    """Score a backbone's frozen features, or a finished classifier or segmenter, on labelled images.
 
     Args:
-        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe; `"classification"`, a classifier as it is.
-        weights: a backbone file, a run directory, or `"random"`; a run of `finetune` for `"classification"`.
-        data: a folder with one folder per class.
+        kind: `"knn"`, neighbours that vote; `"linear"`, a linear probe; `"classification"` and `"segmentation"`, a
+            model as it is.
+        weights: a backbone file, a run directory, or `"random"`; a run of `finetune` for the last two kinds.
+        data: a folder with one folder per class; for `"segmentation"` one of images and masks.
         config: a YAML file, a dict or an `EvaluateConfig`.
-        settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`.
+        settings: fields of `cmid.config.EvaluateConfig`: `size=96`, `k=(1, 5)`, `train_list="train.txt"`; for
+            `"segmentation"` those of `cmid.config.EvaluateSegmentationConfig`.
 
     Returns:
         The scores with their intervals.
@@ -120,23 +124,24 @@ def evaluate(
 
 
 def finetune(
-    kind: Literal["classification"],
+    kind: Literal["classification", "segmentation"],
     weights: StrPath | None = None,
     data: StrPath | None = None,
     *,
     recipe: str | None = None,
     config: Settings | None = None,
     **settings: Any,
-) -> "FinetuneResult | SeedsResult":
+) -> "FinetuneResult | SegmentationResult | SeedsResult":
     """Train a task on labelled images, from a pre-trained backbone.
 
     Args:
-        kind: `"classification"`.
+        kind: `"classification"`, a class an image, or `"segmentation"`, a class a pixel.
         weights: a backbone file, a run directory, or `"random"`.
-        data: a folder with one folder per class.
+        data: a folder with one folder per class; for `"segmentation"` one of images and masks.
         recipe: name of a packaged recipe.
         config: a YAML file, a dict or a `FinetuneConfig`.
-        settings: fields of `cmid.config.FinetuneConfig`: `out="runs/ucm"`, `epochs=50`, `per_class=10`.
+        settings: fields of `cmid.config.FinetuneConfig`: `out="runs/ucm"`, `epochs=50`, `per_class=10`; for
+            `"segmentation"` those of `cmid.config.FinetuneSegmentationConfig`.
 
     Returns:
         The run's directory, the model's file, and the scores on the test images; with `seeds`, of each.
@@ -254,27 +259,29 @@ def doctor(data: StrPath | None = None, *, config: Settings | None = None, **set
 
 
 def predict(
-    kind: Literal["classification"],
+    kind: Literal["classification", "segmentation"],
     model: StrPath | None = None,
     data: StrPath | None = None,
     *,
     config: Settings | None = None,
     **settings: Any,
-) -> "PredictResult":
-    """Let a fine-tuned model name what is in new images.
+) -> "PredictResult | MapsResult":
+    """Let a fine-tuned model name what is in new images, or map scenes.
 
     Args:
-        kind: `"classification"`.
+        kind: `"classification"`, a class for each image; `"segmentation"`, a georeferenced map of each scene.
         model: a run of `finetune`, or its model.safetensors.
-        data: an image, a folder of images, or a text file listing them.
-        config: a YAML file, a dict or a `PredictConfig`.
-        settings: fields of `cmid.config.PredictConfig`: `out="classes.json"`.
+        data: an image or a scene, a folder of them, or a text file listing them.
+        config: a YAML file, a dict, or a dataclass of the settings.
+        settings: fields of `cmid.config.PredictConfig`: `out="classes.json"`; for `"segmentation"` of
+            `cmid.config.PredictSegmentationConfig`: `out="maps"`, `polygons="gpkg"`.
 
     Returns:
-        The file written, with how many images and which were skipped.
+        The file written, with how many images and which were skipped; or the maps, with their classes' pixels.
 
     Raises:
         UsageError: no model, no images, a file that exists, an unknown setting.
+        CmidError: nothing could be read, or a file cannot be written.
     """
     return carry_out("predict", _given(settings, model=model, data=data), kind=kind, config=config)
 

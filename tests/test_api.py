@@ -51,7 +51,7 @@ def test_a_room_of_the_same_name_does_not_hide_its_verb():
         (lambda: cmid.pretrain(), "`pretrain` needs IMAGES"),
         (
             lambda: cmid.evaluate("kn", "random", "data"),
-            "kind .the call.: expected one of knn, linear, classification, found 'kn'",
+            "kind .the call.: expected one of knn, linear, classification, segmentation, found 'kn'",
         ),
         (lambda: cmid.extract(Path("run"), wich="teacher"), "Did you mean which"),
         (lambda: cmid.generate("scenes", count="many"), "count .the call.: expected a whole number, found 'many'"),

@@ -168,10 +168,10 @@ def test_words_without_an_option_keep_their_order_among_options():
         (["pretrain", "x", "y"], "Unexpected 'y': expected `cmid pretrain IMAGES` and options."),
         (["pretrain", "x", "--data", "y"], "Unexpected 'x': expected `cmid pretrain IMAGES` and options."),
         (["pretrain"], "`pretrain` needs IMAGES (setting 'data'), which was not given."),
-        (["evaluate"], "`evaluate` needs to know what: one of knn, linear, classification comes first."),
+        (["evaluate"], "`evaluate` needs to know what: one of knn, linear, classification, segmentation comes first."),
         (
             ["evaluate", "knnn", "w", "d"],
-            "kind (command line): expected one of knn, linear, classification, found 'knnn'.",
+            "kind (command line): expected one of knn, linear, classification, segmentation, found 'knnn'.",
         ),
         (["evaluate", "knn", "w"], "`evaluate` needs DATA (setting 'data'), which was not given."),
         (["extract", "run", "--recipe", "cmid-small"], "`extract` has no recipes; leave out the recipe 'cmid-small'."),

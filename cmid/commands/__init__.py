@@ -53,14 +53,24 @@ VERBS: dict[str, Verb] = {
         "cmid.commands.evaluate:evaluate",
         "EvaluateConfig",
         {"weights": "WEIGHTS", "data": "DATA"},
-        kinds=("knn", "linear", "classification"),
+        kinds=("knn", "linear", "classification", "segmentation"),
+        apart={
+            "segmentation": Apart(
+                "cmid.commands.evaluate_segmentation:evaluate_segmentation", "EvaluateSegmentationConfig"
+            )
+        },
     ),
     "finetune": Verb(
         "cmid.commands.finetune:finetune",
         "FinetuneConfig",
         {"weights": "WEIGHTS", "data": "DATA"},
-        kinds=("classification",),
+        kinds=("classification", "segmentation"),
         recipes=True,
+        apart={
+            "segmentation": Apart(
+                "cmid.commands.finetune_segmentation:finetune_segmentation", "FinetuneSegmentationConfig"
+            )
+        },
     ),
     "compare": Verb(
         "cmid.commands.compare:compare", "CompareConfig", {"data": "IMAGES", "labelled": "LABELLED"}, recipes=True
@@ -78,7 +88,12 @@ VERBS: dict[str, Verb] = {
         "cmid.commands.predict:predict",
         "PredictConfig",
         {"model": "MODEL", "data": "IMAGES"},
-        kinds=("classification",),
+        kinds=("classification", "segmentation"),
+        apart={
+            "segmentation": Apart(
+                "cmid.commands.predict_segmentation:predict_segmentation", "PredictSegmentationConfig"
+            )
+        },
     ),
     "report": Verb("cmid.commands.report:report", "ReportConfig", {"run": "RUN"}),
     "recipes": Verb("cmid.commands.recipes:recipes", "RecipesConfig", {"name": "NAME"}),

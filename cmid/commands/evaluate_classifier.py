@@ -3,7 +3,6 @@
 Classes are matched by name. Nothing is chosen and nothing is trained: each image is looked at once.
 """
 
-import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from cmid.commands.classifier_report import write_page
 from cmid.commands.classifier_scores import in_words, judge, write_scores
+from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.predict import prepared_batches
 from cmid.commands.sources import put_on_scale
 from cmid.config import EvaluateConfig, as_plain
@@ -23,9 +23,9 @@ from cmid.data.listed import has_lists, is_table, open_lists, open_table_to_scor
 from cmid.data.matched_classes import MatchedClasses
 from cmid.data.sources import LabelledSource, is_multi_label
 from cmid.data.torchgeo_datasets import is_named, labelled_to_score, parse_name
-from cmid.errors import CmidError, UsageError, did_you_mean
+from cmid.errors import UsageError, did_you_mean
 from cmid.evaluation.probabilities import predict_probabilities
-from cmid.train import RunDirectory, resolve_device, resolve_precision
+from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
 
 TAKEN = frozenset(
@@ -67,7 +67,7 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     _check_settings(config)
     path = Path(config.weights)
     model = path / "model.safetensors" if path.is_dir() else path
-    out = _folder(config, model)
+    out = checked_folder(config.out, model, WRITTEN, overwrite=config.overwrite)
     task, about = load_classifier(model)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     test = _opened(config, about, console)
@@ -77,7 +77,8 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     rows, places = predict_probabilities(task.to(device), batches, device, precision)
     names = [test.name(i) for i in places.tolist()]
     labels = torch.as_tensor(test.labels)[places]
-    seen = _trained_on(names, model)
+    learned = trained_on(model)
+    seen = np.array([os.path.realpath(name) in learned and Path(name).is_file() for name in names], bool)
     value, interval, measured, figures = judge(rows, labels, names, about.classes, ~seen, config.seed, config.bootstrap)
     scores = {
         "model": str(model),
@@ -96,7 +97,7 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     left = f", {len(skipped)} could not be read" if skipped else ""
     console.print(f"{in_words(figures)}; {len(labels)} images{left}")
     if out is not None:
-        _make(out)
+        make_folder(out, WRITTEN)
         write_scores(out, scores, names, labels, rows, about.classes, advice="Make room, or choose another --out.")
         console.print(f"scores: {out / 'scores.json'}")
     if out is not None and config.report:
@@ -130,22 +131,6 @@ def refuse_classifier_settings(config: EvaluateConfig, kind: str) -> None:
     for name, idle in (("ignore_unknown_classes", config.ignore_unknown_classes), ("overwrite", config.overwrite)):
         if idle:
             raise UsageError(f"{name} is for `cmid evaluate classification`, not for {kind}: leave it out")
-
-
-def _folder(config: EvaluateConfig, model: Path) -> Path | None:
-    """Where to write, checked."""
-    if not config.out:
-        return None
-    out = Path(config.out)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"out is the folder to write into; {out} is a file.")
-    if out.resolve() == model.parent.resolve():
-        raise UsageError(f"{out} is where the model lies, beside the scores of its own run. Give another --out.")
-    if out.is_dir() and not config.overwrite and next(out.iterdir(), None) is not None:
-        raise UsageError(
-            f"the folder {out} holds files. Give another --out, or --overwrite to replace {', '.join(WRITTEN)} in it."
-        )
-    return out
 
 
 def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console) -> MatchedClasses:
@@ -205,24 +190,3 @@ def _images(data: str, test_list: str | None) -> LabelledSource:
         return open_table_to_score(path) if is_table(path) else open_lists(path)[1]
     folder = LabelledFolder(path, least=1)
     return folder.listed(test_list) if test_list else folder.all()
-
-
-def _trained_on(names: list[str], model: Path) -> np.ndarray:
-    """`(N,)` bool: which files the model's own run trained on, as far as the paths in its data.json tell."""
-    account = RunDirectory(model.parent).account
-    try:
-        split = json.loads(account.read_text(encoding="utf-8"))["split"]
-        learned = {os.path.realpath(name) for name in (*split["train"], *split.get("validation", ()))}
-    except (OSError, ValueError, KeyError, TypeError):
-        learned = set()
-    return np.array([os.path.realpath(name) in learned and Path(name).is_file() for name in names], bool)
-
-
-def _make(out: Path) -> None:
-    """The folder `out`, without what an earlier evaluation wrote."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in WRITTEN:
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise CmidError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error

@@ -5,20 +5,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from rich.console import Console
 
-from cmid.commands.classifier_scores import FinetuneResult
 from cmid.commands.whole_files import write_whole
-from cmid.config import FinetuneConfig, as_plain
+from cmid.config import FinetuneConfig, FinetuneSegmentationConfig, as_plain
 from cmid.errors import UsageError
 from cmid.evaluation.seeds import SeedSummary, summarise_seeds
 
+C = TypeVar("C", FinetuneConfig, FinetuneSegmentationConfig)
 PERCENT = {
     "overall_accuracy": "overall accuracy", "average_accuracy": "average accuracy", "macro_f1": "macro F1",
     "expected_calibration_error": "calibration error", "mean_average_precision": "mAP", "micro_f1": "micro F1",
+    "mean_iou": "mIoU", "mean_f1": "mF1",
 }  # fmt: skip
 """Figures of scores.json that are shown, in percent."""
 
@@ -38,7 +39,7 @@ class SeedsResult:
     summaries: dict[str, SeedSummary]
 
 
-def finetune_seeds(config: FinetuneConfig, train: Callable[[FinetuneConfig], FinetuneResult]) -> SeedsResult:
+def finetune_seeds(config: C, train: Callable[[C], object]) -> SeedsResult:
     """One run a seed, each in `out/seed_N`; those that are finished are kept, those begun go on with `resume`.
 
     Raises:

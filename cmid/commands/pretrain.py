@@ -220,7 +220,7 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
     queue = getattr(getattr(config, config.method), "queue_size", 0) if config.method != "swav" else 0
     if ours and not (c.global_weight and c.global_form == "moco"):
         queue = 0
-    if o.warmup_epochs > config.epochs / 3:
+    if not o.warmup_steps and o.warmup_epochs > config.epochs / 3:
         notes.append(
             f"the rate warms up over {o.warmup_epochs:g} of {config.epochs} epochs and hardly gets to its full height; "
             f"optimizer.warmup_epochs {max(1, config.epochs // 10)} is usual for so short a run"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cmid.data.decode import SUFFIXES as IMAGES
-from cmid.data.decode import decode
+from cmid.data.decode import BadImage, decode
 from cmid.data.folder import is_remote
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import OpenRasters, choose_bands, opened, read_header
@@ -24,9 +24,13 @@ class RasterScene:
         bands: which are read, by number from 1 or by name; empty reads all but alpha.
         stretch: brings the values to the scale the model was trained on, with the mean where there is none; None
             leaves them as they are.
+        max_bad_share: of the pixels, how many may be unreadable, as in a file with a corrupt block: they are not
+            valid, and `unreadable` says where. Not of a file behind an address, which may answer the next time.
     """
 
-    def __init__(self, path: str, bands: Sequence[str] = (), stretch: Stretch | None = None) -> None:
+    def __init__(
+        self, path: str, bands: Sequence[str] = (), stretch: Stretch | None = None, max_bad_share: float = 0.0
+    ) -> None:
         from rasterio.errors import NotGeoreferencedWarning
 
         with warnings.catch_warnings():
@@ -34,17 +38,63 @@ class RasterScene:
             header = read_header(path)
             with opened(path) as raster:
                 self.place = Georeference.of(raster)
+                self._block = raster.block_shapes[0]
         self._bands = choose_bands([header], bands)[path]
         self._rasters, self._stretch = OpenRasters(), stretch
         self.name, self.width, self.height, self.dtype = path, header.width, header.height, header.dtype
         self.bands = len(self._bands)
         self.colours = _natural([header.names[band - 1] for band in self._bands])
-        self.identity = "" if is_remote(path) else _identity(path)
+        self.identity = identity_of(path)
+        self.unreadable: list[Window] = []
+        self._lost: set[Window] = set()
+        self._bearable = 0 if is_remote(path) else int(max_bad_share * self.width * self.height)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scene.read`; raises `BadImage`."""
-        values, valid = self._rasters.read(self.name, self._bands, window)
+        """As `Scene.read`; raises `BadImage` where more is unreadable than may be, or the file is another by now."""
+        try:
+            values, valid = self._rasters.read(self.name, self._bands, window)
+        except BadImage:
+            if not self._bearable:
+                raise
+            values, valid = self._by_blocks(window)
         return _stretched(values, valid, self._stretch), valid
+
+    def _by_blocks(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """A window of which some blocks of the file cannot be read, block by block."""
+        x0, y0, x1, y1 = window
+        values = np.zeros((self.bands, y1 - y0, x1 - x0), self.dtype)
+        valid = np.zeros(values.shape[1:], np.bool_)
+        high, wide = self._block
+        for top in range(y0 // high * high, y1, high):
+            for left in range(x0 // wide * wide, x1, wide):
+                block = (left, top, min(left + wide, self.width), min(top + high, self.height))
+                if block in self._lost:
+                    continue
+                part = (max(left, x0), max(top, y0), min(block[2], x1), min(block[3], y1))
+                here = slice(part[1] - y0, part[3] - y0), slice(part[0] - x0, part[2] - x0)
+                try:
+                    values[:, *here], valid[here] = self._rasters.read(self.name, self._bands, part)
+                except BadImage as why:
+                    self._give_up(block, why)
+        return values, valid
+
+    def _give_up(self, block: Window, error: BadImage) -> None:
+        """Notes a block that cannot be read; raises `BadImage` where the file changed, or it is one too many."""
+        try:
+            same = identity_of(self.name) == self.identity
+        except OSError:
+            same = False
+        if not same:
+            raise BadImage(self.name, f"it was changed or removed while it was read ({error.reason})") from error
+        self.unreadable.append(block)
+        self._lost.add(block)
+        lost = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in self.unreadable)
+        if lost > self._bearable:
+            raise BadImage(
+                self.name,
+                f"{lost:,} of its {self.width * self.height:,} px cannot be read so far, first at column "
+                f"{self.unreadable[0][0]}, row {self.unreadable[0][1]} ({error.reason}): over max_bad_share",
+            ) from error
 
 
 class ImageScene:
@@ -56,7 +106,8 @@ class ImageScene:
         self.bands, self.height, self.width = self._pixels.shape
         self.colours: tuple[int, ...] = (0, 1, 2)
         self.name, self.dtype, self.place = path, "uint8", Georeference()
-        self.identity = _identity(path)
+        self.identity = identity_of(path)
+        self.unreadable: list[Window] = []
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """As `Scene.read`."""
@@ -65,8 +116,10 @@ class ImageScene:
         return _stretched(values, valid, self._stretch), valid
 
 
-def open_scene(path: str, bands: Sequence[str] = (), stretch: Stretch | None = None) -> Scene:
-    """The scene in a file, for `cmid.predict.scene_to_map`.
+def open_scene(
+    path: str, bands: Sequence[str] = (), stretch: Stretch | None = None, max_bad_share: float = 0.0
+) -> Scene:
+    """The scene in a file, for `cmid.predict.scene_to_map`; arguments as of `RasterScene`.
 
     Raises:
         UsageError: no such kind of file, or bands that it lacks.
@@ -74,7 +127,7 @@ def open_scene(path: str, bands: Sequence[str] = (), stretch: Stretch | None = N
     """
     suffix = Path(path).suffix.lower()
     if suffix in RASTERS:
-        return RasterScene(path, bands, stretch)
+        return RasterScene(path, bands, stretch, max_bad_share)
     if suffix not in IMAGES:
         raise UsageError(f"{path} is no scene; expected a file ending in {' '.join(dict.fromkeys(RASTERS + IMAGES))}")
     if bands:
@@ -86,7 +139,10 @@ def _stretched(values: np.ndarray, valid: np.ndarray, stretch: Stretch | None) -
     return values if stretch is None else np.moveaxis(stretch.pixels(values, valid), -1, 0)
 
 
-def _identity(path: str) -> str:
+def identity_of(path: str) -> str:
+    """What changes where the file's pixels may have: bytes and date; empty of an address, which tells neither."""
+    if is_remote(path):
+        return ""
     status = Path(path).stat()
     return f"{status.st_size} bytes of {status.st_mtime_ns}"
 

@@ -24,8 +24,14 @@ from cmid.config.methods import (
     SwAVConfig,
 )
 from cmid.config.pixel_labels import PixelLabelsConfig
-from cmid.config.predicting import PredictConfig
+from cmid.config.predicting import PredictConfig, PredictSegmentationConfig
 from cmid.config.pretraining import PretrainConfig
+from cmid.config.segmenting import (
+    EvaluateSegmentationConfig,
+    FinetuneSegmentationConfig,
+    PixelCropConfig,
+    SegmenterConfig,
+)
 from cmid.config.training import KnnConfig, OptimizerConfig, TrainConfig
 from cmid.config.views import SceneConfig, ViewConfig
 
@@ -38,8 +44,10 @@ __all__ = [
     "DemoConfig",
     "DoctorConfig",
     "EvaluateConfig",
+    "EvaluateSegmentationConfig",
     "ExtractConfig",
     "FinetuneConfig",
+    "FinetuneSegmentationConfig",
     "GenerateConfig",
     "IndexNetConfig",
     "KnnConfig",
@@ -48,13 +56,16 @@ __all__ = [
     "MoCoV2Config",
     "OptimizerConfig",
     "PackConfig",
+    "PixelCropConfig",
     "PixelLabelsConfig",
     "PredictConfig",
+    "PredictSegmentationConfig",
     "PrepareConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",
     "SceneConfig",
+    "SegmenterConfig",
     "SimMIMConfig",
     "SupervisedConfig",
     "SwAVConfig",

@@ -20,12 +20,16 @@ class OptimizerConfig:
     """Added to the denominator."""
     weight_decay: float = 0.02
     """Decoupled decay; none on biases and one-dimensional weights."""
+    undecayed: tuple[str, ...] = ()
+    """Further parameters without decay: those whose names hold one of these words."""
     layer_decay: float = 1.0
     """The rate of each layer is this times that of the layer above it, the head's being whole; 1 is off."""
     min_lr: float = 1e-6
     """The cosine's end."""
     warmup_epochs: float = 10
     """Epochs of linear warm-up."""
+    warmup_steps: int = 0
+    """Optimiser steps of it, where above 0 in place of the epochs."""
     warmup_ratio: float = 0.01
     """Share of the rate at the first step."""
     clip_norm: float = 0.0

@@ -44,6 +44,10 @@ class PixelSource(Protocol):
     def colours(self) -> tuple[tuple[int, int, int], ...]:
         """Of each class, red, green and blue in 0..255, for pictures and maps."""
 
+    @property
+    def fresh(self) -> bool:
+        """False: each epoch sees the same images."""
+
     def __len__(self) -> int: ...
 
     def name(self, i: int) -> str:

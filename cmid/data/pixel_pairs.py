@@ -52,6 +52,8 @@ class PixelPairs:
         stretch: how values deeper than 8 bits become pixels; unset: they stay as they are.
     """
 
+    fresh = False
+
     def __init__(
         self,
         folder: Path,

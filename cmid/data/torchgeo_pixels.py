@@ -35,6 +35,8 @@ class TorchgeoPixels:
         ignore_unknown: pixels with another number have no label; else an image with one is bad.
     """
 
+    fresh = False
+
     def __init__(
         self,
         source: TorchgeoSource,

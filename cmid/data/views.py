@@ -36,18 +36,19 @@ HANGS_ALLOWED = 3
 
 
 @dataclass(frozen=True)
-class _Cut:
+class Cut:
     """What a worker gives back: the batch, and which images it could not read."""
 
     views: Views
     bad: dict[int, tuple[str, str]]
 
-    def pin_memory(self) -> "_Cut":
-        return _Cut(self.views.pin_memory(), self.bad)
+    def pin_memory(self) -> "Cut":
+        """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
+        return Cut(self.views.pin_memory(), self.bad)
 
 
-class _Batches(Dataset[_Cut]):
-    """Cuts whole batches; lives in the workers."""
+class Batches(Dataset[Cut]):
+    """Cuts whole batches; lives in the workers. Arguments as for `ViewLoader`."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class _Batches(Dataset[_Cut]):
         self.hung: dict[int, tuple[str, str]] = {}
         self.scratch: list[Tensor] = []
 
-    def __getitem__(self, order: Order) -> _Cut:
+    def __getitem__(self, order: Order) -> Cut:
         count, crops = len(order.indices), len(self.kinds)
         if not self.scratch or len(self.scratch[0]) != count:
             sizes = [(count, self.source.bands, kind.size, kind.size) for kind in self.kinds]
@@ -80,7 +81,7 @@ class _Batches(Dataset[_Cut]):
             outs = [crop[row] for crop in self.scratch]
             for candidate in self._candidates(order.epoch, index, bad):
                 try:
-                    boxes[:, row], flips[:, row] = self._cut(order.epoch, candidate, outs)
+                    boxes[:, row], flips[:, row] = self.cut(order.epoch, candidate, outs, row)
                 except BadImage as error:
                     bad[candidate] = (str(error.path), error.reason)
                 else:
@@ -95,8 +96,8 @@ class _Batches(Dataset[_Cut]):
             )
             for k in range(crops)
         )
-        labels = None if self.labels is None else torch.from_numpy(self.labels[used])
-        return _Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad)
+        labels = self.labels_of(used)
+        return Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad)
 
     def _candidates(self, epoch: int, index: int, bad: dict[int, tuple[str, str]]) -> Iterator[int]:
         """The image, then its stand-ins in their order, until more are bad than the run allows."""
@@ -110,7 +111,16 @@ class _Batches(Dataset[_Cut]):
             if (candidate := first + (start + step) % count) != index:
                 yield candidate
 
-    def _cut(self, epoch: int, index: int, outs: list[Tensor]) -> tuple[list[Box], list[bool]]:
+    def labels_of(self, used: np.ndarray) -> Tensor | None:
+        """What is known of the images that the batch was cut from, by their positions `(B,)`."""
+        return None if self.labels is None else torch.from_numpy(self.labels[used])
+
+    def cut(self, epoch: int, index: int, outs: list[Tensor], row: int) -> tuple[list[Box], list[bool]]:
+        """Cuts the crops of image `index` into `outs`, for that row of the batch; their boxes and flips.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
         if index in self.hung:
             raise BadImage(*self.hung[index])
         drawn: list[tuple[Box, bool]] = []
@@ -169,6 +179,7 @@ class ViewLoader:
             Works with loader processes only: they are ended and started anew.
         pin_memory: copy batches to page-locked memory, for GPUs.
         touch: what else is done to each crop by the worker that cut it.
+        batches: what cuts the batches.
         fingerprint: says whether the images are those of another time; kept in `state_dict`.
 
     Attributes:
@@ -195,6 +206,7 @@ class ViewLoader:
         read_timeout_s: float = 300.0,
         pin_memory: bool = False,
         touch: Touch | None = None,
+        batches: Callable[..., Batches] = Batches,
         fingerprint: str = "",
     ) -> None:
         if batch_size < 1:
@@ -214,7 +226,7 @@ class ViewLoader:
             len(source), seed, fresh=source.fresh, block=getattr(source, "block", 1), batch_size=batch_size,
             rank=rank, world_size=world_size, drop_last=drop_last,
         )  # fmt: skip
-        self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers, touch)
+        self._batches = batches(source, views, seed, crops, self._bad_allowed, self.workers, touch)
         self._pin_memory = pin_memory
         self._fingerprint = fingerprint
         self._loader: DataLoader | None = None
@@ -269,7 +281,7 @@ class ViewLoader:
                 f"(now {self.workers}) or smaller images"
             ) from error
 
-    def _begin(self) -> Iterator[_Cut]:
+    def _begin(self) -> Iterator[Cut]:
         if self._loader is None:
             self._loader = self._start()
         return iter(self._loader)

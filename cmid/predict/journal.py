@@ -74,7 +74,10 @@ class Journal:
                     each.unlink()
         except OSError as error:
             self.close()
-            raise UsageError(f"{self.folder} cannot be used ({error.strerror}): choose another place") from error
+            raise UsageError(
+                f"{self.folder} cannot be used ({error.strerror}): make room and repeat the command, or choose another "
+                "place. What is finished is kept."
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -188,7 +191,8 @@ class Journal:
     def close(self) -> None:
         """Lets go; the journal stays."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk did not take, and was told of, is written once more
+                self._file.close()
             self._file = None
 
     def remove(self) -> None:
@@ -204,6 +208,18 @@ class Journal:
     def temporary(self, name: str) -> Path:
         """Where a file is written that will be moved, or removed."""
         return self.folder / (WRITING + name)
+
+
+def forget(out: Path) -> None:
+    """Removes what an interrupted call has left beside `out`; nothing where another process is at it.
+
+    Raises:
+        UsageError: it cannot be removed, or another process writes it.
+    """
+    journal = Journal(out)
+    if journal.folder.exists():
+        journal.open({}, restart=True)
+        journal.remove()
 
 
 def _shown(value: Any) -> str:

@@ -106,7 +106,8 @@ def _whole_window(values: np.ndarray, valid: np.ndarray, side: int, fill: tuple[
     if not valid.all():
         values = values.copy()
         if fill is not None:
-            values[:, ~valid] = np.array(fill)[:, None].astype(values.dtype)
+            numbers = np.array(fill) if values.dtype.kind == "f" else np.round(fill)
+            values[:, ~valid] = numbers[:, None].astype(values.dtype)
         elif values.dtype.kind == "f":
             np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     missing = [side - n for n in values.shape[1:]]

@@ -81,6 +81,7 @@ class Scene(Protocol):
         colours: which of them, from 0, are red, green and blue in the quick look; or one.
         place: where it lies.
         identity: changes where the file's pixels may have: a date of change and a size, for example.
+        unreadable: parts that `read` could not read and gave as not valid, growing as it is called.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Scene(Protocol):
     colours: tuple[int, ...]
     place: Georeference
     identity: str
+    unreadable: list[Window]
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values `(C, h, w)` of any real type, and valid `(h, w)` bool, False where there is no measurement."""
@@ -104,17 +106,20 @@ class Trained:
     Attributes:
         bands: how many.
         dtypes: numpy's names of the types of the files' values; empty admits any.
+        names: what the bands are called, for messages; empty where that is not known.
     """
 
     bands: int
     dtypes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def check(self, scene: Scene) -> None:
         """Raises `UsageError` where `scene` is of another kind."""
         if scene.bands != self.bands:
+            which = f" ({', '.join(self.names)})" if self.names else ""
             raise UsageError(
-                f"{scene.name} gives {scene.bands} bands, and the model was trained on {self.bands}: choose the bands "
-                "it was trained on, in their order"
+                f"{scene.name} gives {scene.bands} bands, and the model was trained on {self.bands}{which}: choose the "
+                "bands it was trained on, in their order"
             )
         if self.dtypes and scene.dtype not in self.dtypes:
             raise UsageError(

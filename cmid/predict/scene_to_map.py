@@ -29,7 +29,7 @@ from cmid.predict.raster_output import (
     write_category_names,
     writing,
 )
-from cmid.predict.scene import Scene, Trained
+from cmid.predict.scene import Scene, Trained, Window
 from cmid.predict.turns import Predict, predict_in_turns
 from cmid.predict.windows import SCORES_BYTES, Block, Layout, Tiling
 
@@ -86,6 +86,7 @@ class MapResult:
         polygons: how many.
         windows: how many were looked at, over all calls; some of them may have held nodata only.
         computed: how many the model was given in this call.
+        unreadable: pixels that the scene could not read; they are among `nodata`.
         notes: what a person should know, a line each.
     """
 
@@ -95,6 +96,7 @@ class MapResult:
     polygons: int = 0
     windows: int = 0
     computed: int = 0
+    unreadable: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -195,6 +197,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.picture = Picture(self.scene.width, self.scene.height, len(self.scene.colours), SIDE)
+        self._told = 0  # of the scene's unreadable parts
 
     def compute(self) -> int:
         """Computes the blocks that are not in the journal yet; gives how many windows the model was given."""
@@ -280,6 +283,9 @@ class _Work:
         map_[~valid] = NODATA
         rows, columns = self.picture.rows(block.y0, block.y1), self.picture.rows(block.x0, block.x1)
         arrays = {"classes": map_, "picture": self.picture.values[:, rows, columns].copy()}
+        if lost := self.scene.unreadable[self._told :]:  # perhaps of later blocks, which are read ahead
+            self._told += len(lost)
+            arrays["unreadable"] = np.array(lost, np.int64)
         if shares is not None:
             arrays["probabilities"] = shares.cpu().numpy()
             arrays["probabilities"][:, ~valid] = NODATA
@@ -290,18 +296,18 @@ class _Work:
         out, scene, place_for = self.outputs, self.scene, self._written_at
         tiled, tiled_shares = (self.journal.temporary(name) for name in ("tiled.tif", "tiled-probabilities.tif"))
         small = np.full(self.picture.values.shape[1:], NODATA, np.uint8)
-        counts, polygons = np.zeros(256, np.int64), 0
+        counts, polygons, lost = np.zeros(256, np.int64), 0, set[Window]()
         with writing(out.map):
             map_ = TiledFile(tiled, scene.width, scene.height, 1, scene.place)
             with map_.raster:
                 describe_map(map_.raster, self.classes)
                 if out.probabilities is None:
-                    self._fill(map_, None, small, counts)
+                    self._fill(map_, None, small, counts, lost)
                 else:
                     shares = TiledFile(tiled_shares, scene.width, scene.height, len(self.classes), scene.place)
                     with shares.raster:
                         describe_probabilities(shares.raster, self.classes)
-                        self._fill(map_, shares, small, counts)
+                        self._fill(map_, shares, small, counts, lost)
             as_cog(tiled, place_for(out.map), overviews="mode")
             write_category_names(place_for(out.names), self.classes)
         if out.probabilities is not None:
@@ -324,24 +330,39 @@ class _Work:
         self.journal.remove()
         pixels = {name: int(counts[i]) for i, name in enumerate(self.classes.names)}
         windows = sum(block.size for block in self.layout.blocks)
-        return MapResult(out, pixels, int(counts[NODATA]), polygons, windows, computed, scene.place.notes())
+        away, notes = _lost_pixels(lost), scene.place.notes()
+        if lost:
+            x, y = min(lost, key=lambda part: part[1::-1])[:2]
+            notes.append(
+                f"{away:,} px ({away / (scene.width * scene.height):.1%}) of the scene cannot be read and are nodata "
+                f"in the map, first at column {x}, row {y}"
+            )
+        return MapResult(out, pixels, int(counts[NODATA]), polygons, windows, computed, away, notes)
 
     def _written_at(self, path: Path) -> Path:
         """Where an output is written before it is moved; two may have the same name in other folders."""
         return self.journal.temporary(f"{self.outputs.paths.index(path)}-{path.name}")
 
-    def _fill(self, map_: TiledFile, shares: TiledFile | None, small: np.ndarray, counts: np.ndarray) -> None:
-        """Puts the journal's blocks into the tiled files, the picture, and the counts of each class."""
+    def _fill(
+        self, map_: TiledFile, shares: TiledFile | None, small: np.ndarray, counts: np.ndarray, lost: set[Window]
+    ) -> None:
+        """Puts the journal's blocks into the tiled files, the picture, the counts of each class, and what was lost."""
         for block, arrays in zip(self.layout.blocks, self.journal.blocks(), strict=True):
             found = arrays["classes"]
             map_.put(block, found[None])
             if shares is not None:
                 shares.put(block, arrays["probabilities"])
             counts += np.bincount(found.ravel(), minlength=256)
+            lost.update(tuple(part) for part in arrays.get("unreadable", np.empty((0, 4), np.int64)).tolist())
             window = (block.x0, block.y0, block.x1, block.y1)
             self.picture.put(window, arrays["picture"])
             rows, columns = self.picture.rows(block.y0, block.y1), self.picture.rows(block.x0, block.x1)
             small[rows, columns] = self.picture.sample(window, found)
+
+
+def _lost_pixels(parts: set[Window]) -> int:
+    """How many pixels the parts, which do not overlap, cover."""
+    return sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts)
 
 
 def _move(file: Path, to: Path) -> None:

@@ -131,7 +131,7 @@ def fit(
         module = machine.place(learner, compile_backbone=train.compile, sync_batch_norm=train.sync_batch_norm)
         images_per_step = images_per_batch * min(train.accumulate, len(loader)) * team.size
         lr, how = scaled_lr(optimizer, images_per_step)
-        warmup = optimizer.warmup_epochs * plan.steps_per_epoch
+        warmup = optimizer.warmup_steps or optimizer.warmup_epochs * plan.steps_per_epoch
         schedule = CosineWithWarmup(lr, optimizer.min_lr, plan.total_steps, warmup, optimizer.warmup_ratio)
         built = build_optimiser(learner, optimizer, lr)
         stepper = Stepper(

@@ -1,5 +1,7 @@
 """Optimisers by name, their parameter groups, and the learning rate scaled to the batch."""
 
+from collections.abc import Sequence
+
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -8,18 +10,19 @@ from cmid.contracts import Backbone
 from cmid.errors import UsageError
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """What is trained, in two groups: decayed, and not (biases and tensors of at most one dimension).
+def parameter_groups(module: nn.Module, weight_decay: float, undecayed: Sequence[str] = ()) -> list[dict]:
+    """What is trained, in two groups: decayed, and not (biases, tensors of at most one dimension, `undecayed`).
 
     Frozen parameters are in neither, hence no teacher. The mask token and Swin's relative position tables have more
-    than one dimension and do decay, as in the published code (reference `optim_groups_*.json`). Each group keeps
-    its `names`, so that what a checkpoint holds can be read.
+    than one dimension and do decay, as in the published pre-training (reference `optim_groups_*.json`), unless a word
+    of `undecayed` is in their names. Each group keeps its `names`, so that what a checkpoint holds can be read.
     """
     decayed: list[tuple[str, nn.Parameter]] = []
     plain: list[tuple[str, nn.Parameter]] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (plain if parameter.ndim <= 1 or name.endswith(".bias") else decayed).append((name, parameter))
+            spared = parameter.ndim <= 1 or name.endswith(".bias") or any(word in name for word in undecayed)
+            (plain if spared else decayed).append((name, parameter))
     groups = [(decayed, weight_decay), (plain, 0.0)]
     return [
         {"params": [p for _, p in group], "names": [n for n, _ in group], "weight_decay": decay}
@@ -68,7 +71,7 @@ def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Op
     """
     from timm.optim import Adan, Lars
 
-    groups = parameter_groups(module, config.weight_decay)
+    groups = parameter_groups(module, config.weight_decay, config.undecayed)
     if config.layer_decay != 1.0:
         groups = by_depth(groups, module, config.layer_decay)
     if not groups:

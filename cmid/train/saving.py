@@ -8,7 +8,7 @@ from cmid.errors import CmidError
 from cmid.train.checkpoints import keep_as, weights_are_finite, write_checkpoint
 from cmid.train.run_directory import RunDirectory
 
-BY_PROBE = ("validation_accuracy", "validation_map", "knn_top1")
+BY_PROBE = ("validation_accuracy", "validation_map", "validation_mean_iou", "knn_top1")
 """What a run's best epoch is chosen by where a probe measures it: the higher the better."""
 
 

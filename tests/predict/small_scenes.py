@@ -25,7 +25,7 @@ class FileScene:
         self.bands = len(self._bands)
         self.colours = (0, 1, 2) if self.bands >= 3 else (0,)
         self.identity = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
-        self.windows = []
+        self.windows, self.unreadable = [], []
 
     def read(self, window):
         x0, y0, x1, y1 = window

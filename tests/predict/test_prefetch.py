@@ -16,7 +16,7 @@ class Counted:
     name, bands, dtype, colours, place, identity = "memory", 2, "uint8", (0,), Georeference(), ""
 
     def __init__(self, height, width, wrong=False):
-        self.height, self.width, self.wrong, self.reads = height, width, wrong, 0
+        self.height, self.width, self.wrong, self.reads, self.unreadable = height, width, wrong, 0, []
         row, column = np.ogrid[:height, :width]
         self.values = np.stack(((row + column) % 251, (row * 3 + column) % 251)).astype(np.uint8)
 

@@ -16,9 +16,10 @@ from cmid.commands.learners import METHODS, build_learner
 from cmid.commands.pretrain import _settled, check_queue
 from cmid.commands.recipes import HEADER, find_recipe, recipe_names
 from cmid.commands.settings import resolve
-from cmid.config import FinetuneConfig, PretrainConfig
+from cmid.config import FinetuneConfig, FinetuneSegmentationConfig, PretrainConfig
 from cmid.errors import UsageError
 from cmid.train.optimisers import scaled_lr
+from tests.commands.test_finetune_segmentation import draw
 
 PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
 SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
@@ -35,10 +36,12 @@ RIVALS = {
 """Recipes of the methods beside CMID, and what makes two steps of each cheap."""
 COMPARE = ["compare-small"]
 FINETUNE = ["finetune-small", "finetune-ucm-resnet50", "finetune-ucm-swin-b"]
+ISPRS = [f"segment-isprs-{net}{optimiser}" for net in ("resnet50", "swin-b") for optimiser in ("", "-adan")]
+SEGMENT = [*ISPRS, "segment-small"]
 
 
 def test_which_there_are():
-    assert recipe_names() == sorted([*PUBLISHED, *SMALL, *RIVALS, *COMPARE, *FINETUNE])
+    assert recipe_names() == sorted([*PUBLISHED, *SMALL, *RIVALS, *COMPARE, *FINETUNE, *SEGMENT])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -47,7 +50,11 @@ def test_opening_comment(name):
     keys = re.findall(r"^# ([A-Z][^:]*): \S", recipe.text.partition("\n\n")[0].partition("\n#\n")[0], re.MULTILINE)
     assert tuple(keys) == HEADER
     program, verb, *rest = shlex.split(recipe.command)
-    assert (program, verb) == ("cmid", name.partition("-")[0] if name in [*FINETUNE, *COMPARE] else "pretrain")
+    kinds = {name: ["finetune", "classification"] for name in FINETUNE} | {
+        name: ["finetune", "segmentation"] for name in SEGMENT
+    }
+    expected = kinds.get(name, ["compare"] if name in COMPARE else ["pretrain"])
+    assert [program, verb, *rest][: 1 + len(expected)] == ["cmid", *expected]
     words = read_words(verb, rest)
     assert words.files == {"recipe": name}
     assert prepare(verb, words.given, kind=words.kind, **words.files).out == f"runs/{name}"
@@ -116,6 +123,36 @@ def test_published_fine_tuning(name):
     assert config.classification.smoothing == 0.1
     assert config.drop_path == (0.5 if "swin" in name else 0)
     assert config.mean == timm.data.IMAGENET_DEFAULT_MEAN and config.std == timm.data.IMAGENET_DEFAULT_STD
+
+
+@pytest.mark.parametrize("name", ISPRS)
+def test_published_segmentation(name):
+    config = resolve(FinetuneSegmentationConfig, recipe=name)
+    o, s, c = config.optimizer, config.segmenter, config.crops
+    expected = {
+        "segment-isprs-resnet50": ("sgd", 0.01, (0.9,), 1e-4, 0.0, 0.0),
+        "segment-isprs-resnet50-adan": ("adan", 2e-3, (0.98, 0.92, 0.99), 0.02, 5.0, 0.0),
+        "segment-isprs-swin-b": ("adamw", 6e-5, (0.9, 0.999), 0.01, 0.0, 0.3),
+        "segment-isprs-swin-b-adan": ("adan", 3e-4, (0.98, 0.92, 0.99), 0.02, 0.0, 0.3),
+    }[name]
+    assert (o.name, o.lr, o.betas, o.weight_decay, o.clip_norm, config.drop_path) == expected
+    assert (config.epochs, config.batch_size, config.size, o.warmup_steps, o.min_lr) == (50, 8, 512, 100, 1e-6)
+    assert (s.head, s.width, s.auxiliary_weight, s.average, s.untrained) == ("upernet", 512, 0.4, "all", ("clutter",))
+    assert (c.scale, c.max_share, c.flip, c.turn, c.hue) == ((0.5, 2.0), 0.75, 0.5, False, 0.1)
+    assert bool(o.undecayed) == ("swin" in name)
+
+
+@pytest.mark.parametrize("name", SEGMENT)
+def test_two_steps_of_segmentation(name, tmp_path):
+    data = draw(tmp_path / "data", tiles=2, each=4, side=72, names=("building", "tree", "clutter"))
+    model = "swin_tiny_patch4_window7_224" if "swin" in name else "test_resnet"
+    argv = [
+        "finetune", "segmentation", "random", str(data), "--recipe", name, "--backbone", model, "--size", "64",
+        "--batch_size", "2", "--segmenter.width", "16", "--train.max_steps", "2", "--train.workers", "0",
+        "--train.precision", "32", "--train.accelerator", "cpu", "--out", str(tmp_path / "run"), "--no-report",
+    ]  # fmt: skip
+    assert main(argv) == 0
+    assert (tmp_path / "run" / "scores.json").is_file()
 
 
 def test_a_recipe_of_another_verb():

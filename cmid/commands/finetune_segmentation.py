@@ -1,0 +1,70 @@
+"""`cmid finetune segmentation`: a backbone becomes a segmenter, and is scored on images it was not trained on.
+
+Nothing is chosen on the test images: the result is the last epoch, or the best on a held-out part of train.
+"""
+
+from dataclasses import replace
+
+import torch
+from rich.console import Console
+
+from cmid.commands.finetune_seeds import SeedsResult, finetune_seeds
+from cmid.commands.segmentation_parts import (
+    account_of,
+    build_loader,
+    build_segmenter,
+    notes_on,
+    open_parts,
+    told,
+    with_class_weights,
+)
+from cmid.commands.segmentation_scores import SegmentationResult, ValidationIoU, score_and_keep
+from cmid.config import FinetuneSegmentationConfig, as_plain
+from cmid.train import (
+    Probe,
+    RunDirectory,
+    fit,
+    gather_team,
+    load_learner,
+    read_checkpoint,
+    resolve_device,
+    resolve_precision,
+)
+
+
+def finetune_segmentation(config: FinetuneSegmentationConfig) -> SegmentationResult | SeedsResult:
+    """Train, score on the test images, write the model and its page; once for each of `seeds`.
+
+    Raises:
+        UsageError: the request cannot be carried out: nothing has been trained or overwritten.
+        CmidError: a failure while training; what the run had saved is still there.
+    """
+    if config.seeds:
+        return finetune_seeds(config, _finetune)
+    return _finetune(config)
+
+
+def _finetune(config: FinetuneSegmentationConfig) -> SegmentationResult:
+    team = gather_team(config.train)
+    config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
+    with team.as_one():
+        parts = with_class_weights(open_parts(config, console), console)
+        torch.manual_seed(config.seed)
+        learner = build_segmenter(parts)
+        loader, prepare = build_loader(parts, team)
+    console.print(told(parts))
+    for note in notes_on(parts):
+        console.print(f"note: {note}")
+    precision = resolve_precision(config.train.precision, resolve_device(config.train.accelerator))
+    probes: list[Probe] = [] if parts.validation is None else [ValidationIoU(parts, parts.validation, precision)]
+    with RunDirectory(config.out) as run:
+        done = fit(
+            learner, loader, prepare=prepare, run=run, epochs=config.epochs, seed=config.seed,
+            optimizer=config.optimizer, train=config.train, images_per_batch=loader.batch_size,
+            settings={"task": "segmentation", **as_plain(config)}, probes=probes, account=account_of(parts),
+            resume=config.resume, team=team,
+        )  # fmt: skip
+        if team.leads and parts.validation is not None and done.best_checkpoint is not None:
+            load_learner(learner, read_checkpoint(done.best_checkpoint).learner_state, done.best_checkpoint)
+        return score_and_keep(parts, learner, done, precision, console, writes=team.leads)

@@ -1,0 +1,57 @@
+"""The folder that an evaluation of a finished model writes into."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cmid.errors import CmidError, UsageError
+from cmid.train import RunDirectory
+
+
+def checked_folder(out: str | None, model: Path, written: Sequence[str], *, overwrite: bool) -> Path | None:
+    """Where to write; None where nothing is to be written.
+
+    Args:
+        out: as it was asked for.
+        model: the file that is scored.
+        written: names of the files that are to be written.
+        overwrite: replace those.
+
+    Raises:
+        UsageError: a file, the folder of the model's own run, or a folder that holds files.
+    """
+    if not out:
+        return None
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"out is the folder to write into; {folder} is a file.")
+    if folder.resolve() == model.parent.resolve():
+        raise UsageError(f"{folder} is where the model lies, beside the scores of its own run. Give another --out.")
+    if folder.is_dir() and not overwrite and next(folder.iterdir(), None) is not None:
+        raise UsageError(
+            f"the folder {folder} holds files. Give another --out, or --overwrite to replace {', '.join(written)} in "
+            "it."
+        )
+    return folder
+
+
+def make_folder(folder: Path, written: Sequence[str]) -> None:
+    """The folder, without what an earlier evaluation wrote; raises `CmidError` where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in written:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise CmidError(f"{folder} cannot be written: {error.strerror}. Choose another --out.") from error
+
+
+def trained_on(model: Path) -> set[str]:
+    """Which files the run that `model` lies in trained on, as far as its data.json tells: real paths."""
+    try:
+        content = json.loads(RunDirectory(model.parent).account.read_text(encoding="utf-8"))
+        split, root = content["split"], content.get("root", "")
+        names = (*split["train"], *split.get("validation", ()))
+        return {os.path.realpath(os.path.join(root, name)) for name in names}  # noqa: PTH118 - names may be whole paths
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

@@ -1,0 +1,56 @@
+"""Images with labels brought to the scale that a backbone knows: bytes as they are, deeper values stretched."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from cmid.commands.sources import progress
+from cmid.data.pixel_labels import PixelSource
+from cmid.data.statistics import Stretch, measure
+from cmid.errors import UsageError
+from cmid.zoo.backbone_files import BackboneMetadata
+
+MEASURED = 256
+"""Images at which the bands are measured, at most."""
+
+
+def bring_to_scale(sources: Sequence[PixelSource], about: BackboneMetadata, data: str) -> None:
+    """Makes the images give pixels on the scale that a backbone was trained on.
+
+    Raises:
+        UsageError: other bands, or bytes where the backbone knows deeper values, or the other way round.
+    """
+    for source in sources:
+        if source.bands != about.in_chans:
+            raise UsageError(
+                f"the weights are for {about.in_chans} bands, but {source.bands} are read of the images of {data}: "
+                "choose them by --labels.bands"
+            )
+        if (source.dtype == torch.uint8) == bool(about.low):
+            here, there = ("8 bits", "deeper values") if about.low else ("deeper values", "8 bits")
+            raise UsageError(f"the images of {data} are of {here}, but the weights were trained on {there}")
+        if source.dtype != torch.uint8:
+            assert about.low and about.high and about.mean
+            _set(source, Stretch(about.low, about.high, about.mean))
+
+
+def measured(source: PixelSource, about: BackboneMetadata, seed: int, console: Console) -> BackboneMetadata:
+    """`about` with the images' own percentiles, mean and deviation, where it has none: of random weights."""
+    deep = source.dtype != torch.uint8
+    if about.which != "random" or (about.mean is not None and not deep):
+        return about
+    sampled: Any = source
+    with progress(console, "measuring bands") as tick:
+        names = tuple(str(band + 1) for band in range(source.bands))
+        found = measure(sampled, names, images=min(len(source), MEASURED), seed=seed, tick=tick)
+    about = replace(about, mean=found.mean, std=found.std)
+    return replace(about, low=found.low, high=found.high) if deep else about
+
+
+def _set(source: Any, stretch: Stretch) -> None:
+    while hasattr(source, "source"):  # the images of a subset are another's
+        source = source.source
+    source.stretch = stretch

@@ -1,0 +1,179 @@
+"""Which scenes a folder, a list or a file names, what their headers say, and what their maps are called."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from cmid.commands.scene_files import identity_of
+from cmid.data.decode import SUFFIXES, BadImage
+from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
+from cmid.data.rasters import SUFFIXES as RASTERS
+from cmid.data.rasters import choose_bands, read_header
+from cmid.errors import UsageError
+
+COLOURS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scene that can be opened.
+
+    Attributes:
+        path: a file, or an address.
+        stem: where its map goes, without suffix, relative to the folder of the maps.
+        pixels: width times height.
+        identity: what changes where the file's pixels may have.
+        bands: what is read of it, by number from 1; empty for images that are read as three colours.
+        note: what the user should hear of the choice of bands; empty where it is plain.
+    """
+
+    path: str
+    stem: PurePosixPath
+    pixels: int
+    identity: str
+    bands: tuple[str, ...] = ()
+    note: str = ""
+
+
+def find_scenes(data: str, out: Path, *, remote: bool = False) -> list[tuple[str, PurePosixPath]]:
+    """Every scene and the stem of its map: its path under `data`, or under the folder that holds all of a list.
+
+    Scenes that differ in their suffix alone keep it: `a.jpg` and `a.png` go to `a.jpg.tif` and `a.png.tif`.
+
+    Args:
+        data: a scene, a folder of any depth, or a text file that lists scenes.
+        out: where the maps go; not among the scenes.
+        remote: addresses are allowed.
+
+    Raises:
+        UsageError: nothing there, maps among the scenes, addresses that are not allowed, or a scene listed twice.
+    """
+    path = Path(data)
+    if is_remote(data):
+        paths, names = [data], [PurePosixPath(_last(data))]
+    elif (kind := kind_of(path)) == "folder":
+        if out.resolve().is_relative_to(path.resolve()):
+            raise UsageError(
+                f"out is {out}, which lies among the scenes of {data}: the next run would take the maps for scenes. "
+                "Give an --out outside"
+            )
+        relative = find_files(path)
+        paths, names = [str(path / name) for name in relative], [PurePosixPath(name) for name in relative]
+    elif kind == "file" and path.suffix.lower() in SUFFIXES:
+        paths, names = [data], [PurePosixPath(path.name)]
+    elif kind == "file":
+        paths = [each if is_remote(each) else str(path.parent / each) for each in read_list(path)]
+        names = _under_their_folder(paths)
+    else:
+        raise UsageError(f"no such scene, folder or list file: {data}")
+    if not paths:
+        raise UsageError(f"no scenes in {data}; looked for files ending in {' '.join(SUFFIXES)}, or one path a line")
+    addresses = [each for each in paths if is_remote(each)]
+    if addresses and not remote:
+        raise UsageError(
+            f"{data} names {len(addresses)} addresses, first {addresses[0]}: reading over the network is off; turn it "
+            "on with --remote"
+        )
+    twice = [each for each, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise UsageError(f"{data} lists {twice[0]} more than once: list each scene once")
+    return list(zip(paths, _stems(names), strict=True))
+
+
+def _under_their_folder(paths: Sequence[str]) -> list[PurePosixPath]:
+    local = {p: os.path.abspath(p) for p in paths if not is_remote(p)}  # noqa: PTH100 - without following links
+    root = os.path.commonpath([os.path.dirname(p) for p in local.values()]) if local else ""  # noqa: PTH120
+    return [PurePosixPath(Path(local[p]).relative_to(root).as_posix() if p in local else _last(p)) for p in paths]
+
+
+def _last(address: str) -> str:
+    """The last part of an address, without what follows a question mark."""
+    return address.partition("?")[0].rstrip("/").rpartition("/")[2] or "scene"
+
+
+def _stems(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    short = [name.with_suffix("") for name in names]
+    count = Counter(str(stem).casefold() for stem in short)  # some disks take A and a for the same
+    return [s if count[str(s).casefold()] == 1 else name for s, name in zip(short, names, strict=True)]
+
+
+def look_at(
+    scenes: Sequence[tuple[str, PurePosixPath]],
+    wanted: Sequence[str],
+    trained: Sequence[str],
+    tick: Callable[[int, int], object] | None = None,
+) -> tuple[list[Found], dict[str, str]]:
+    """What can be opened of `scenes`, and why each of the others cannot.
+
+    Args:
+        scenes: as `find_scenes` gives them.
+        wanted: bands by number or name; empty takes those that the model knows where a raster names them all, else
+            all in their order.
+        trained: names of the bands of the model; empty where they are not known.
+        tick: is told of progress.
+    """
+    found, skipped = list[Found](), dict[str, str]()
+    for count, (path, stem) in enumerate(scenes, 1):
+        try:
+            found.append(_looked_at(path, stem, wanted, trained))
+        except BadImage as error:
+            skipped[path] = error.reason
+        except UsageError as error:
+            skipped[path] = str(error).replace(
+                "scenes.bands", "bands"
+            )  # the setting's name where scenes are learned from
+        if tick is not None:
+            tick(count, len(scenes))
+    return found, skipped
+
+
+def _looked_at(path: str, stem: PurePosixPath, wanted: Sequence[str], trained: Sequence[str]) -> Found:
+    known = [name.casefold() for name in trained]
+    try:
+        identity = identity_of(path)
+    except OSError as error:
+        raise BadImage(path, "no such file" if isinstance(error, FileNotFoundError) else why(error)) from error
+    if not path.lower().endswith(RASTERS):
+        if wanted:
+            raise UsageError(f"it is read as three colours: bands can be chosen of {' '.join(RASTERS)} alone")
+        note = ""
+        if len(known) == 3 and not _are_colours(known):
+            note = f"images are read as three colours, which are taken for the model's {', '.join(trained)}"
+        return Found(path, stem, _pixels(path), identity, (), note)
+    header = read_header(path)
+    pixels, named = header.width * header.height, [name.casefold() for name in header.names]
+    if wanted:
+        return Found(path, stem, pixels, identity, tuple(map(str, choose_bands([header], wanted)[path])))
+    if known and set(known) <= set(named):
+        return Found(path, stem, pixels, identity, tuple(str(named.index(name) + 1) for name in known))
+    bands = choose_bands([header], ())[path]
+    used = [header.names[band - 1] for band in bands]
+    note = ""
+    if known and any(used) and len(used) == len(known) and not all(name.isdigit() for name in known):
+        note = (
+            f"its bands are named {', '.join(name or '(no name)' for name in used)}, and are taken in this order for "
+            f"the model's {', '.join(trained)}: choose others with --bands"
+        )
+    return Found(path, stem, pixels, identity, tuple(map(str, bands)), note)
+
+
+def _are_colours(names: Sequence[str]) -> bool:
+    return all(name.isdigit() for name in names) or [name[0] for name in names] == [name[0] for name in COLOURS]
+
+
+def _pixels(path: str) -> int:
+    """Width times height of an image, from its first bytes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return 1  # decoding says what is too large
+    except Exception as error:  # decoders raise anything at all on damaged bytes
+        raise BadImage(path, " ".join(str(error).split())[:200] or type(error).__name__) from error

@@ -1,0 +1,174 @@
+"""What a segmenter says of labelled images, one confusion matrix each: for validation, and for the scores."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from cmid.data.decode import BadImage
+from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
+from cmid.data.sources import choose_workers, start_worker
+from cmid.errors import CmidError
+from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
+from cmid.evaluation.segmentation import ConfusionMatrix
+from cmid.ops.normalise import normalise
+from cmid.predict.image_to_map import image_to_map
+from cmid.predict.turns import predict_in_turns
+from cmid.predict.windows import Tiling
+from cmid.tasks.segmentation import Segmenter
+
+Tick = Callable[[int, int], object]
+"""Images done, images in all."""
+
+
+@dataclass(frozen=True)
+class HowToLook:
+    """How images are given to a segmenter.
+
+    Attributes:
+        mean, std: per band, on 0..1.
+        size: side in pixels of the crops it was trained on.
+        window: side of the windows; 0: whole images where their sides are at most twice `size`, else windows of it.
+        turns: averages over mirror images and quarter turns.
+        batch_size: windows at once.
+        workers: loader processes.
+        precision: of the forward.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    window: int = 0
+    turns: Literal["none", "flips", "d4"] = "none"
+    batch_size: int = 8
+    workers: int = 0
+    precision: Any = "32"
+
+    def windowed(self, height: int, width: int) -> bool:
+        """Whether an image is looked at in windows, not whole."""
+        return self.window > 0 or max(height, width) > 2 * self.size
+
+    def in_words(self) -> str:
+        """For scores.json."""
+        side = self.window or self.size
+        windows = f"windows of {side} px that overlap by a quarter"
+        turned = {"none": "", "flips": ", averaged over mirror images", "d4": ", averaged over turns and mirrors"}
+        whole = "" if self.window else f"whole images up to {2 * self.size} px a side, larger ones in "
+        return f"{whole}{windows}{turned[self.turns]}"
+
+
+@dataclass
+class Found:
+    """What was found in images.
+
+    Attributes:
+        indices: positions in the source, of those that could be read.
+        counts: `(N, K, K)` int64, of each the pixels by truth and prediction.
+        skipped: name and reason of the others.
+    """
+
+    indices: list[int] = field(default_factory=list)
+    counts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class _Read(Dataset[tuple[int, LabelledPixels | str]]):
+    def __init__(self, source: PixelSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[int, LabelledPixels | str]:
+        try:
+            return i, self.source.read(i)
+        except BadImage as error:
+            return i, error.reason
+
+
+def segment_images(
+    segmenter: Segmenter, source: PixelSource, look: HowToLook, device: torch.device, tick: Tick | None = None
+) -> Found:
+    """The confusion matrix of each image of `source`, looked at in evaluation mode and without gradient.
+
+    Raises:
+        CmidError: no image can be read, or scores are not finite.
+    """
+    found, counts = Found(), []
+    for done, (i, image, classes) in enumerate(classes_of(segmenter, source, look, device, found.skipped), 1):
+        found.indices.append(i)
+        matrix = ConfusionMatrix(segmenter.classes, UNLABELLED)
+        matrix.add(torch.from_numpy(classes), torch.from_numpy(image.labels))
+        counts.append(matrix.counts.numpy())
+        if tick is not None:
+            tick(done, len(source))
+    if not counts:
+        first = next(iter(found.skipped.items()), ("no images", ""))
+        raise CmidError(f"none of {len(source)} images can be read; the first: {first[0]}: {first[1]}")
+    found.counts = np.stack(counts)
+    return found
+
+
+def classes_of(
+    segmenter: Segmenter, source: PixelSource, look: HowToLook, device: torch.device, skipped: dict[str, str]
+) -> Iterator[tuple[int, LabelledPixels, np.ndarray]]:
+    """Position, image, and the class `(H, W)` uint8 of each pixel; unreadable images go to `skipped`."""
+    loader = DataLoader(
+        _Read(source), batch_size=None, collate_fn=_as_is, num_workers=min(choose_workers(look.workers), len(source)),
+        worker_init_fn=start_worker, generator=torch.Generator(),
+    )  # fmt: skip
+    layout, stride = memory_format_of(segmenter.backbone), segmenter.backbone.strides[-1]
+
+    def predict(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=layout)
+        with torch.autocast(device.type, AUTOCAST.get(look.precision), enabled=look.precision in AUTOCAST):
+            return segmenter.probabilities(images)
+
+    def of_windows(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % stride, 0, -height % stride))
+        return predict(images)[..., :height, :width]
+
+    waiting: list[tuple[int, LabelledPixels]] = []
+
+    def whole() -> Iterator[tuple[int, LabelledPixels, np.ndarray]]:
+        """What waits, which is all of one size, at once."""
+        images = torch.stack([_prepared(image, look, device) for _, image in waiting])
+        shares = predict_in_turns(of_windows, images, look.turns)
+        if not bool(torch.isfinite(shares.sum())):
+            names = ", ".join(source.name(i) for i, _ in waiting[:3])
+            raise CmidError(f"the segmenter gives scores that are not finite for {names}: try precision 32")
+        for (i, image), classes in zip(waiting, shares.argmax(1).to(torch.uint8).cpu().numpy(), strict=True):
+            yield i, image, classes
+        waiting.clear()
+
+    with evaluation_mode(segmenter), torch.inference_mode():
+        for i, image in loader:
+            if isinstance(image, str):
+                skipped[source.name(i)] = image
+                continue
+            shape = image.labels.shape
+            if waiting and (waiting[0][1].labels.shape != shape or len(waiting) == look.batch_size):
+                yield from whole()
+            if not look.windowed(*shape):
+                waiting.append((i, image))
+                continue
+            tiling = Tiling(window=look.window or look.size, turns=look.turns, batch=look.batch_size)
+            classes = image_to_map(_prepared(image, look, device), of_windows, segmenter.classes, tiling)
+            yield i, image, classes.numpy()
+        if waiting:
+            yield from whole()
+
+
+def _prepared(image: LabelledPixels, look: HowToLook, device: torch.device) -> Tensor:
+    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device, non_blocking=True)
+    return normalise(pixels, look.mean, look.std)
+
+
+def _as_is(each: Any) -> Any:
+    return each

@@ -1,0 +1,220 @@
+"""`cmid finetune segmentation` and `evaluate segmentation` from the command line: what they leave, learn and answer."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from cmid.cli import main
+from cmid.commands.segment_images import HowToLook, classes_of, segment_images
+from cmid.train import read_checkpoint
+from cmid.zoo.segmenter_files import load_segmenter
+from tests.data.labelled_squares import COLOURS, Squares
+from tests.report.chromium import BINARY, browser
+
+SMALL = """--backbone test_resnet --size 64 --batch-size 4 --segmenter.head lateral_sum --segmenter.width 16
+    --segmenter.auxiliary-weight 0.4 --optimizer.name adamw --optimizer.betas 0.9,0.999 --optimizer.lr 3e-3
+    --optimizer.warmup-epochs 0 --crops.scale 0.8,1.2 --train.workers 0 --train.precision 32 --train.accelerator cpu
+    --labels.test_groups tile_3 --no-report""".split()  # noqa: SIM905
+PALETTE = [{"name": n, "colour": list(c)} for n, c in zip(Squares.classes, COLOURS, strict=True)]
+
+
+def draw(folder, tiles=4, each=4, side=96, colours=COLOURS, names=Squares.classes):
+    """`tile_k/images/i.png` and `tile_k/masks/i.png` in the palette's colours; the edge is white and ignored."""
+    source = Squares(tiles * each, side=side, per_group=each)
+    for i in range(len(source)):
+        image, where = source.read(i), folder / f"tile_{i // each}"
+        for kind in ("images", "masks"):
+            (where / kind).mkdir(parents=True, exist_ok=True)
+        table = np.full((256, 3), 255, np.uint8)
+        table[:3] = colours
+        Image.fromarray(image.pixels).save(where / "images" / f"{i}.png")
+        Image.fromarray(table[image.labels]).save(where / "masks" / f"{i}.png")
+    entries = [{"name": n, "colour": list(c)} for n, c in zip(names, colours, strict=True)]
+    entries.append({"name": "edge", "colour": [255, 255, 255], "ignore": True})
+    (folder / "palette.json").write_text(json.dumps(entries))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    return draw(tmp_path / "data")
+
+
+def run(data, out, *words):
+    return main(["finetune", "segmentation", "random", str(data), "--out", str(out), *SMALL, *map(str, words)])
+
+
+def one_line(capsys):
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cmid: error:")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_what_a_run_leaves_and_that_its_scores_are_torchmetrics(data, tmp_path, capsys):
+    assert run(data, tmp_path / "run", "--epochs", 12) == 0
+    told = capsys.readouterr().err
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["mean_iou"] > 0.6, "squares are told from ground by their colours"
+    assert "mIoU" in told and "[3 classes, all labelled pixels]" in told
+    segmenter, about = load_segmenter(tmp_path / "run" / "model.safetensors")
+    assert (about.classes, about.colours, about.dtypes) == (Squares.classes, COLOURS, ("uint8",))
+    assert (about.head, about.width, about.window) == ("lateral_sum", 16, 64)
+    last = read_checkpoint(tmp_path / "run").learner_state
+    assert torch.equal(segmenter.scores.state_dict()["1.weight"], last["scores.1.weight"])
+    source, metric = Squares(16, per_group=4), MulticlassJaccardIndex(3, average="macro", ignore_index=255)
+    look = HowToLook(about.backbone.mean, about.backbone.std, 64)
+    test = [i for i in range(16) if source.group(i) == "tile 3"]
+    for i, image, classes in classes_of(segmenter, source, look, torch.device("cpu"), {}):
+        if i in test:
+            metric.update(torch.from_numpy(classes), torch.from_numpy(image.labels))
+    assert scores["mean_iou"] == pytest.approx(metric.compute().item(), abs=1e-6)
+    rows = list(csv.DictReader((tmp_path / "run" / "tiles.csv").open()))
+    assert {row["group"] for row in rows} == {"tile_3"} and len(rows) == scores["images"] == 4
+    assert [float(r["mean_iou"]) for r in rows] == sorted(float(r["mean_iou"]) for r in rows), "the worst first"
+    account = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert len(account["split"]["train"]) == 12 and not set(account["split"]["train"]) & set(account["split"]["test"])
+
+
+def test_same_seed_same_model_and_a_resume_changes_nothing(data, tmp_path):
+    words = ["--epochs", 2, "--crops.turn", "--segmenter.dice", 0.5, "--segmenter.class_weights", "balanced"]
+    assert run(data, tmp_path / "one", *words) == 0
+    assert run(data, tmp_path / "two", *words, "--train.max-steps", 4) == 0
+    assert main(["finetune", "segmentation", "random", str(data), "--out", str(tmp_path / "two"), "--resume",
+                 "--train.max-steps", "0"]) == 0  # fmt: skip
+    one, two = (load_segmenter(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("one", "two"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_best_epoch_is_chosen_on_whole_tiles_of_train_alone(data, tmp_path, capsys):
+    assert run(data, tmp_path / "run", "--epochs", 3, "--hold_out", 0.3, "--train_share", 0.75) == 0
+    told = capsys.readouterr().err
+    account = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
+    groups = {side: {name.split("/")[0] for name in account[side]} for side in account}
+    assert len(groups["validation"]) == 1 and len(account["validation"]) == 4 and len(account["train"]) == 6
+    assert not groups["validation"] & groups["train"] and groups["test"] == {"tile_3"}
+    assert "held out for validation: 4 images, whole: tile_" in told
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["epoch"] == "best on validation"
+
+
+def test_the_page_shows_every_part_and_opens_offline(data, tmp_path):
+    words = [word for word in SMALL if word != "--no-report"]
+    command = ["finetune", "segmentation", "random", str(data), "--out", str(tmp_path / "run"), *words]
+    assert main([*command, "--epochs", "1"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    for anchor in ("protocols", "worst", "confusion", "classes", "losses", "pace"):
+        assert f'id="{anchor}"' in page
+    assert "Segmentation report" in page and "http://" not in page and "https://" not in page
+    if BINARY is None:
+        return
+    with browser() as tab:
+        for width, phone in ((1280, False), (390, True)):
+            tab.open(tmp_path / "run" / "report.html", width=width, phone=phone)
+            assert tab.complaints() == [] and len(tab.requests()) == 1
+            assert tab.value("document.documentElement.scrollWidth") == width
+
+
+def test_several_seeds_are_told_together(data, tmp_path):
+    assert run(data, tmp_path / "runs", "--epochs", 1, "--seeds", "0,1") == 0
+    figures = json.loads((tmp_path / "runs" / "seeds.json").read_text())["figures"]
+    each = [json.loads((tmp_path / "runs" / f"seed_{s}" / "scores.json").read_text())["mean_iou"] for s in (0, 1)]
+    assert figures["mIoU"]["mean"] == pytest.approx(100 * np.mean(each))
+
+
+def test_a_class_with_an_output_that_is_not_learned(data, tmp_path):
+    assert run(data, tmp_path / "run", "--epochs", 6, "--segmenter.untrained", "blue") == 0
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert [each["protocol"] for each in scores["protocols"]] == [
+        "2 classes, blue unlabelled",
+        "3 classes, all labelled pixels",
+    ]
+    confusion = np.array(scores["confusion"])
+    assert confusion.shape == (3, 3) and confusion[2].sum() > 0, "its pixels are still counted"
+    assert scores["protocols"][1]["mean_iou"] < scores["mean_iou"]
+
+
+def test_a_segmenter_is_trained_further_or_begun_anew(data, tmp_path, capsys):
+    assert run(data, tmp_path / "run", "--epochs", 6) == 0
+    command = ["finetune", "segmentation", str(tmp_path / "run"), "--out"]
+    words = [w for w in SMALL if w not in ("--backbone", "test_resnet")]
+    assert main([*command, str(tmp_path / "on"), str(data), *words, "--epochs", "1", "--optimizer.lr", "1e-6"]) == 0
+    assert "its heads are trained further" in capsys.readouterr().err
+    first, on = (json.loads((tmp_path / n / "scores.json").read_text())["mean_iou"] for n in ("run", "on"))
+    assert on == pytest.approx(first, abs=0.02), "nearly nothing was learned, and nothing lost"
+    other = draw(tmp_path / "other", names=("soil", "red", "blue"))
+    assert main([*command, str(tmp_path / "no"), str(other), *words, "--epochs", "1"]) == 2
+    assert "--new_head begins the heads anew" in one_line(capsys)
+    assert main([*command, str(tmp_path / "anew"), str(other), *words, "--epochs", "1", "--new_head"]) == 0
+
+
+def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(data, tmp_path, capsys):
+    assert run(data, tmp_path / "run", "--epochs", 4) == 0
+    words = ["--workers", "0", "--precision", "32", "--accelerator", "cpu", "--labels.test_groups", "tile_3"]
+    model = str(tmp_path / "run")
+    assert main(["evaluate", "segmentation", model, str(data), "--out", str(tmp_path / "e"), *words]) == 0
+    ours, theirs = (json.loads((tmp_path / n / "scores.json").read_text()) for n in ("e", "run"))
+    assert ours["confusion"] == theirs["confusion"] and ours["interval"] == theirs["interval"]
+    assert (tmp_path / "e" / "report.html").is_file() and (tmp_path / "e" / "tiles.csv").is_file()
+    # the same images under palettes in another order, and under one with a class the model does not know
+    turned = draw(tmp_path / "turned")
+    entries = json.loads((turned / "palette.json").read_text())
+    (turned / "palette.json").write_text(json.dumps(entries[::-1]))
+    assert main(["evaluate", "segmentation", model, str(turned), "--out", str(tmp_path / "t"), *words]) == 0
+    assert json.loads((tmp_path / "t" / "scores.json").read_text())["confusion"] == theirs["confusion"]
+    capsys.readouterr()
+    strange = draw(tmp_path / "strange", names=("ground", "rad", "blue"))
+    assert main(["evaluate", "segmentation", model, str(strange), *words]) == 2
+    assert "does not know rad. Did you mean red" in one_line(capsys)
+    assert main(["evaluate", "segmentation", model, str(data), "--out", str(tmp_path / "e"), *words]) == 2
+    assert "holds files" in one_line(capsys)
+    assert main(["evaluate", "segmentation", model, str(data), "--part", "all", *words]) == 0
+    assert "caution: 12 of these images are among those the model was trained on" in capsys.readouterr().err
+
+
+def test_windows_of_a_large_image_and_turns(data, tmp_path):
+    """Looked at in windows, an image gets nearly the classes that it gets as a whole."""
+    assert run(data, tmp_path / "run", "--epochs", 6) == 0
+    segmenter, about = load_segmenter(tmp_path / "run" / "model.safetensors")
+    b, device = about.backbone, torch.device("cpu")
+    source = Squares(4, side=256)
+    whole, windows, turned = (
+        segment_images(segmenter, source, HowToLook(b.mean, b.std, 128, window, turns), device).counts
+        for window, turns in ((0, "none"), (64, "none"), (64, "d4"))
+    )
+    for other in (windows, turned):
+        assert other.sum() == whole.sum() and (other != whole).any()
+        assert np.trace(other.sum(0)) > 0.9 * np.trace(whole.sum(0))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", "60"], "size 60 is not a multiple of 32 px"),
+        (["--batch_size", "1"], "batch_size must be at least 2"),
+        (["--segmenter.untrained", "bleu"], "'bleu', which is no class of .* Did you mean blue"),
+        (["--mean", "0.1,0.2"], "mean and std need 3 values each"),
+        (["--segmenter.head", "unet"], "expected one of upernet, lateral_sum"),
+        (["--labels.test_groups", "tile_9"], "tile_9"),
+        (["--recipe", "finetune-small"], "is for `cmid finetune classification`, not for `cmid finetune segmentation`"),
+        (["--segmenter.cross_entropy", "0"], "one of the three losses above 0"),
+    ],
+)
+def test_requests_that_cannot_be_carried_out(data, tmp_path, capsys, words, says):
+    assert run(data, tmp_path / "run", "--epochs", 1, *words) == 2
+    assert re.search(says, one_line(capsys))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_image_is_told_and_passed_over(data, tmp_path, capsys):
+    """Before training where the masks' sizes are read anyway; while training where it broke since then."""
+    whole = (data / "tile_0" / "images" / "1.png").read_bytes()
+    (data / "tile_0" / "images" / "1.png").write_bytes(whole[:3000])
+    assert run(data, tmp_path / "run", "--epochs", 1) == 0
+    assert re.search(r"1 pairs? cannot be read and .*tile_0/images/1.png", capsys.readouterr().err)
+    split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
+    assert len(split["train"]) == 11 and not any(name.endswith("tile_0/images/1.png") for name in split["train"])
