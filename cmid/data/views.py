@@ -8,6 +8,7 @@ resumed, or loaded by another number of workers, sees the same numbers.
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cmid.config import ViewConfig
 from cmid.contracts import View, Views
-from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, largest_reduction, small
-from cmid.data.decode import BadImage
+from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, kinds_of_crops, largest_reduction
+from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.order import Order, Plan
 from cmid.data.reading import Reading, Stuck, end_process
-from cmid.data.sources import ImageSource, choose_workers, start_worker
+from cmid.data.sources import DatedSource, ImageSource, choose_workers, draw_dates, start_worker
 from cmid.errors import CmidError, UsageError
 
 STAND_IN = (1 << 32) - 1  # the crop number under which a stand-in is drawn
 TOUCHED = (1 << 32) - 4  # and the one that `touch` is seeded by
+DATES = (1 << 32) - 5  # and the one under which the dates of a place are drawn
+Decode = Callable[[Reduction], Decoded]
 Touch = Callable[[Tensor, int], None]
 """Changes a crop `(C, S, S)` in place, drawing from the seed."""
 LOOK_EVERY_S = 5.0
@@ -58,9 +61,11 @@ class _Batches(Dataset[_Cut]):
         bad_allowed: int,
         workers: int,
         touch: Touch | None,
+        dates: tuple[int, ...],
     ) -> None:
         self.source, self.views, self.seed, self.bad_allowed = source, views, seed, bad_allowed
-        self.kinds = [views] * crops + [small(views)] * views.small_crops
+        self.kinds, self.dates = kinds_of_crops(views, crops), dates
+        self.places = source if dates and isinstance(source, DatedSource) else None
         self.touch = touch
         self.labels = getattr(source, "labels", None)
         self.reading = Reading(workers)
@@ -113,30 +118,52 @@ class _Batches(Dataset[_Cut]):
     def _cut(self, epoch: int, index: int, outs: list[Tensor]) -> tuple[list[Box], list[bool]]:
         if index in self.hung:
             raise BadImage(*self.hung[index])
-        drawn: list[tuple[Box, bool]] = []
-
-        def draw(width: int, height: int) -> None:
-            generators = (generator_for(self.seed, epoch, index, crop) for crop in range(len(self.kinds)))
-            drawn[:] = [draw_crop(g, width, height, kind) for g, kind in zip(generators, self.kinds, strict=True)]
-
-        def reduction(width: int, height: int) -> int:
-            draw(width, height)
-            sizes = [kind.size for kind in self.kinds]
-            return largest_reduction(width, height, [box for box, _ in drawn], sizes, self.views)
-
-        self.reading.begin(index)
-        try:
-            image = self.source.decode(index, reduction)
-        finally:
-            self.reading.end()
-        if not drawn:
-            draw(image.width, image.height)
-        boxes = cut_crops(image, drawn, self.views, outs)
+        boxes: dict[int, Box] = {}
+        flips: dict[int, bool] = {}
+        for decode, crops in self._pictures(epoch, index):
+            cut, flipped = self._cut_from(decode, epoch, index, crops, [outs[crop] for crop in crops])
+            boxes.update(zip(crops, cut, strict=True))
+            flips.update(zip(crops, flipped, strict=True))
         if self.touch is not None:
             draws = generator_for(self.seed, epoch, index, TOUCHED)
             for out in outs:
                 self.touch(out, int(draws.integers(1 << 31)))
-        return boxes, [flipped for _, flipped in drawn]
+        return [boxes[crop] for crop in sorted(boxes)], [flips[crop] for crop in sorted(flips)]
+
+    def _pictures(self, epoch: int, index: int) -> Iterator[tuple[Decode, list[int]]]:
+        """What there is to decode, and which crops are cut from it: the image, or a place's dates one by one."""
+        if self.places is None:
+            yield partial(self.source.decode, index), list(range(len(self.kinds)))
+            return
+        generator = generator_for(self.seed, epoch, index, DATES)
+        drawn = draw_dates(generator, self.places.date_count(index), 1 + max(self.dates))
+        for number, date in enumerate(drawn):
+            crops = [crop for crop, wanted in enumerate(self.dates) if wanted == number]
+            yield partial(self.places.decode_date, index, date), crops
+
+    def _cut_from(
+        self, decode: Decode, epoch: int, index: int, crops: list[int], outs: list[Tensor]
+    ) -> tuple[list[Box], list[bool]]:
+        drawn: list[tuple[Box, bool]] = []
+        kinds = [self.kinds[crop] for crop in crops]
+
+        def draw(width: int, height: int) -> None:
+            generators = (generator_for(self.seed, epoch, index, crop) for crop in crops)
+            drawn[:] = [draw_crop(g, width, height, kind) for g, kind in zip(generators, kinds, strict=True)]
+
+        def reduction(width: int, height: int) -> int:
+            draw(width, height)
+            sizes = [kind.size for kind in kinds]
+            return largest_reduction(width, height, [box for box, _ in drawn], sizes, self.views)
+
+        self.reading.begin(index)
+        try:
+            image = decode(reduction)
+        finally:
+            self.reading.end()
+        if not drawn:
+            draw(image.width, image.height)
+        return cut_crops(image, drawn, self.views, outs), [flipped for _, flipped in drawn]
 
 
 def _as_is(cut: Any) -> Any:
@@ -169,6 +196,8 @@ class ViewLoader:
             Works with loader processes only: they are ended and started anew.
         pin_memory: copy batches to page-locked memory, for GPUs.
         touch: what else is done to each crop by the worker that cut it.
+        dates: of a source of places, from which of the dates drawn each crop is cut, as in (0, 1, 2, 0): the first date
+            is none of the others, which differ as far as the place has so many. Empty: all are cut from one image.
         fingerprint: says whether the images are those of another time; kept in `state_dict`.
 
     Attributes:
@@ -195,8 +224,11 @@ class ViewLoader:
         read_timeout_s: float = 300.0,
         pin_memory: bool = False,
         touch: Touch | None = None,
+        dates: tuple[int, ...] = (),
         fingerprint: str = "",
     ) -> None:
+        if dates and not (isinstance(source, DatedSource) and len(dates) == crops and not views.small_crops):
+            raise ValueError(f"dates {dates} are for a source of places and as many crops, all of one size")
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, found {batch_size}")
         if batch_size * world_size > len(source):
@@ -214,7 +246,7 @@ class ViewLoader:
             len(source), seed, fresh=source.fresh, block=getattr(source, "block", 1), batch_size=batch_size,
             rank=rank, world_size=world_size, drop_last=drop_last,
         )  # fmt: skip
-        self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers, touch)
+        self._batches = _Batches(source, views, seed, crops, self._bad_allowed, self.workers, touch, dates)
         self._pin_memory = pin_memory
         self._fingerprint = fingerprint
         self._loader: DataLoader | None = None
