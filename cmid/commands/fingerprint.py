@@ -4,7 +4,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 
+from cmid.data.artificial_dates import ArtificialDates
 from cmid.data.folder import FolderSource
+from cmid.data.places import Places
 from cmid.data.scenes import SceneSource
 from cmid.data.sources import ImageSource
 
@@ -21,14 +23,17 @@ def fingerprint(source: ImageSource) -> str:
 
 
 def _named(source: ImageSource) -> Iterator[str]:
+    if isinstance(source, ArtificialDates):
+        source = source.source
     yield f"{len(source)} of {source.bands}"
     if isinstance(source, SceneSource):  # a window's name is known only when it has been read
         yield str(source.window)
         for raster in source.scenes.rasters:
             yield f"{os.path.basename(raster.path)} {raster.width} {raster.height} {raster.dtype}"  # noqa: PTH119
         return
-    root = ""
-    if isinstance(source, FolderSource):
-        root = str(source.path if source.path.is_dir() else source.path.parent)
-    for i in range(len(source)):
-        yield source.name(i).removeprefix(root)
+    root, images = "", source.source if isinstance(source, Places) else source
+    if isinstance(images, FolderSource):
+        root = str(images.path if images.path.is_dir() else images.path.parent)
+    names = source.all_names() if isinstance(source, Places) else (source.name(i) for i in range(len(source)))
+    for name in names:
+        yield name.removeprefix(root)
