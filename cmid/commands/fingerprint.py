@@ -3,10 +3,14 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from cmid.data.few_labels import LabelledSubset
 from cmid.data.folder import FolderSource
+from cmid.data.labelled import LabelledImages
 from cmid.data.scenes import SceneSource
 from cmid.data.sources import ImageSource
+from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource
 
 
 def fingerprint(source: ImageSource) -> str:
@@ -27,8 +31,19 @@ def _named(source: ImageSource) -> Iterator[str]:
         for raster in source.scenes.rasters:
             yield f"{os.path.basename(raster.path)} {raster.width} {raster.height} {raster.dtype}"  # noqa: PTH119
         return
-    root = ""
-    if isinstance(source, FolderSource):
-        root = str(source.path if source.path.is_dir() else source.path.parent)
+    root = _root(source)
     for i in range(len(source)):
         yield source.name(i).removeprefix(root)
+
+
+def _root(source: ImageSource) -> str:
+    """What the names of a source begin with because of where it lies."""
+    if isinstance(source, LabelledSubset | TorchgeoSide):
+        return _root(source.source)
+    if isinstance(source, FolderSource):
+        return str(source.path if source.path.is_dir() else source.path.parent)
+    if isinstance(source, LabelledImages):
+        return str(source.root)
+    if isinstance(source, TorchgeoSource):
+        return str(Path(source.named.arguments.get("root", "data")))
+    return ""

@@ -73,7 +73,7 @@ def open_lists(path: Path) -> tuple[LabelledImages, LabelledImages]:
 def _images(folder: Path, numbers: dict[str, int], classes: tuple[str, ...], side: str) -> LabelledImages:
     paths = tuple(folder / name for name in numbers)
     _must_exist(paths, f"the {side} list")
-    return LabelledImages(paths, np.array(list(numbers.values()), np.int64), classes)
+    return LabelledImages(paths, np.array(list(numbers.values()), np.int64), classes, folder)
 
 
 def _read_numbers(path: Path) -> dict[str, int]:
@@ -131,7 +131,7 @@ def open_table(path: Path, *, seed: int, train_share: float = 0.8) -> tuple[Labe
             raise UsageError(f"{path} has no images for {side}: mark some in its column split, or leave the column out")
 
     def side_of(chosen: np.ndarray) -> LabelledImages:
-        return LabelledImages(tuple(paths[i] for i in chosen), rows[chosen], classes)
+        return LabelledImages(tuple(paths[i] for i in chosen), rows[chosen], classes, path.parent)
 
     return side_of(train), side_of(test)
 
@@ -145,7 +145,7 @@ def open_table_to_score(path: Path) -> LabelledImages:
     if not paths:
         raise UsageError(f"{path} has no images for test: mark some in its column split, or leave the column out")
     _must_exist(paths, str(path))
-    return LabelledImages(paths, rows[chosen], classes)
+    return LabelledImages(paths, rows[chosen], classes, path.parent)
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], list[str] | None]:

@@ -46,13 +46,19 @@ def test_a_labelled_folder(tmp_path, capsys):
     assert main(["extract", str(out), "--out", str(tmp_path / "again.safetensors")]) == 0
 
 
-def test_a_run_that_goes_on_keeps_its_classes(tmp_path, capsys):
+def test_a_run_goes_on_where_its_folder_was_moved_to_and_not_on_other_images(tmp_path, capsys):
     data, out = draw(tmp_path / "data", beach=4, field=4), tmp_path / "run"
     assert run(data, out, "--no-report") == 0
-    assert main(["pretrain", str(data), "--out", str(out), "--resume", "--train.max_steps", "3", "--no-report"]) == 0
-    draw(data, town=4)
+    moved = data.rename(tmp_path / "moved")
+    again = ["pretrain", str(moved), "--out", str(out), "--resume", "--no-report", "--train.max_steps"]
+    assert main([*again, "3"]) == 0
+    assert read_checkpoint(out).progress.step == 3
+    (moved / "beach" / "0.png").rename(moved / "beach" / "9.png")
     capsys.readouterr()
-    assert main(["pretrain", str(data), "--out", str(out), "--resume", "--train.max_steps", "4", "--no-report"]) == 2
+    assert main([*again, "4"]) == 2
+    assert "fingerprint was" in capsys.readouterr().err
+    draw(moved, town=4)
+    assert main([*again, "4"]) == 2
     assert "supervised.classes is 2, but" in capsys.readouterr().err
 
 
