@@ -11,6 +11,8 @@ import torch
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.errors import UsageError
 
+LONGEST_TOLD = 300
+"""Characters of a path that an error shows."""
 SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
 
 
@@ -43,34 +45,38 @@ def why(error: Exception) -> str:
 def find_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Paths of all images under `folder`, relative to it, sorted; hidden files and folders are left out.
 
-    Links are followed, but each real folder is entered once, so that loops end. A link to nowhere with an image's
-    suffix is kept: reading it reports it.
+    Links are followed, but each real folder is entered once, under the name that comes first, so that loops end. A
+    link to nowhere with an image's suffix is kept: reading it reports it. A tree may be as deep as paths may be long.
 
     Raises:
-        UsageError: a folder cannot be listed.
+        UsageError: a folder cannot be listed, as where its path is longer than the system allows.
     """
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
-
-    def walk(folder: str, prefix: str) -> None:
-        status = os.stat(folder)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in entered:
-            return
-        entered.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-        for entry in listed:
-            if entry.name.startswith("."):
-                continue
-            if _leads_to_folder(entry):
-                walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
-                found.append(prefix + entry.name)
-
+    ahead = [(str(folder), "")]  # paths, and what names in them begin with; the next one is the last
     try:
-        walk(str(folder), "")
+        while ahead:
+            path, prefix = ahead.pop()
+            status = os.stat(path)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            folders = []
+            for entry in listed:
+                if entry.name.startswith("."):
+                    continue
+                if _leads_to_folder(entry):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+                elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
+                    found.append(prefix + entry.name)
+            ahead += reversed(folders)
     except OSError as error:
-        raise UsageError(f"cannot list the folder {error.filename or folder}: {why(error)}") from None
+        name = str(error.filename or folder)
+        advice = ": move what is in it further up" if error.errno == errno.ENAMETOOLONG else ""
+        name = name if len(name) <= LONGEST_TOLD else f"{name[:LONGEST_TOLD]}..."
+        raise UsageError(f"cannot list the folder {name}: {why(error)}{advice}") from None
     return sorted(found)
 
 
