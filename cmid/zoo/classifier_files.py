@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from cmid.backbones import create_backbone
 from cmid.errors import CmidError, UsageError
 from cmid.tasks.classification import Classifier
-from cmid.zoo.backbone_files import BackboneMetadata
+from cmid.zoo.backbone_files import BackboneMetadata, save_tensors
 
 TASK = "classification"
 
@@ -49,7 +49,7 @@ def save_classifier(path: Path, classifier: Classifier, metadata: ClassifierMeta
     about = json.dumps(asdict(metadata) | {"cmid_version": version("cmid")})
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(state, part, metadata={"format": "pt", "task": TASK, "about": about})
+        save_tensors(state, part, {"format": "pt", "task": TASK, "about": about})
         part.replace(path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
