@@ -1,5 +1,6 @@
 """Images on disk, unlabelled: a folder tree of any depth, or a text file that lists paths."""
 
+import csv
 import errno
 import os
 from pathlib import Path
@@ -105,6 +106,17 @@ def read_list(path: Path) -> list[str]:
     return [entry for entry in entries if entry and not entry.startswith("#")]
 
 
+def _named_in(path: Path) -> list[str]:
+    """The paths in a list file, or in the column `image` of a CSV file that has one."""
+    entries = read_list(path)
+    if path.suffix.lower() != ".csv" or not entries:
+        return entries
+    delimiter = max(",;\t", key=entries[0].count)
+    columns, *rows = csv.reader(entries, delimiter=delimiter)
+    places = [i for i, name in enumerate(columns) if name.strip().lower() == "image"]
+    return [row[places[0]].strip() for row in rows if len(row) > places[0]] if places else entries
+
+
 _FOR_ADDRESSES = "addresses, of scenes, are read from a list file with --source scenes --scenes.remote true"
 
 
@@ -114,7 +126,7 @@ class FolderSource:
     Args:
         path: a folder of any depth (jpg, jpeg, png, tif, tiff, webp, bmp, gif, jp2 in any case; hidden files are
             skipped; order is that of the sorted relative paths), or a text file of paths relative to its own folder
-            (blank lines and # comments allowed; order is the file's).
+            (blank lines and # comments allowed; order is the file's), or a CSV file with them in a column `image`.
         limit: use only so many images, drawn by `seed`; 0 is all.
         seed: fixes the draw of `limit`.
 
@@ -137,7 +149,7 @@ class FolderSource:
         elif kind == "file":
             if self.path.suffix.lower() in SUFFIXES:
                 raise UsageError(f"{path} is one image: expected a folder of images, or a text file listing paths")
-            names = read_list(self.path)
+            names = _named_in(self.path)
             if addresses := [name for name in names if is_remote(name)]:
                 raise UsageError(f"{path} lists {len(addresses)} addresses, first {addresses[0]}: {_FOR_ADDRESSES}")
             folder, looked_for = self.path.parent, "one path a line"

@@ -74,6 +74,38 @@ def test_some_of_the_images(tmp_path):
     assert images_of(tmp_path / "run") == 12
 
 
+def lay_out(root, kind):
+    """Nine images, three of them for test: a table with several classes an image, or the published code's lists."""
+    draw(root, img=9)
+    if kind == "lists":
+        for side, numbers in (("train", range(6)), ("test", range(6, 9))):
+            (root / f"{side}.txt").write_text("".join(f"{i}.png {i % 3}\n" for i in numbers))
+        (root / "classes.txt").write_text("beach\nfield\ntown\n")
+        return root
+    rows = [f"img/{i}.png,{'field;town' if i % 2 else 'beach'},{'train' if i < 6 else 'test'}\n" for i in range(9)]
+    (root / "labels.csv").write_text("image,labels,split\n" + "".join(rows))
+    return root / "labels.csv" if kind == "table" else root
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("table", "labels of 3 classes, several an image: beach 3, field 3, town 3"),
+        ("folder with a table", "labels of 3 classes, several an image: beach 3, field 3, town 3"),
+        ("lists", "labels of 3 classes, one an image: beach 2, field 2, town 2"),
+    ],
+)
+def test_tables_and_lists(tmp_path, capsys, kind, said):
+    out = tmp_path / "run"
+    words = ["--train.max_steps", "1", *(["--no-report"] if kind != "table" else [])]
+    assert run(lay_out(tmp_path / "data", kind), out, *words) == 0
+    told = capsys.readouterr().err
+    assert said in told and "3 images that are for test are not learned from" in told
+    assert images_of(out) == 6
+    assert read_checkpoint(out).learner_state["head.weight"].shape == (3, 512)
+    assert kind != "table" or "cannot be shown" not in (out / "report.html").read_text()
+
+
 @pytest.mark.parametrize("kind", ["single", "several"])
 def test_sen12ms(tmp_path, capsys, kind):
     covers = [cover((17, 40), (10, 24)) if i % 2 else cover((1, 64)) for i in range(8)]

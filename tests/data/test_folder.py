@@ -55,6 +55,16 @@ def test_a_list_file(make_folder, tmp_path):
         source.read(2)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_names_its_images_whatever_else_it_says(make_folder, delimiter):
+    folder = make_folder(3)
+    rows = [("split", "Image", "labels"), ("train", "001.jpg", "a|b"), ("test", "000.jpg", "")]
+    (folder / "labels.csv").write_text("\n".join(delimiter.join(row) for row in rows))
+    assert FolderSource(folder / "labels.csv").paths == [folder / "001.jpg", folder / "000.jpg"]
+    (folder / "list.csv").write_text("000.jpg\n002.jpg\n")
+    assert FolderSource(folder / "list.csv").paths == [folder / "000.jpg", folder / "002.jpg"]
+
+
 def test_names_that_are_not_text(tmp_path):
     for name in (b"a\xff.png", b"b.png"):
         picture(0).save(tmp_path / os.fsdecode(name))
