@@ -92,7 +92,7 @@ def test_what_is_missing_is_told(seco, tmp_path):
     source = TorchgeoSource(parse_name(f"torchgeo:SeasonalContrastS2?root={tmp_path}&bands=B4,B8"))
     assert len(source) == 9
     lacking = TorchgeoSource(parse_name(f"torchgeo:SeasonalContrastS2?root={seco}"))
-    lacking._dataset.folder = tmp_path / "seasonal_contrast_100k"
+    lacking.dataset.folder = tmp_path / "seasonal_contrast_100k"
     with pytest.raises(BadImage, match=DATES[1]):
         lacking.decode(4)
     with pytest.raises(UsageError, match="takes no argument 'seasons'"):
@@ -107,7 +107,7 @@ def test_ssl4eo(tmp_path, split):
     data = f"torchgeo:SSL4EOS12?root={draw_ssl4eo(tmp_path, split, bands)}&split={split}"
     opened = with_dates(open_source(PretrainConfig(data=data, method="seco")))
     assert (len(opened.source), opened.config.in_chans) == (2, len(bands))
-    dataset = opened.source.source._dataset
+    dataset = opened.source.source.dataset
     assert dataset[3]["image"].shape == (len(bands), 264, 264)
     assert dataset[3]["image"][:, 0, 0].tolist() == [1100 + b for b in range(len(bands))]
     assert dataset.file_of(3) == str(tmp_path / split / "0000001" / DATES[1])
