@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cmid.commands.classifier_scores import FinetuneResult
     from cmid.commands.compare import CompareResult
+    from cmid.commands.diagnosis import Diagnosis
     from cmid.commands.evaluate import EvaluateResult
     from cmid.commands.evaluate_classifier import ClassifierResult
     from cmid.commands.finetune_seeds import SeedsResult
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cmid.commands.pack import PackResult
     from cmid.commands.predict import PredictResult
     from cmid.commands.predict_segmentation import MapsResult
+    from cmid.commands.prepare_isprs import PrepareResult
     from cmid.commands.pretrain import PretrainResult
     from cmid.commands.recipes import Recipe
     from cmid.commands.segmentation_scores import SegmentationResult
@@ -38,12 +40,14 @@ Settings = str | PathLike[str] | Mapping[str, Any]
 __all__ = [
     "compare",
     "demo",
+    "doctor",
     "evaluate",
     "extract",
     "finetune",
     "generate",
     "pack",
     "predict",
+    "prepare",
     "pretrain",
     "recipes",
     "report",
@@ -209,6 +213,49 @@ def pack(data: StrPath | None = None, *, config: Settings | None = None, **setti
         CmidError: too many unreadable images, a full disk, or a shard that is not as it was.
     """
     return carry_out("pack", _given(settings, data=data), config=config)
+
+
+def prepare(
+    kind: Literal["potsdam", "vaihingen"],
+    source: StrPath | None = None,
+    *,
+    config: Settings | None = None,
+    **settings: Any,
+) -> "PrepareResult":
+    """Cut ISPRS Potsdam or Vaihingen, as they are shipped, into windows to train and test on.
+
+    Args:
+        kind: `"potsdam"` or `"vaihingen"`.
+        source: a folder of the zips, or of what is in them; or one zip.
+        config: a YAML file, a dict or a `PrepareConfig`.
+        settings: fields of `cmid.config.PrepareConfig`: `out="potsdam"`, `bands="IRRG"`.
+
+    Returns:
+        The folder and how many windows it holds.
+
+    Raises:
+        UsageError: files that are missing or damaged, colours that are none of the benchmark's, an unknown setting.
+        CmidError: the disk is full.
+    """
+    return carry_out("prepare", _given(settings, source=source), kind=kind, config=config)
+
+
+def doctor(data: StrPath | None = None, *, config: Settings | None = None, **settings: Any) -> "Diagnosis":
+    """Say what is wrong with images that have a class for each pixel, before anyone trains on them.
+
+    Args:
+        data: a folder of images and masks, what `prepare` wrote, or torchgeo:NAME?root=DIR.
+        config: a YAML file, a dict or a `DoctorConfig`.
+        settings: fields of `cmid.config.DoctorConfig`: `labels={"palette": "classes.csv"}`, `out="found.json"`.
+
+    Returns:
+        What was found, with the share of each class, where nothing is wrong.
+
+    Raises:
+        UsageError: nothing there that can be looked at, an unknown setting.
+        CmidError: something is wrong; its `diagnosis` tells all of it.
+    """
+    return carry_out("doctor", _given(settings, data=data), config=config)
 
 
 def predict(

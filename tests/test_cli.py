@@ -145,8 +145,8 @@ def test_words_without_an_option_keep_their_order_among_options():
         (["pretran"], "Unknown verb 'pretran'. Did you mean pretrain"),
         (
             ["zzz"],
-            "Unknown verb 'zzz'. There are pretrain, extract, evaluate, finetune, compare, generate, pack, predict, "
-            "report, recipes, demo.",
+            "Unknown verb 'zzz'. There are pretrain, extract, evaluate, finetune, compare, generate, pack, prepare, "
+            "doctor, predict, report, recipes, demo.",
         ),
         (
             ["pretrain", "x", "--bacth-size", "3"],

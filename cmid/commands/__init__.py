@@ -77,6 +77,13 @@ VERBS: dict[str, Verb] = {
     ),
     "generate": Verb("cmid.commands.generate:generate", "GenerateConfig", {"out": "FOLDER"}),
     "pack": Verb("cmid.commands.pack:pack", "PackConfig", {"data": "DATA"}),
+    "prepare": Verb(
+        "cmid.commands.prepare_isprs:prepare",
+        "PrepareConfig",
+        {"source": "SOURCE"},
+        kinds=("potsdam", "vaihingen"),
+    ),
+    "doctor": Verb("cmid.commands.doctor:doctor", "DoctorConfig", {"data": "DATA"}),
     "predict": Verb(
         "cmid.commands.predict:predict",
         "PredictConfig",

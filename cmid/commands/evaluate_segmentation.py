@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.pixel_scale import bring_to_scale
-from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole
+from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole, open_prepared_tiles
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.segmentation_scores import WRITTEN, SegmentationResult, protocols_of, score
 from cmid.config import EvaluateSegmentationConfig, as_plain
@@ -23,6 +23,9 @@ from cmid.data.pixel_subsets import PixelSubset
 from cmid.errors import UsageError, did_you_mean
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.segmenter_files import SegmenterMetadata, load_segmenter
+
+WHOLE_PX = 1 << 20
+"""No tile is larger."""
 
 
 class Renumbered(PixelSubset):
@@ -82,12 +85,7 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     out = checked_folder(config.out, model, WRITTEN, overwrite=config.overwrite)
     segmenter, about = load_segmenter(model)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    if config.part == "all":
-        source, notes = open_pixel_labelled_whole(config.data, config.labels, console)
-        account: dict[str, Any] = {}
-    else:
-        sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
-        source, account, notes = sides.test, sides.account, sides.notes
+    source, account, notes = _opened(config, console)
     test = _checked(source, about, config.data)
     for note in notes:
         console.print(f"note: {note}")
@@ -115,6 +113,20 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
         resamples=config.bootstrap,
     )  # fmt: skip
     return replace(result, model=model)
+
+
+def _opened(
+    config: EvaluateSegmentationConfig, console: Console
+) -> tuple[PixelSource, dict[str, Any], tuple[str, ...]]:
+    """The images to score, what they are, and what the user should hear."""
+    if config.over == "tiles":
+        source, isprs = open_prepared_tiles(config.data, replace(config.labels, tile_px=WHOLE_PX))
+        return source, {"isprs": isprs | {"over": "tiles"}}, ()
+    if config.part == "all":
+        source, notes = open_pixel_labelled_whole(config.data, config.labels, console)
+        return source, {}, notes
+    sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
+    return sides.test, sides.account, sides.notes
 
 
 def _checked(source: PixelSource, about: SegmenterMetadata, data: str) -> PixelSource:

@@ -93,7 +93,7 @@ def open_folder(data: str, labels: PixelLabelsConfig, console: Console | None = 
         notes.append(f"pixels that the palette does not know are left out: {'; '.join(unknown)}")
     pixels = pixels_of_classes(looked, palette)
     notes += [f"no pixel is of {name}" for name in palette.classes if not pixels[name]]
-    source = _source(folder, usable, palette, labels, notes)
+    source = source_of(folder, usable, palette, labels, notes)
     if console is not None:
         console.print(class_table(palette, pixels))
     account = {
@@ -185,10 +185,14 @@ def class_table(palette: Palette, pixels: dict[str, int]) -> Table:
     return table
 
 
-def _source(
+def source_of(
     folder: Path, usable: list[Scanned], palette: Palette, labels: PixelLabelsConfig, notes: list[str]
 ) -> PixelPairs:
-    """All images, once it is known that they are of one kind."""
+    """All images of pairs that can be read and fit together; adds to `notes` what was left out.
+
+    Raises:
+        UsageError: they are of several band counts or number types, or none has a label.
+    """
     rasters = [each.image.raster for each in usable if each.image and each.image.raster]
     pictures = len(usable) - len(rasters)
     bands: dict[str, tuple[int, ...]] = {}

@@ -1,14 +1,20 @@
 """Names to images with a class for each pixel: the one place where the kinds of such data are known."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from cmid.commands.pixel_folders import open_folder
+from cmid.commands.pixel_prepared import prepared_sides, prepared_test, prepared_tiles
+from cmid.commands.pixel_torchgeo import open_torchgeo_sides, open_torchgeo_whole
 from cmid.config import PixelLabelsConfig
 from cmid.data.pixel_labels import PixelSource
 from cmid.data.pixel_splits import split_pairs
+from cmid.data.prepared import is_prepared
+from cmid.data.torchgeo_datasets import is_named
+from cmid.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,10 @@ class PixelSides:
 
 
 def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console: Console | None = None) -> PixelSides:
-    """Train and test of a folder of images and masks.
+    """Train and test of a folder of images and masks, a prepared set, or one of torchgeo's data sets.
 
     Args:
-        data: the folder.
+        data: the folder, or `torchgeo:NAME?root=DIR`.
         labels: how masks are read, and what is for test.
         seed: fixes the draw where nothing else says what is for test.
         console: where progress and the table of the classes are shown; None keeps quiet.
@@ -40,6 +46,11 @@ def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console
     Raises:
         UsageError: nothing there, or images and masks that do not fit together.
     """
+    if is_named(data):
+        named = open_torchgeo_sides(data, labels, seed, console)
+        return PixelSides(named.train, named.test, named.account, named.notes)
+    if is_prepared(Path(data)):
+        return PixelSides(*prepared_sides(data, labels))
     opened = open_folder(data, labels, console)
     split = split_pairs(
         opened.pairs, data=data, train_list=labels.train_list, test_list=labels.test_list,
@@ -57,6 +68,28 @@ def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console
 def open_pixel_labelled_whole(
     data: str, labels: PixelLabelsConfig, console: Console | None = None
 ) -> tuple[PixelSource, tuple[str, ...]]:
-    """All images of a folder, and what the user should hear; same arguments and errors."""
+    """All images of a folder, or those for test of a set that has a split, and what is to be told; same errors."""
+    if is_named(data):
+        return open_torchgeo_whole(data, labels, console)
+    if is_prepared(Path(data)):
+        return prepared_test(data, labels)
     opened = open_folder(data, labels, console)
     return opened.source_of(range(len(opened.pairs))), opened.notes
+
+
+def open_prepared_tiles(data: str, labels: PixelLabelsConfig) -> tuple[PixelSource, dict[str, Any]]:
+    """The tiles for test of a prepared ISPRS set, whole, for figures over tiles instead of overlapping windows.
+
+    Args:
+        data: the folder that `cmid prepare` wrote.
+        labels: which labels, and the greatest side of the windows that each tile is read in.
+
+    Returns:
+        The windows, which do not overlap and tell tile (`group`) and `place`; and dataset, bands and labels.
+
+    Raises:
+        UsageError: no prepared set, or not as it was prepared.
+    """
+    if not is_prepared(Path(data)):
+        raise UsageError(f"{data} is no prepared set: whole tiles are kept by `cmid prepare`")
+    return prepared_tiles(data, labels)

@@ -20,6 +20,7 @@ from cmid.config import as_plain
 from cmid.data.pixel_labels import PixelSource
 from cmid.evaluation.bootstrap import Interval
 from cmid.evaluation.segmentation import (
+    ISPRS_CLASSES,
     Protocol,
     SegmentationScores,
     isprs_protocols,
@@ -80,14 +81,18 @@ def protocols_of(account: dict[str, Any], classes: tuple[str, ...], untrained: t
         classes: K names.
         untrained: positions of classes that were not learned.
     """
+    where = ""
     if isprs := account.get("isprs"):
-        return isprs_protocols(isprs["dataset"], isprs["labels"], isprs["over"])
-    every = Protocol(f"{len(classes)} classes, all labelled pixels")
+        over = isprs.get("over", "patches")
+        if classes == ISPRS_CLASSES:
+            return isprs_protocols(isprs["dataset"], isprs["labels"], over)
+        where = f"ISPRS {isprs['dataset']}, {isprs['labels']} labels, {over}, "
+    every = Protocol(f"{where}{len(classes)} classes, all labelled pixels")
     if not untrained:
         return (every,)
     rest = tuple(i for i in range(len(classes)) if i not in untrained)
     names = ", ".join(classes[i] for i in untrained)
-    return Protocol(f"{len(rest)} classes, {names} unlabelled", rest, untrained), every
+    return Protocol(f"{where}{len(rest)} classes, {names} unlabelled", rest, untrained), every
 
 
 def score_and_keep(

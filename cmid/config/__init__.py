@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from cmid.config.comparing import CompareConfig
 from cmid.config.finetuning import ClassificationConfig, FinetuneConfig, MixingConfig
-from cmid.config.looking import EvaluateConfig, ExtractConfig, ReportConfig
-from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, RecipesConfig
+from cmid.config.looking import DoctorConfig, EvaluateConfig, ExtractConfig, ReportConfig
+from cmid.config.making import DemoConfig, GenerateConfig, PackConfig, PrepareConfig, RecipesConfig
 from cmid.config.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
@@ -19,6 +19,7 @@ from cmid.config.methods import (
     IndexNetConfig,
     MAEConfig,
     MoCoV2Config,
+    SeCoConfig,
     SimMIMConfig,
     SupervisedConfig,
     SwAVConfig,
@@ -42,6 +43,7 @@ __all__ = [
     "ClassificationConfig",
     "CompareConfig",
     "DemoConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "EvaluateSegmentationConfig",
     "ExtractConfig",
@@ -59,10 +61,12 @@ __all__ = [
     "PixelLabelsConfig",
     "PredictConfig",
     "PredictSegmentationConfig",
+    "PrepareConfig",
     "PretrainConfig",
     "RecipesConfig",
     "ReportConfig",
     "SceneConfig",
+    "SeCoConfig",
     "SegmenterConfig",
     "SimMIMConfig",
     "SupervisedConfig",

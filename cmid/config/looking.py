@@ -1,7 +1,9 @@
-"""What is done with a trained run: `cmid extract`, `evaluate`, `report`."""
+"""What is done with a trained run: `cmid extract`, `evaluate`, `report`; and with data before: `cmid doctor`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from cmid.config.pixel_labels import PixelLabelsConfig
 
 
 @dataclass
@@ -89,3 +91,16 @@ class ReportConfig:
     """Labelled folder that colours the map; unset: the run's kNN folder."""
     out: str | None = None
     """Where to write; unset: report.html in the run."""
+
+
+@dataclass
+class DoctorConfig:
+    """Say what is wrong with labelled pixels before anyone trains on them."""
+
+    data: str = ""
+    """A folder of images and masks, what `cmid prepare` wrote, or torchgeo:NAME?root=DIR."""
+    out: str | None = None
+    """Write what was found as JSON here, too; must not exist."""
+    seed: int = 0
+    """Fixes the draw of train and test where nothing else says which images are for test, as training's does."""
+    labels: PixelLabelsConfig = field(default_factory=PixelLabelsConfig)

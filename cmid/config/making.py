@@ -1,4 +1,4 @@
-"""Images and shards: `cmid generate`, `pack`; `demo` and `recipes`."""
+"""Images and shards: `cmid generate`, `pack`, `prepare`; `demo` and `recipes`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -43,6 +43,27 @@ class PackConfig:
     check: bool = False
     """Read the shards in `data` again and compare sizes and check sums with the manifest."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
+
+
+@dataclass
+class PrepareConfig:
+    """Cut ISPRS Potsdam or Vaihingen, as they are shipped, into windows to train and test on."""
+
+    source: str = ""
+    """A folder of the zips as ISPRS ships them, or of what is in them; or one zip that holds them all."""
+    out: str = ""
+    """Folder to write; must not exist. What was begun goes on with the same command."""
+    bands: Literal["auto", "RGB", "IRRG"] = "auto"
+    """Which images; auto is RGB for Potsdam, and IRRG, which is all there is, for Vaihingen."""
+    window_px: int = 512
+    """Side of a window."""
+    step_px: int = 512
+    """From one window to the next; the last of a row ends with the tile. 512 gives the published 3456 and 2016 (344 and
+    398) windows."""
+    unknown: Literal["refuse", "nearest", "ignore"] = "refuse"
+    """Colours of labels that are none of the benchmark's: refuse them, take the nearest, or leave their pixels out."""
+    allow_missing: bool = False
+    """Go on without official tiles that are not there; figures are then not comparable."""
 
 
 @dataclass

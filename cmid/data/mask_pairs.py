@@ -39,6 +39,7 @@ class Pair:
         group: what it was cut from: the folders around it, or the tile that a patch's name tells; its own name
             where there is neither.
         place: x and y of its first pixel there, 0, 0 where that is not known.
+        patch: its name tells its place in its group.
     """
 
     image: str
@@ -46,6 +47,12 @@ class Pair:
     split: str = ""
     group: str = ""
     place: tuple[int, int] = (0, 0)
+    patch: bool = False
+
+    @property
+    def own_name(self) -> str:
+        """The image's path without its suffix."""
+        return str(PurePosixPath(self.image).with_suffix(""))
 
 
 @dataclass(frozen=True)
@@ -159,11 +166,13 @@ def _grouped(pairs: list[Pair]) -> tuple[Pair, ...]:
     found = []
     for pair, (split, around) in zip(pairs, keys, strict=True):
         stem = PurePosixPath(pair.image).stem
-        patch, group, place = PATCH.match(stem), str(PurePosixPath(pair.image).with_suffix("")), (0, 0)
-        if patch and int(patch["x1"]) > int(patch["x0"]) and int(patch["y1"]) > int(patch["y0"]):
+        patch, group, place = PATCH.match(stem), pair.own_name, (0, 0)
+        if patch and not (int(patch["x1"]) > int(patch["x0"]) and int(patch["y1"]) > int(patch["y0"])):
+            patch = None
+        if patch:
             group = f"{around}/{patch['of']}" if around else patch["of"]
             place = int(patch["x0"]), int(patch["y0"])
         elif by_folder and around:
             group = around
-        found.append(Pair(pair.image, pair.mask, split, group, place))
+        found.append(Pair(pair.image, pair.mask, split, group, place, bool(patch)))
     return tuple(found)

@@ -91,7 +91,8 @@ class PixelPairs:
 
     def group(self, i: int) -> str:
         """The tile, scene or folder it is of."""
-        return self.items[i].pair.group
+        item = self.items[i]
+        return item.pair.group if item.window is None or item.pair.patch else item.pair.own_name
 
     def place(self, i: int) -> tuple[int, int]:
         """Where it lies in its group."""
@@ -111,6 +112,10 @@ class PixelPairs:
         if valid is not None and not valid.all():
             labels = np.where(valid, labels, np.uint8(UNLABELLED))
         return LabelledPixels(pixels, labels)
+
+    def image(self, i: int) -> np.ndarray:
+        """Image i alone, as `read` gives it; raises `BadImage`."""
+        return self._pixels(self.items[i])[0]
 
     def labels(self, i: int) -> np.ndarray:
         """The labels of image i as its mask has them, `(H, W)` uint8; raises `BadImage`."""

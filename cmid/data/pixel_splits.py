@@ -72,14 +72,15 @@ def _by_folders(pairs: Sequence[Pair]) -> Split:
 
 def _by_groups(pairs: Sequence[Pair], data: str, wanted: Sequence[str]) -> Split:
     groups = sorted({pair.group for pair in pairs})
+    scenes = {pair.own_name for pair in pairs}
     for name in wanted:
-        if name not in groups:
+        if name not in groups and name not in scenes:
             shown = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
             raise UsageError(
                 f"test_groups names {name!r}, which {data} has not.{did_you_mean(name, groups)} It has {shown}"
             )
-    test = tuple(i for i, pair in enumerate(pairs) if pair.group in wanted)
-    train = tuple(i for i, pair in enumerate(pairs) if pair.group not in wanted)
+    held = [pair.group in wanted or pair.own_name in wanted for pair in pairs]
+    train, test = (tuple(i for i, each in enumerate(held) if each == side) for side in (False, True))
     return Split(train, test, f"by the groups held out, {', '.join(wanted)}")
 
 
@@ -114,12 +115,12 @@ def _by_lists(pairs: Sequence[Pair], data: str, train_list: str | None, test_lis
 
 def _listed(pairs: Sequence[Pair], data: str, path: str) -> list[int]:
     by_name = {pair.image: i for i, pair in enumerate(pairs)}
-    by_stem = {_stem(pair.image): i for i, pair in enumerate(pairs)}
+    by_stem = {pair.own_name: i for i, pair in enumerate(pairs)}
     found: dict[int, None] = {}
     missing = []
     for entry in read_list(Path(path)):
         name = str(PurePosixPath(entry.replace("\\", "/")))
-        place = by_name.get(name, by_stem.get(_stem(name)))
+        place = by_name.get(name, by_stem.get(str(PurePosixPath(name).with_suffix(""))))
         if place is None:
             missing.append(name)
         else:
@@ -133,7 +134,3 @@ def _listed(pairs: Sequence[Pair], data: str, path: str) -> list[int]:
     if not found:
         raise UsageError(f"{path} lists no images: expected one path a line, such as {pairs[0].image}")
     return list(found)
-
-
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))

@@ -7,6 +7,7 @@ whole raster.
 
 import os
 import threading
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -101,12 +102,22 @@ def opened(path: str) -> "Iterator[DatasetReader]":
         if not status.st_size:
             raise BadImage(path, "it is empty")
     try:
-        with rasterio.Env(**(GDAL | _beside(path))), rasterio.open(path, driver=driver_of(path)) as raster:
+        with rasterio.Env(**(GDAL | _beside(path))), _open(path) as raster:
             yield raster
     except BadImage:
         raise
     except (RasterioError, OSError, ValueError) as error:
         raise BadImage(path, reason_of(error, path)) from error
+
+
+def _open(path: str) -> "DatasetReader":
+    """Rasterio's object; that a picture has no coordinates is no news."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, driver=driver_of(path))
 
 
 def _beside(path: str) -> dict[str, str]:
@@ -356,7 +367,7 @@ class OpenRasters:
             self._environment.__enter__()
         if path not in self._open:
             with rasterio.Env(**_beside(path)):
-                self._open[path] = _Opened.of(rasterio.open(path, driver=driver_of(path)))
+                self._open[path] = _Opened.of(_open(path))
             while len(self._open) > OPEN_AT_ONCE:
                 self._open.popitem(last=False)[1].raster.close()
         self._open.move_to_end(path)

@@ -88,6 +88,10 @@ def build_dataset(named: Named) -> Any:
     kind = kinds[named.name]
     if named.name == "SEN12MS":
         from cmid.data.sen12ms import SEN12MSScenes as kind
+    elif named.name == "SeasonalContrastS2":
+        from cmid.data.patch_folders import SeasonalContrastPatches as kind
+    elif named.name == "SSL4EOS12":
+        from cmid.data.patch_folders import SSL4EOS12Patches as kind
     taken = [name for name in inspect.signature(kind).parameters if name != "transforms"]
     for name in named.arguments:
         if name not in taken:
@@ -129,6 +133,7 @@ class TorchgeoSource:
         stretch: how values become pixels, where they are not 8-bit colours.
 
     Attributes:
+        dataset: torchgeo's object.
         names: what the bands are called, as far as the data set says; else their numbers.
 
     Raises:
@@ -139,10 +144,10 @@ class TorchgeoSource:
 
     def __init__(self, named: Named, stretch: Stretch | None = None) -> None:
         self.named, self.stretch = named, stretch
-        self._dataset = build_dataset(named)
-        if len(self._dataset) < 2:
+        self.dataset = build_dataset(named)
+        if len(self.dataset) < 2:
             raise UsageError(f"torchgeo's {named.name} with {named.arguments} has {len(self)} images, not 2 or more")
-        looked = np.linspace(0, len(self._dataset) - 1, min(LOOKED_AT, len(self._dataset))).astype(int)
+        looked = np.linspace(0, len(self.dataset) - 1, min(LOOKED_AT, len(self.dataset))).astype(int)
         samples = [self._values(int(i)) for i in looked]
         self.bands = len(samples[0])
         self.is_bytes = all(
@@ -150,17 +155,24 @@ class TorchgeoSource:
             for values in samples
         )
         self.dtype = torch.uint8 if self.is_bytes else torch.float32
-        own: Any = getattr(self._dataset, "bands", None)
+        own: Any = getattr(self.dataset, "bands", None)
         told = isinstance(own, Sequence) and not isinstance(own, str) and len(own) == self.bands
         self.names = tuple(str(b) for b in own) if told else tuple(str(i + 1) for i in range(self.bands))
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def name(self, i: int) -> str:
         """The file, where the data set says it, else its name and the image's number."""
-        files = getattr(self._dataset, "imgs", None)
+        files, file_of = getattr(self.dataset, "imgs", None), getattr(self.dataset, "file_of", None)
+        if file_of is not None:
+            return str(file_of(i))
         return str(files[i][0]) if files else f"{PREFIX}{self.named.name}[{i}]"
+
+    def patches(self) -> list[tuple[str, str]]:
+        """Place and date of every image; empty where the data set does not say them."""
+        patch = getattr(self.dataset, "patch", None)
+        return [patch(i) for i in range(len(self))] if patch else []
 
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i, `(H, W, C)` uint8 or stretched float32; raises `BadImage`."""
@@ -184,9 +196,9 @@ class TorchgeoSource:
             UsageError: it has none.
             BadImage: it cannot be read.
         """
-        targets = getattr(self._dataset, "targets", None)
+        targets = getattr(self.dataset, "targets", None)
         alone = self.named.name.startswith("BigEarthNet")
-        label = self._item(i, alone=alone).get("label") if targets is None else targets[i]
+        label = self.item(i, alone=alone).get("label") if targets is None else targets[i]
         found = None if label is None else np.asarray(label)
         if found is not None and found.ndim == 1 and found.size > 1 and np.isin(found, (0, 1)).all():
             return found.astype(np.float32)
@@ -198,28 +210,28 @@ class TorchgeoSource:
 
     def all_labels(self) -> np.ndarray:
         """`(N,)` int64 of all images, or `(N, K)` float32 where an image may be of several classes."""
-        targets = getattr(self._dataset, "targets", None)
+        targets = getattr(self.dataset, "targets", None)
         found = targets if isinstance(targets, np.ndarray) else np.stack([self.label(i) for i in range(len(self))])
         return found.astype(np.float32 if found.ndim == 2 else np.int64)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, where the data set has them."""
-        sets = getattr(self._dataset, "class_sets", None)  # BigEarthNet has one of 19 and one of 43, its V2 one of 19
-        own = sets.get(getattr(self._dataset, "num_classes", None)) if isinstance(sets, dict) else None
-        own = own or getattr(self._dataset, "class_set", None)
-        return tuple(str(name) for name in own or getattr(self._dataset, "classes", ()) or ())
+        sets = getattr(self.dataset, "class_sets", None)  # BigEarthNet has one of 19 and one of 43, its V2 one of 19
+        own = sets.get(getattr(self.dataset, "num_classes", None)) if isinstance(sets, dict) else None
+        own = own or getattr(self.dataset, "class_set", None)
+        return tuple(str(name) for name in own or getattr(self.dataset, "classes", ()) or ())
 
-    def _item(self, i: int, *, alone: bool = False) -> dict[str, Any]:
-        """Sample i; its label `alone` where torchgeo can read it without the image."""
+    def item(self, i: int, *, alone: bool = False) -> dict[str, Any]:
+        """Sample i, raises `BadImage`; its label `alone` where torchgeo can read it without the image."""
         try:
-            item: dict[str, Any] = {"label": self._dataset._load_target(i)} if alone else self._dataset[i]
+            item: dict[str, Any] = {"label": self.dataset._load_target(i)} if alone else self.dataset[i]
         except Exception as error:  # readers raise anything at all on damaged files
             raise BadImage(self.name(i), " ".join(str(error).split())[:200] or type(error).__name__) from error
         return item
 
     def _values(self, i: int) -> np.ndarray:
-        item = self._item(i)
+        item = self.item(i)
         image = item.get(self.named.key)
         if not isinstance(image, Tensor) or image.ndim != 3:
             found = f"a shape of {tuple(image.shape)}" if isinstance(image, Tensor) else "nothing"

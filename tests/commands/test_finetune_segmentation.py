@@ -12,8 +12,6 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from cmid.cli import main
 from cmid.commands.segment_images import HowToLook, classes_of, segment_images
-from cmid.evaluation.segmentation import Protocol, score_segmentation
-from cmid.evaluation.segmentation_interval import mean_iou_interval
 from cmid.train import read_checkpoint
 from cmid.zoo.segmenter_files import load_segmenter
 from tests.data.labelled_squares import COLOURS, Squares
@@ -220,13 +218,3 @@ def test_a_truncated_image_is_told_and_passed_over(data, tmp_path, capsys):
     assert re.search(r"1 pairs? cannot be read and .*tile_0/images/1.png", capsys.readouterr().err)
     split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
     assert len(split["train"]) == 11 and not any(name.endswith("tile_0/images/1.png") for name in split["train"])
-
-
-def test_interval_of_mean_iou_by_hand():
-    counts = np.array([[[3, 1], [0, 4]], [[5, 0], [2, 1]], [[0, 0], [0, 6]]])
-    protocol = Protocol("both")
-    found = mean_iou_interval(counts, protocol, 400, 1)
-    assert found.value == pytest.approx(score_segmentation(torch.from_numpy(counts.sum(0)), protocol).mean_iou)
-    draws = np.random.default_rng(1).multinomial(3, [1 / 3] * 3, size=400)
-    each = [score_segmentation(torch.from_numpy((counts * d[:, None, None]).sum(0)), protocol).mean_iou for d in draws]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(each, (0.025, 0.975))))

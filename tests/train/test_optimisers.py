@@ -81,6 +81,13 @@ def test_groups_are_those_of_the_published_code(reference, backbone):
     assert any("mask_token" in name for name in decayed["names"])
 
 
+def test_named_parameters_are_spared_decay():
+    module = nn.ModuleDict({"attn": nn.Linear(3, 3), "table": nn.Linear(3, 3)})
+    decayed, plain = parameter_groups(module, 0.02, ("table",))
+    assert set(decayed["names"]) == {"attn.weight"}
+    assert set(plain["names"]) == {"attn.bias", "table.weight", "table.bias"} and plain["weight_decay"] == 0
+
+
 @pytest.mark.parametrize("name", ["adan", "adamw", "sgd", "lars"])
 def test_each_optimiser_lowers_a_loss_and_leaves_the_frozen_alone(name):
     torch.manual_seed(0)
