@@ -75,8 +75,8 @@ class Scores:
             for k in range(len(sums)):
                 share = sums[k] / down[:, None] / self._across
                 shares[k] = share.mul_(FULL).round_().clamp_(0, FULL).to(torch.uint8)
-        left = self._sums[:, height:].clone()
-        self._sums[:, : left.shape[1]] = left
+        left = self._sums[:, height:]
+        self._sums[:, : left.shape[1]] = left if left.shape[1] <= height else left.clone()
         self._sums[:, left.shape[1] :].zero_()
         self._top = row
         return classes, shares, finite

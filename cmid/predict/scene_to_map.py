@@ -352,7 +352,7 @@ class _Work:
             map_.put(block, found[None])
             if shares is not None:
                 shares.put(block, arrays["probabilities"])
-            counts += np.bincount(found.ravel(), minlength=256)
+            counts += torch.bincount(torch.from_numpy(found.ravel().copy()), minlength=256).numpy()  # numpy's takes 4 x
             lost.update(tuple(part) for part in arrays.get("unreadable", np.empty((0, 4), np.int64)).tolist())
             window = (block.x0, block.y0, block.x1, block.y1)
             self.picture.put(window, arrays["picture"])
