@@ -38,6 +38,7 @@ class MapRecord:
         self.path = folder / NAME
         self._file: BinaryIO | None = None
         self._last: dict[str, dict[str, Any]] = {}
+        self._held = False
 
     def __enter__(self) -> "MapRecord":
         try:
@@ -51,6 +52,7 @@ class MapRecord:
         try:
             if fcntl is not None:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._held = True
             self._take_up(self._file)
         except BlockingIOError:
             self.__exit__()
@@ -63,10 +65,10 @@ class MapRecord:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             with suppress(OSError):  # what a full disk did not take, and was told of, is written once more
-                if not os.fstat(self._file.fileno()).st_size:
+                if self._held and not os.fstat(self._file.fileno()).st_size:
                     self.path.unlink()  # nothing was begun
                 self._file.close()
-            self._file = None
+            self._file, self._held = None, False
 
     def _take_up(self, file: BinaryIO) -> None:
         end = 0
