@@ -10,6 +10,7 @@ best time of the run. Results go to `results/generate.json`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -43,7 +44,7 @@ def main():
 
     start = time.process_time()
     from cmid.data.generated import SCENE_CLASSES, class_of, draw_scene, make_folders, write_scene
-    from cmid.data.generated.files import dota_text, write_picture
+    from cmid.data.generated.files import PALETTE, dota_text, write_map, write_picture
     from cmid.data.generated.texture import CROWN_PX, crowns, sheets
 
     imported = time.process_time()
@@ -58,6 +59,7 @@ def main():
         for k in range(300):
             brush.polygon([k, 100.5, k + 9.0, 104.0, k + 7.5, 112.0, k - 2.0, 108.0], fill=(k % 256, 9, 9, 9))
 
+    numbers = itertools.count()  # new files, as a real run writes them: to empty an old one first costs more
     count = given.scenes * len(SCENE_CLASSES)
     sums = {name: dict.fromkeys(("draw", "draw_both_dates", "labelled", "written"), 0.0) for name in SCENE_CLASSES}
     with TemporaryDirectory() as folder:
@@ -66,12 +68,10 @@ def main():
 
         def labelled(index):
             """What one picture with its mask and boxes costs on disk, without the second date."""
-            scene = draw_scene(0, index, given.size, second_date=False)
-            mask = Image.fromarray(scene.mask)
-            mask.putpalette(range(24))
-            write_picture(out / "image.jpg", Image.fromarray(scene.image))
-            write_picture(out / "mask.png", mask)
-            (out / "boxes.txt").write_text(dota_text(scene))
+            scene, stem = draw_scene(0, index, given.size, second_date=False), str(next(numbers))
+            write_picture(out / f"{stem}.jpg", Image.fromarray(scene.image))
+            write_map(out / f"{stem}.png", scene.mask, PALETTE)
+            (out / f"{stem}.txt").write_text(dota_text(scene))
 
         for index in range(count):
             row = sums[class_of(index)]

@@ -23,6 +23,7 @@ from rich.console import Console
 from cmid.commands.compare_plan import Cell, Row, plan_cells, plan_rows, slug
 from cmid.commands.compare_scores import CellScores, score
 from cmid.commands.compare_tables import Line, write_tables
+from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint
 from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of
@@ -88,8 +89,10 @@ def compare(config: CompareConfig) -> CompareResult:
         images, count = fingerprint(source), len(source)
         rows = [_labelled(row) for row in rows]
         for row in rows:  # whatever does not fit is told before anything is trained
-            if row.config.batch_size > count:
-                raise UsageError(f"{row.label}: batch_size {row.config.batch_size} is more than the {count} images")
+            if row.config.batch_size > _count_of(row, count):
+                raise UsageError(
+                    f"{row.label}: batch_size {row.config.batch_size} is more than the {_count_of(row, count)} images"
+                )
             build_learner(row.config)
     out = Path(config.out)
     _take(out, config)
@@ -129,6 +132,15 @@ def _labelled(row: Row) -> Row:
     return replace(row, config=with_labels(open_source(row.config)).config)
 
 
+def _count_of(row: Row, images: int) -> int:
+    """What an epoch of the row counts: all images, or the places that a temporal method sees at several dates.
+
+    Raises:
+        UsageError: a temporal method, and images of single dates.
+    """
+    return len(with_dates(open_source(row.config)).source) if method_of(row.config).dates else images
+
+
 def _take(out: Path, config: CompareConfig) -> None:
     """The folder, new or of an earlier comparison; says in it what was asked for."""
     mark = out / "compare.yaml"
@@ -154,7 +166,7 @@ def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Co
             torch.manual_seed(0)
             paces[row.label] = images_per_second(row.config, build_learner(row.config))
             kept.write_text(json.dumps(paces, indent=1) + "\n", encoding="utf-8")
-        epochs = max(1, round(60 * config.minutes_each * paces[row.label] / count))
+        epochs = max(1, round(60 * config.minutes_each * paces[row.label] / _count_of(row, count)))
         console.print(
             f"{row.title}: {paces[row.label]:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min"
         )
@@ -163,6 +175,12 @@ def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Co
 
 
 def _budget_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str:
+    places = {row.title: seen for row in rows if (seen := _count_of(row, count)) != count}
+    more = "".join(f"; an epoch of {title} is {seen:,} places at several dates" for title, seen in places.items())
+    return _epochs_words(rows, config, count) + more
+
+
+def _epochs_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str:
     if config.minutes_each:
         epochs = ", ".join(f"{row.title} {row.config.epochs}" for row in rows)
         return f"equal time: about {config.minutes_each:g} minutes a run on this machine, in epochs: {epochs}"

@@ -37,8 +37,11 @@ class Row:
 
     @property
     def title(self) -> str:
-        """For people: `CMID`, `CMID (mode = parity)`."""
-        more = ", ".join(f"{k} = {v}" for k, v in parse_qsl(self.label.partition("?")[2], keep_blank_values=True))
+        """For people: `CMID`, `CMID (mode = parity)`; dates that are made up are always told."""
+        own = dict(parse_qsl(self.label.partition("?")[2], keep_blank_values=True))
+        if method_of(self.config).dates and self.config.seco.dates == "artificial":
+            own["dates"] = "artificial"
+        more = ", ".join(f"{k} = {v}" for k, v in own.items())
         return method_of(self.config).title + (f" ({more})" if more else "")
 
 

@@ -1,7 +1,8 @@
 """`cmid demo`: the main job from end to end on generated scenes; says at each step what it does and what to look at.
 
 Given the same folder again it goes on where it was left: scenes that are complete are not drawn again, a run that
-has a checkpoint is resumed, one that has ended is only evaluated and reported again.
+has a checkpoint is resumed, one that was stopped before its first is begun anew, one that has ended is only evaluated
+and reported again.
 """
 
 import csv
@@ -146,7 +147,7 @@ def _check(config: DemoConfig, settings: PretrainConfig, out: Path) -> None:
                 f"The run in {run.path} was begun with seed {seed}, asked for is {config.seed}: take --seed {seed}, "
                 "or another folder with --out."
             )
-    elif run.path.exists() and (not run.path.is_dir() or any(p.name != ".lock" for p in run.path.iterdir())):
+    elif not run.may_begin:
         raise UsageError(
             f"{run.path} has no checkpoint to go on from: remove it, or give the demo another folder with --out."
         )
@@ -241,7 +242,7 @@ def _classify(console: Console, config: DemoConfig, settings: PretrainConfig, ba
     if not (run / "model.safetensors").is_file():
         given = {
             "weights": str(backbone), "data": settings.data, "out": str(run), "seed": config.seed, "per_class": few,
-            "epochs": CLASSIFIER_EPOCHS, "resume": run.is_dir(),
+            "epochs": CLASSIFIER_EPOCHS, "resume": RunDirectory(run).last.is_file(),
         }  # fmt: skip
         finetune("classification", resolve(FinetuneConfig, given, recipe="finetune-small"))
     else:

@@ -3,10 +3,16 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from cmid.data.artificial_dates import ArtificialDates
+from cmid.data.few_labels import LabelledSubset
 from cmid.data.folder import FolderSource
+from cmid.data.labelled import LabelledImages
+from cmid.data.places import Places
 from cmid.data.scenes import SceneSource
 from cmid.data.sources import ImageSource
+from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource
 
 
 def fingerprint(source: ImageSource) -> str:
@@ -21,14 +27,28 @@ def fingerprint(source: ImageSource) -> str:
 
 
 def _named(source: ImageSource) -> Iterator[str]:
+    if isinstance(source, ArtificialDates):
+        source = source.source
     yield f"{len(source)} of {source.bands}"
     if isinstance(source, SceneSource):  # a window's name is known only when it has been read
         yield str(source.window)
         for raster in source.scenes.rasters:
             yield f"{os.path.basename(raster.path)} {raster.width} {raster.height} {raster.dtype}"  # noqa: PTH119
         return
-    root = ""
+    names = source.all_names() if isinstance(source, Places) else (source.name(i) for i in range(len(source)))
+    root = _root(source)
+    for name in names:
+        yield name.removeprefix(root)
+
+
+def _root(source: ImageSource) -> str:
+    """What the names of a source begin with because of where it lies."""
+    if isinstance(source, LabelledSubset | TorchgeoSide | Places):
+        return _root(source.source)
     if isinstance(source, FolderSource):
-        root = str(source.path if source.path.is_dir() else source.path.parent)
-    for i in range(len(source)):
-        yield source.name(i).removeprefix(root)
+        return str(source.path if source.path.is_dir() else source.path.parent)
+    if isinstance(source, LabelledImages):
+        return str(source.root)
+    if isinstance(source, TorchgeoSource):
+        return str(Path(source.named.arguments.get("root", "data")))
+    return ""

@@ -10,6 +10,7 @@ from cmid.config import PretrainConfig
 from cmid.data.few_labels import LabelledSubset
 from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
+from cmid.data.listed import has_lists, is_table, open_to_learn
 from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.torchgeo_datasets import TorchgeoSource, is_named, labelled_whole
 from cmid.errors import UsageError
@@ -18,8 +19,9 @@ from cmid.errors import UsageError
 def with_labels(opened: Opened) -> Opened:
     """The same data with labels, and the number of classes filled in.
 
-    All labelled images are learned from; a data set with splits of its own gives the one that its name asks for, else
-    torchgeo's default. Where the run's kNN looks at the same data, what it classifies is left out.
+    All labelled images are learned from, but for those that lists or a table keep for test; a data set with splits of
+    its own gives the one that its name asks for, else torchgeo's default. Where the run's kNN looks at the same data,
+    what it classifies is left out.
 
     Raises:
         UsageError: data without labels, or of one class, or of another number of classes than the settings say.
@@ -47,6 +49,9 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
         labelled, notes = train, [f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)"]
     elif isinstance(source, LabelledSource):
         labelled, notes = source, []
+    elif isinstance(source, FolderSource) and (is_table(Path(config.data)) or has_lists(Path(config.data))):
+        labelled, left = open_to_learn(Path(config.data))
+        notes = [f"{left} images that are for test are not learned from"] if left else []
     elif isinstance(source, FolderSource):
         labelled, notes = LabelledFolder(config.data).all(), []
     elif isinstance(source, TorchgeoSource):
@@ -55,7 +60,7 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
         what = "windows of scenes" if config.source == "scenes" else "shards"
         raise UsageError(
             f"supervised pre-training learns from labels, and {what} have none: give a folder with one folder per "
-            "class, or one of torchgeo's labelled data sets"
+            "class, a table of labels, or one of torchgeo's labelled data sets"
         )
     if config.limit and config.limit < len(labelled):
         places = np.random.default_rng(config.seed).permutation(len(labelled))[: config.limit]

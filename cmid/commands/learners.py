@@ -16,6 +16,7 @@ from cmid.methods.cmid import CMID
 from cmid.methods.indexnet import IndexNet
 from cmid.methods.mae import MAE
 from cmid.methods.moco_v2 import MoCoV2
+from cmid.methods.seco import SeCo
 from cmid.methods.simmim import SimMIM
 from cmid.methods.supervised import Supervised
 from cmid.methods.swav import SwAV
@@ -32,14 +33,16 @@ class Method:
         build: the learner, on the CPU.
         small: whether it takes small crops beside them.
         labelled: whether it learns from labels.
+        dates: from which of the dates drawn of a place each crop is cut; empty: from the one image there is.
     """
 
     title: str
     crops: int
-    recoloured: Literal["later", "all", "none"]
+    recoloured: Literal["later", "all", "none", "alternate"]
     build: Callable[[PretrainConfig], Learner]
     small: bool = False
     labelled: bool = False
+    dates: tuple[int, ...] = ()
 
 
 def build_learner(config: PretrainConfig) -> Learner:
@@ -90,13 +93,21 @@ def _cmid(config: PretrainConfig) -> Learner:
 
 
 def _moco_v2(config: PretrainConfig) -> Learner:
-    groups = config.moco_v2.key_groups
+    _check_groups(config, config.moco_v2.key_groups)
+    return MoCoV2(whole_backbone(config), config.moco_v2)
+
+
+def _seco(config: PretrainConfig) -> Learner:
+    _check_groups(config, config.seco.key_groups)
+    return SeCo(whole_backbone(config), config.seco)
+
+
+def _check_groups(config: PretrainConfig, groups: int) -> None:
     if config.batch_size % groups:
         raise UsageError(
-            f"moco_v2.key_groups is {groups}, but a batch of {config.batch_size} images falls into no {groups} groups "
-            "of one size: take a divisor of batch_size"
+            f"{config.method}.key_groups is {groups}, but a batch of {config.batch_size} images falls into no {groups} "
+            "groups of one size: take a divisor of batch_size"
         )
-    return MoCoV2(whole_backbone(config), config.moco_v2)
 
 
 def _swav(config: PretrainConfig) -> Learner:
@@ -188,6 +199,7 @@ METHODS = {
     "cmid": Method("CMID", 2, "later", _cmid),
     "byol": Method("BYOL", 2, "all", lambda config: BYOL(whole_backbone(config), config.byol)),
     "moco_v2": Method("MoCo v2", 2, "all", _moco_v2),
+    "seco": Method("SeCo", 4, "alternate", _seco, dates=(0, 1, 2, 0)),
     "barlow_twins": Method(
         "Barlow Twins", 2, "all", lambda config: BarlowTwins(whole_backbone(config), config.barlow_twins)
     ),

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint
 from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of, views_of
@@ -19,6 +20,7 @@ from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, o
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
 from cmid.data.images import ImageLoader
+from cmid.data.places import Places
 from cmid.data.sources import ImageSource
 from cmid.data.views import ViewLoader
 from cmid.errors import UsageError
@@ -64,15 +66,18 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         opened = _open(config, console)
         if method_of(config).labelled:
             opened = with_labels(opened)
+        if method_of(config).dates:
+            opened = with_dates(opened)
         source, config = opened.source, opened.config
         images = fingerprint(source)
         loader = ViewLoader(
             source,
-            config.views,
+            views_of(config),
             batch_size=config.batch_size,
             seed=config.seed,
             workers=config.train.workers,
             crops=method_of(config).crops,
+            dates=method_of(config).dates,
             rank=team.rank,
             world_size=team.size,
             max_bad_share=config.max_bad_share,
@@ -84,10 +89,10 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         learner = build_learner(config)
         probes = build_probes(config, source)
     check_same_data(team, source, config, images)
-    what = f"{len(source):,} images" if config.source == "images" else f"{len(source):,} windows an epoch"
+    what = "windows an epoch" if config.source == "scenes" else "places" if isinstance(source, Places) else "images"
     mode = f" ({config.cmid.mode})" if config.method == "cmid" else ""
     console.print(
-        f"{config.method}{mode} on {config.backbone}: {what} of {config.data}, "
+        f"{config.method}{mode} on {config.backbone}: {len(source):,} {what} of {config.data}, "
         f"views of {config.views.size} px, {config.epochs} epochs"
     )
     for note in (*opened.notes, *cautions(config, len(source))):

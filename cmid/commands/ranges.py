@@ -33,6 +33,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "byol.hidden": COUNT, "byol.dim": COUNT, "byol.momentum": SHARE, "byol.momentum_end": SHARE,
     "moco_v2.hidden": COUNT, "moco_v2.dim": COUNT, "moco_v2.queue_size": COUNT, "moco_v2.temperature": POSITIVE,
     "moco_v2.momentum": SHARE, "moco_v2.key_groups": COUNT,
+    "seco.hidden": COUNT, "seco.dim": COUNT, "seco.queue_size": COUNT, "seco.temperature": POSITIVE,
+    "seco.momentum": SHARE, "seco.key_groups": COUNT,
     "barlow_twins.hidden": COUNT, "barlow_twins.dim": COUNT, "barlow_twins.redundancy_weight": FROM_ZERO,
     "barlow_twins.loss_scale": POSITIVE,
     "swav.hidden": COUNT, "swav.dim": COUNT, "swav.prototypes": COUNT, "swav.temperature": POSITIVE,

@@ -61,10 +61,16 @@ class WindowModel:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """See the class."""
-        images = (images - self._centre).mul_(self._scale).contiguous(memory_format=self._format)
+        return self.logits(self.normalised(images)).softmax(1)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """A scene's own values as the segmenter takes them, in its memory format."""
+        return (images - self._centre).mul_(self._scale).contiguous(memory_format=self._format)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Scores `(B, K, S, S)` float32 of normalised images, in the precision that was asked for."""
         with torch.autocast(self.device.type, AUTOCAST.get(self._precision), enabled=self._precision in AUTOCAST):
-            logits = self._task.logits(images)
-        return logits.softmax(1)
+            return self._task.logits(images)
 
 
 def digest_of(path: Path) -> str:

@@ -99,6 +99,26 @@ class MoCoV2Config:
 
 
 @dataclass
+class SeCoConfig:
+    """SeCo's own numbers (arXiv 2103.16607)."""
+
+    dates: Literal["seen", "artificial"] = "seen"
+    """seen: the data show places at several dates; artificial: further dates are made up from the single image."""
+    hidden: int = 2048
+    """Width of the hidden layer of each projector."""
+    dim: int = 128
+    """Dimension of each embedding sub-space."""
+    queue_size: int = 16384
+    """Negatives kept for each sub-space; any size."""
+    temperature: float = 0.07
+    """Temperature of InfoNCE."""
+    momentum: float = 0.999
+    """Teacher momentum, the same all along."""
+    key_groups: int = 1
+    """Shuffled groups of a batch in which the teacher's batch-norm takes its statistics."""
+
+
+@dataclass
 class BarlowTwinsConfig:
     """Barlow Twins' own numbers (arXiv 2103.03230)."""
 

@@ -10,6 +10,7 @@ from cmid.config.methods import (
     IndexNetConfig,
     MAEConfig,
     MoCoV2Config,
+    SeCoConfig,
     SimMIMConfig,
     SupervisedConfig,
     SwAVConfig,
@@ -28,9 +29,9 @@ class PretrainConfig:
     """images: each file is one; scenes: windows are drawn from large rasters."""
     out: str = "runs/pretrain"
     """The run's directory; must not exist, unless resuming."""
-    method: Literal["cmid", "byol", "moco_v2", "barlow_twins", "swav", "simmim", "indexnet", "mae", "supervised"] = (
-        "cmid"
-    )
+    method: Literal[
+        "cmid", "byol", "moco_v2", "seco", "barlow_twins", "swav", "simmim", "indexnet", "mae", "supervised"
+    ] = "cmid"
     """Which method; its numbers are the group of settings of its name."""
     backbone: str = "resnet50"
     """Any timm model that gives feature maps."""
@@ -59,6 +60,7 @@ class PretrainConfig:
     cmid: CMIDConfig = field(default_factory=CMIDConfig)
     byol: BYOLConfig = field(default_factory=BYOLConfig)
     moco_v2: MoCoV2Config = field(default_factory=MoCoV2Config)
+    seco: SeCoConfig = field(default_factory=SeCoConfig)
     barlow_twins: BarlowTwinsConfig = field(default_factory=BarlowTwinsConfig)
     swav: SwAVConfig = field(default_factory=SwAVConfig)
     simmim: SimMIMConfig = field(default_factory=SimMIMConfig)

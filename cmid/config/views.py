@@ -22,8 +22,9 @@ class ViewConfig:
     """Side of each small crop in pixels, after resizing."""
     small_scale: tuple[float, float] = (0.05, 0.14)
     """Least and greatest share of the image's area that a small crop covers."""
-    recoloured: Literal["method", "later", "all", "none"] = "method"
-    """Which crops get other colours; later: all but the first. method: as the method's paper has it."""
+    recoloured: Literal["method", "later", "all", "none", "alternate"] = "method"
+    """Which crops get other colours; later: all but the first; alternate: the second, fourth ..., which alone are
+    mirrored, too. method: as the method's paper has it."""
     squash: bool = False
     """First squash the whole image to size x size whatever its aspect, as the published code does (bicubic)."""
     colour_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)

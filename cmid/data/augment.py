@@ -55,7 +55,8 @@ class BatchAugment(nn.Module):
 
     def _is_recoloured(self, crop: int) -> bool:
         # where no method has been asked there is a weak and a strong view
-        return {"method": crop > 0, "later": crop > 0, "all": True, "none": False}[self.views.recoloured]
+        chosen = {"method": crop > 0, "later": crop > 0, "all": True, "none": False, "alternate": crop % 2 == 1}
+        return chosen[self.views.recoloured]
 
     def recolour(self, images: Tensor, *, second: bool = False) -> Tensor:
         """Other colours: `(B, 3, H, W)` uint8 to a new float32 tensor in 0..1; `second` as the second crop has them."""

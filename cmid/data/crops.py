@@ -77,6 +77,13 @@ def small(views: ViewConfig) -> ViewConfig:
     return replace(views, size=views.small_size, scale=views.small_scale)
 
 
+def kinds_of_crops(views: ViewConfig, crops: int) -> list[ViewConfig]:
+    """The settings by which each of `crops` crops is drawn, and each of the small ones after them."""
+    still = replace(views, flip=0.0)
+    large = [still if views.recoloured == "alternate" and crop % 2 == 0 else views for crop in range(crops)]
+    return large + [small(views)] * views.small_crops
+
+
 def largest_reduction(width: int, height: int, boxes: list[Box], sizes: Sequence[int], views: ViewConfig) -> int:
     """By how much a JPEG may be shrunk while decoding (1, 2, 4, 8) so that every crop keeps `SHRINK_MARGIN`."""
     if views.squash:

@@ -1,5 +1,6 @@
 """Images on disk, unlabelled: a folder tree of any depth, or a text file that lists paths."""
 
+import csv
 import errno
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.errors import UsageError
 
+LONGEST_TOLD = 300
+"""Characters of a path that an error shows."""
 SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
 
 
@@ -43,34 +46,38 @@ def why(error: Exception) -> str:
 def find_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Paths of all images under `folder`, relative to it, sorted; hidden files and folders are left out.
 
-    Links are followed, but each real folder is entered once, so that loops end. A link to nowhere with an image's
-    suffix is kept: reading it reports it.
+    Links are followed, but each real folder is entered once, under the name that comes first, so that loops end. A
+    link to nowhere with an image's suffix is kept: reading it reports it. A tree may be as deep as paths may be long.
 
     Raises:
-        UsageError: a folder cannot be listed.
+        UsageError: a folder cannot be listed, as where its path is longer than the system allows.
     """
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
-
-    def walk(folder: str, prefix: str) -> None:
-        status = os.stat(folder)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in entered:
-            return
-        entered.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
-        for entry in listed:
-            if entry.name.startswith("."):
-                continue
-            if _leads_to_folder(entry):
-                walk(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
-                found.append(prefix + entry.name)
-
+    ahead = [(str(folder), "")]  # paths, and what names in them begin with; the next one is the last
     try:
-        walk(str(folder), "")
+        while ahead:
+            path, prefix = ahead.pop()
+            status = os.stat(path)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            folders = []
+            for entry in listed:
+                if entry.name.startswith("."):
+                    continue
+                if _leads_to_folder(entry):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+                elif entry.name.lower().endswith(suffixes) and (entry.is_symlink() or entry.is_file()):
+                    found.append(prefix + entry.name)
+            ahead += reversed(folders)
     except OSError as error:
-        raise UsageError(f"cannot list the folder {error.filename or folder}: {why(error)}") from None
+        name = str(error.filename or folder)
+        advice = ": move what is in it further up" if error.errno == errno.ENAMETOOLONG else ""
+        name = name if len(name) <= LONGEST_TOLD else f"{name[:LONGEST_TOLD]}..."
+        raise UsageError(f"cannot list the folder {name}: {why(error)}{advice}") from None
     return sorted(found)
 
 
@@ -99,6 +106,17 @@ def read_list(path: Path) -> list[str]:
     return [entry for entry in entries if entry and not entry.startswith("#")]
 
 
+def _named_in(path: Path) -> list[str]:
+    """The paths in a list file, or in the column `image` of a CSV file that has one."""
+    entries = read_list(path)
+    if path.suffix.lower() != ".csv" or not entries:
+        return entries
+    delimiter = max(",;\t", key=entries[0].count)
+    columns, *rows = csv.reader(entries, delimiter=delimiter)
+    places = [i for i, name in enumerate(columns) if name.strip().lower() == "image"]
+    return [row[places[0]].strip() for row in rows if len(row) > places[0]] if places else entries
+
+
 _FOR_ADDRESSES = "addresses, of scenes, are read from a list file with --source scenes --scenes.remote true"
 
 
@@ -108,7 +126,7 @@ class FolderSource:
     Args:
         path: a folder of any depth (jpg, jpeg, png, tif, tiff, webp, bmp, gif, jp2 in any case; hidden files are
             skipped; order is that of the sorted relative paths), or a text file of paths relative to its own folder
-            (blank lines and # comments allowed; order is the file's).
+            (blank lines and # comments allowed; order is the file's), or a CSV file with them in a column `image`.
         limit: use only so many images, drawn by `seed`; 0 is all.
         seed: fixes the draw of `limit`.
 
@@ -131,7 +149,7 @@ class FolderSource:
         elif kind == "file":
             if self.path.suffix.lower() in SUFFIXES:
                 raise UsageError(f"{path} is one image: expected a folder of images, or a text file listing paths")
-            names = read_list(self.path)
+            names = _named_in(self.path)
             if addresses := [name for name in names if is_remote(name)]:
                 raise UsageError(f"{path} lists {len(addresses)} addresses, first {addresses[0]}: {_FOR_ADDRESSES}")
             folder, looked_for = self.path.parent, "one path a line"

@@ -22,11 +22,13 @@ class LabelledImages:
         paths: N files.
         labels: `(N,)` int64, positions in `classes`; or `(N, K)` float32 of 0 and 1, where an image may have several.
         classes: names of all classes, of a folder sorted.
+        root: the folder they were found in or are named from; moving it makes no other images of them.
     """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
+    root: Path
     bands: ClassVar[int] = 3
     dtype: ClassVar[torch.dtype] = torch.uint8
     fresh: ClassVar[bool] = False
@@ -140,7 +142,7 @@ class LabelledFolder:
 
     def _take(self, chosen: np.ndarray) -> LabelledImages:
         paths = tuple(self.root / self._names[i] for i in chosen)
-        return LabelledImages(paths, self._labels[chosen], self.classes)
+        return LabelledImages(paths, self._labels[chosen], self.classes, self.root)
 
     def _drawn(self, share: float, seed: int) -> np.ndarray:
         if not 0 < share < 1:

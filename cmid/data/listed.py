@@ -73,7 +73,7 @@ def open_lists(path: Path) -> tuple[LabelledImages, LabelledImages]:
 def _images(folder: Path, numbers: dict[str, int], classes: tuple[str, ...], side: str) -> LabelledImages:
     paths = tuple(folder / name for name in numbers)
     _must_exist(paths, f"the {side} list")
-    return LabelledImages(paths, np.array(list(numbers.values()), np.int64), classes)
+    return LabelledImages(paths, np.array(list(numbers.values()), np.int64), classes, folder)
 
 
 def _read_numbers(path: Path) -> dict[str, int]:
@@ -131,21 +131,38 @@ def open_table(path: Path, *, seed: int, train_share: float = 0.8) -> tuple[Labe
             raise UsageError(f"{path} has no images for {side}: mark some in its column split, or leave the column out")
 
     def side_of(chosen: np.ndarray) -> LabelledImages:
-        return LabelledImages(tuple(paths[i] for i in chosen), rows[chosen], classes)
+        return LabelledImages(tuple(paths[i] for i in chosen), rows[chosen], classes, path.parent)
 
     return side_of(train), side_of(test)
 
 
 def open_table_to_score(path: Path) -> LabelledImages:
     """The test images of a table by its column `split`, or all of a table without one; labels and errors as there."""
+    return _side_of_table(path, "test")[0]
+
+
+def open_to_learn(path: Path) -> tuple[LabelledImages, int]:
+    """The images for training of a table (all of one without a column `split`) or of lists, and how many are for test.
+
+    Raises:
+        UsageError: as `open_table` and `open_lists` do.
+    """
+    if is_table(path):
+        return _side_of_table(path, "train")
+    train, test = open_lists(path)
+    return train, len(test)
+
+
+def _side_of_table(path: Path, side: str) -> tuple[LabelledImages, int]:
+    """The images of one side, or all where the table has no sides, and how many are on the other."""
     path = table_of(path) or path
     rows, names, classes, splits = _read_table(path)
-    chosen = np.array([splits is None or SPLITS[splits[i]] == "test" for i in range(len(names))])
+    chosen = np.array([splits is None or SPLITS[splits[i]] == side for i in range(len(names))])
     paths = tuple(path.parent / name for name, taken in zip(names, chosen, strict=True) if taken)
     if not paths:
-        raise UsageError(f"{path} has no images for test: mark some in its column split, or leave the column out")
+        raise UsageError(f"{path} has no images for {side}: mark some in its column split, or leave the column out")
     _must_exist(paths, str(path))
-    return LabelledImages(paths, rows[chosen], classes)
+    return LabelledImages(paths, rows[chosen], classes, path.parent), len(names) - len(paths)
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], list[str] | None]:

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from cmid.config import PixelCropConfig
+from cmid.data.batches import Batches
 from cmid.data.crops import Box, as_planes, generator_for
 from cmid.data.decode import BadImage
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
-from cmid.data.views import Batches
 
 PADDING = 254
 """The label of pixels beyond the image's edge, until the device has made them neutral."""

@@ -48,6 +48,23 @@ class LabelledSource(ImageSource, Protocol):
         """Names of all classes."""
 
 
+@runtime_checkable
+class DatedSource(ImageSource, Protocol):
+    """Places, each seen at two dates or more; `decode` gives the first."""
+
+    def date_count(self, i: int) -> int:
+        """At how many dates place i is seen."""
+
+    def decode_date(self, i: int, date: int, reduction: Reduction | None = None) -> Decoded:
+        """Place i at one of its dates, from 0; raises `BadImage`."""
+
+
+def draw_dates(generator: np.random.Generator, count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` dates, two or more: the first is none of the later ones, which repeat where they must."""
+    first, *others = generator.permutation(count).tolist()
+    return [first, *(others[k % len(others)] for k in range(wanted - 1))]
+
+
 def choose_workers(workers: int, world_size: int = 1) -> int:
     """Loader processes of one training process: `workers`, or for -1 its share of the cores less one, 1 to 8."""
     if workers >= 0:

@@ -88,6 +88,10 @@ def build_dataset(named: Named) -> Any:
     kind = kinds[named.name]
     if named.name == "SEN12MS":
         from cmid.data.sen12ms import SEN12MSScenes as kind
+    elif named.name == "SeasonalContrastS2":
+        from cmid.data.patch_folders import SeasonalContrastPatches as kind
+    elif named.name == "SSL4EOS12":
+        from cmid.data.patch_folders import SSL4EOS12Patches as kind
     taken = [name for name in inspect.signature(kind).parameters if name != "transforms"]
     for name in named.arguments:
         if name not in taken:
@@ -160,8 +164,15 @@ class TorchgeoSource:
 
     def name(self, i: int) -> str:
         """The file, where the data set says it, else its name and the image's number."""
-        files = getattr(self.dataset, "imgs", None)
+        files, file_of = getattr(self.dataset, "imgs", None), getattr(self.dataset, "file_of", None)
+        if file_of is not None:
+            return str(file_of(i))
         return str(files[i][0]) if files else f"{PREFIX}{self.named.name}[{i}]"
+
+    def patches(self) -> list[tuple[str, str]]:
+        """Place and date of every image; empty where the data set does not say them."""
+        patch = getattr(self.dataset, "patch", None)
+        return [patch(i) for i in range(len(self))] if patch else []
 
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i, `(H, W, C)` uint8 or stretched float32; raises `BadImage`."""

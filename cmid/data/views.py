@@ -1,152 +1,30 @@
 """Batches of crops that remember where they were cut, from worker processes to the trainer.
 
-Nothing here has state but the position in the epoch: the order is a function of (seed, epoch), a crop of (seed,
-epoch, image, crop number), and the stand-in for an unreadable image of (seed, epoch, image). So a run that is
-resumed, or loaded by another number of workers, sees the same numbers.
+Nothing here has state but the position in the epoch: the order is a function of (seed, epoch), and what the workers do
+(`batches.py`) is too. So a run that is resumed, or loaded by another number of workers, sees the same numbers.
 """
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader
 
 from cmid.config import ViewConfig
-from cmid.contracts import View, Views
-from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, largest_reduction, small
-from cmid.data.decode import BadImage
-from cmid.data.order import Order, Plan
-from cmid.data.reading import Reading, Stuck, end_process
-from cmid.data.sources import ImageSource, choose_workers, start_worker
+from cmid.contracts import Views
+from cmid.data.batches import Batches, Cut, Touch
+from cmid.data.order import Plan
+from cmid.data.reading import Stuck, end_process
+from cmid.data.sources import DatedSource, ImageSource, choose_workers, start_worker
 from cmid.errors import CmidError, UsageError
 
-STAND_IN = (1 << 32) - 1  # the crop number under which a stand-in is drawn
-TOUCHED = (1 << 32) - 4  # and the one that `touch` is seeded by
-Touch = Callable[[Tensor, int], None]
-"""Changes a crop `(C, S, S)` in place, drawing from the seed."""
 LOOK_EVERY_S = 5.0
 """How often the reads are looked at while no batch comes."""
 HANGS_ALLOWED = 3
 """Reads without end that are passed over before it is the disk that is to blame, and not the file."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What a worker gives back: the batch, and which images it could not read."""
-
-    views: Views
-    bad: dict[int, tuple[str, str]]
-
-    def pin_memory(self) -> "Cut":
-        """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
-        return Cut(self.views.pin_memory(), self.bad)
-
-
-class Batches(Dataset[Cut]):
-    """Cuts whole batches; lives in the workers. Arguments as for `ViewLoader`."""
-
-    def __init__(
-        self,
-        source: ImageSource,
-        views: ViewConfig,
-        seed: int,
-        crops: int,
-        bad_allowed: int,
-        workers: int,
-        touch: Touch | None,
-    ) -> None:
-        self.source, self.views, self.seed, self.bad_allowed = source, views, seed, bad_allowed
-        self.kinds = [views] * crops + [small(views)] * views.small_crops
-        self.touch = touch
-        self.labels = getattr(source, "labels", None)
-        self.reading = Reading(workers)
-        self.hung: dict[int, tuple[str, str]] = {}
-        self.scratch: list[Tensor] = []
-
-    def __getitem__(self, order: Order) -> Cut:
-        count, crops = len(order.indices), len(self.kinds)
-        if not self.scratch or len(self.scratch[0]) != count:
-            sizes = [(count, self.source.bands, kind.size, kind.size) for kind in self.kinds]
-            self.scratch = [torch.empty(size, dtype=self.source.dtype) for size in sizes]
-        boxes = np.zeros((crops, count, 4), dtype=np.float32)
-        flips = np.zeros((crops, count), dtype=np.bool_)
-        used = np.array(order.indices, dtype=np.int64)
-        bad: dict[int, tuple[str, str]] = {}
-        for row, index in enumerate(order.indices.tolist()):
-            outs = [crop[row] for crop in self.scratch]
-            for candidate in self._candidates(order.epoch, index, bad):
-                try:
-                    boxes[:, row], flips[:, row] = self.cut(order.epoch, candidate, outs, row)
-                except BadImage as error:
-                    bad[candidate] = (str(error.path), error.reason)
-                else:
-                    used[row] = candidate
-                    break
-        # in a worker default_collate stacks right into the shared memory that the batch travels in
-        views = tuple(
-            View(
-                default_collate(list(self.scratch[k])),
-                torch.from_numpy(boxes[k].copy()),
-                torch.from_numpy(flips[k].copy()),
-            )
-            for k in range(crops)
-        )
-        labels = self.labels_of(used)
-        return Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad)
-
-    def _candidates(self, epoch: int, index: int, bad: dict[int, tuple[str, str]]) -> Iterator[int]:
-        """The image, then its stand-ins in their order, until more are bad than the run allows."""
-        yield index
-        count = len(self.source)
-        first = epoch * count if self.source.fresh else 0
-        start = int(generator_for(self.seed, epoch, index, STAND_IN).integers(count))
-        for step in range(count):
-            if len(bad) > self.bad_allowed:
-                return
-            if (candidate := first + (start + step) % count) != index:
-                yield candidate
-
-    def labels_of(self, used: np.ndarray) -> Tensor | None:
-        """What is known of the images that the batch was cut from, by their positions `(B,)`."""
-        return None if self.labels is None else torch.from_numpy(self.labels[used])
-
-    def cut(self, epoch: int, index: int, outs: list[Tensor], row: int) -> tuple[list[Box], list[bool]]:
-        """Cuts the crops of image `index` into `outs`, for that row of the batch; their boxes and flips.
-
-        Raises:
-            BadImage: it cannot be read.
-        """
-        if index in self.hung:
-            raise BadImage(*self.hung[index])
-        drawn: list[tuple[Box, bool]] = []
-
-        def draw(width: int, height: int) -> None:
-            generators = (generator_for(self.seed, epoch, index, crop) for crop in range(len(self.kinds)))
-            drawn[:] = [draw_crop(g, width, height, kind) for g, kind in zip(generators, self.kinds, strict=True)]
-
-        def reduction(width: int, height: int) -> int:
-            draw(width, height)
-            sizes = [kind.size for kind in self.kinds]
-            return largest_reduction(width, height, [box for box, _ in drawn], sizes, self.views)
-
-        self.reading.begin(index)
-        try:
-            image = self.source.decode(index, reduction)
-        finally:
-            self.reading.end()
-        if not drawn:
-            draw(image.width, image.height)
-        boxes = cut_crops(image, drawn, self.views, outs)
-        if self.touch is not None:
-            draws = generator_for(self.seed, epoch, index, TOUCHED)
-            for out in outs:
-                self.touch(out, int(draws.integers(1 << 31)))
-        return boxes, [flipped for _, flipped in drawn]
 
 
 def _as_is(cut: Any) -> Any:
@@ -180,6 +58,8 @@ class ViewLoader:
         pin_memory: copy batches to page-locked memory, for GPUs.
         touch: what else is done to each crop by the worker that cut it.
         batches: what cuts the batches.
+        dates: of a source of places, from which of the dates drawn each crop is cut, as in (0, 1, 2, 0): the first date
+            is none of the others, which differ as far as the place has so many. Empty: all are cut from one image.
         fingerprint: says whether the images are those of another time; kept in `state_dict`.
 
     Attributes:
@@ -207,8 +87,11 @@ class ViewLoader:
         pin_memory: bool = False,
         touch: Touch | None = None,
         batches: Callable[..., Batches] = Batches,
+        dates: tuple[int, ...] = (),
         fingerprint: str = "",
     ) -> None:
+        if dates and not (isinstance(source, DatedSource) and len(dates) == crops and not views.small_crops):
+            raise ValueError(f"dates {dates} are for a source of places and as many crops, all of one size")
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, found {batch_size}")
         if batch_size * world_size > len(source):
@@ -226,7 +109,7 @@ class ViewLoader:
             len(source), seed, fresh=source.fresh, block=getattr(source, "block", 1), batch_size=batch_size,
             rank=rank, world_size=world_size, drop_last=drop_last,
         )  # fmt: skip
-        self._batches = batches(source, views, seed, crops, self._bad_allowed, self.workers, touch)
+        self._batches = batches(source, views, seed, crops, self._bad_allowed, self.workers, touch, dates)
         self._pin_memory = pin_memory
         self._fingerprint = fingerprint
         self._loader: DataLoader | None = None

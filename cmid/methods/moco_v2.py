@@ -28,6 +28,7 @@ from cmid.contracts import Backbone, Learner, Progress, View, Views
 from cmid.layers.projection import Projector
 from cmid.ops import gather
 from cmid.ops.contrast import info_nce
+from cmid.ops.groups import in_shuffled_groups
 from cmid.ops.momentum import follow
 from cmid.ops.pooling import pooled
 from cmid.ops.queue import enqueue, new_queue
@@ -85,12 +86,7 @@ class MoCoV2(Learner):
     @torch.no_grad()
     def _see(self, view: View) -> Tensor:
         """The teacher's unit rows `(B, D)`; its batch-norm takes its statistics of each group by itself."""
-        images, groups = view.images, self.config.key_groups
-        if groups == 1:
-            return self._key(images)
-        order = torch.randperm(images.shape[0], device=images.device)
-        keys = torch.cat([self._key(images[group]) for group in order.chunk(groups)])
-        return keys[order.argsort()]
+        return in_shuffled_groups(self._key, view.images, self.config.key_groups)
 
     def _key(self, images: Tensor) -> Tensor:
         return F.normalize(self.teacher_projector(pooled(self.teacher_backbone(images).last)).float(), dim=1)

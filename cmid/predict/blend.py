@@ -63,9 +63,11 @@ class Scores:
         sums = self._sums[:, :height]
         finite = bool(torch.isfinite(sums.sum()))
         best, classes = sums[0].clone(), torch.zeros(height, width, dtype=torch.uint8, device=sums.device)
-        for k in range(1, len(sums)):  # argmax over the first dimension takes several times as long on a CPU
-            classes.masked_fill_(sums[k] > best, k)
+        above = torch.empty(height, width, dtype=torch.bool, device=sums.device)
+        for k in range(1, len(sums)):  # argmax over the first dimension takes twenty times as long on a CPU
+            torch.gt(sums[k], best, out=above)
             torch.maximum(best, sums[k], out=best)
+            torch.maximum(classes, above.view(torch.uint8) * k, out=classes)  # the last that was above all before it
         shares = None
         if probabilities:
             down = torch.from_numpy(self._y.total(self._top, row)).to(sums.device)

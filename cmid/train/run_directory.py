@@ -67,6 +67,14 @@ class RunDirectory:
         """Whether this object holds the folder."""
         return self._lock is not None
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether a run can be begun here: a folder that is new or empty, or whose run ended before its checkpoint."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        found = self._found()
+        return not found or self._was_never_saved(found)
+
     def open(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Takes the folder for a new run, whose `settings.yaml` it writes, or for going on with the one in it.
 
@@ -182,7 +190,7 @@ class RunDirectory:
         """Whether there is a run to go on with; refuses where `resume` and what is found do not go together."""
         if resume and self.last.is_file():
             return True
-        found = sorted(p.name for p in self.path.iterdir() if p.name != ".lock") if self.path.is_dir() else []
+        found = self._found() if self.path.is_dir() else []
         if found and self._was_never_saved(found):
             return False
         if resume:
@@ -198,6 +206,9 @@ class RunDirectory:
                 f"Expected a new or empty folder, but {self.path} already holds {what}. Choose another --out{instead}."
             )
         return False
+
+    def _found(self) -> list[str]:
+        return sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
 
     def _was_never_saved(self, found: Sequence[str]) -> bool:
         """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""

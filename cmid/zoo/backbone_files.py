@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import re
+import stat
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -107,7 +108,7 @@ def save_backbone(path: Path | str, backbone: Backbone, metadata: BackboneMetada
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
-            save_file(state, part, metadata={"format": "pt", **_to_header(metadata)})
+            save_tensors(state, part, {"format": "pt", **_to_header(metadata)})
         else:
             torch.save({"state_dict": state, "metadata": asdict(metadata)}, part)
         with part.open("rb+") as written:
@@ -119,6 +120,14 @@ def save_backbone(path: Path | str, backbone: Backbone, metadata: BackboneMetada
     finally:
         part.unlink(missing_ok=True) if path.parent.is_dir() else None
     return path
+
+
+def save_tensors(state: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """As safetensors' `save_file`, but with the rights that any new file has here: that one leaves out other users."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(state, path, metadata=header)
+    path.chmod(mode)
 
 
 def load_backbone(

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cmid.errors import CmidError, UsageError
-from cmid.zoo.backbone_files import BackboneMetadata
+from cmid.zoo.backbone_files import BackboneMetadata, save_tensors
 
 M = TypeVar("M")
 State = dict[str, Tensor]
@@ -43,7 +43,7 @@ def write_model(path: Path, task: str, parts: Mapping[str, Mapping[str, Tensor]]
     about = json.dumps(asdict(metadata) | {"cmid_version": version("cmid")})
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(state, part, metadata={"format": "pt", "task": task, "about": about})
+        save_tensors(state, part, {"format": "pt", "task": task, "about": about})
         part.replace(path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

@@ -14,9 +14,9 @@ from cmid.commands.demo import demo
 from cmid.commands.generate import generate
 from cmid.commands.learners import build_learner
 from cmid.commands.pace import images_per_second
-from cmid.config import CMIDConfig, DemoConfig, GenerateConfig, PretrainConfig, TrainConfig, ViewConfig
+from cmid.config import CMIDConfig, DemoConfig, GenerateConfig, PretrainConfig, TrainConfig, ViewConfig, as_plain
 from cmid.errors import UsageError
-from cmid.train import read_checkpoint
+from cmid.train import Interrupted, RunDirectory, read_checkpoint
 
 COUNT = 36
 LEAST = {"count": COUNT, "minutes": 0.001}
@@ -114,6 +114,32 @@ def test_other_scenes_than_those_that_are_there(drawn, asked, found):
 def test_scenes_that_have_lost_a_file(drawn):
     next((drawn / "scenes" / "images").rglob("*_00003.jpg")).unlink()
     with pytest.raises(UsageError, match=r"lacks 1 of its scenes, first images/.*_00003\.jpg"):
+        demo(DemoConfig(out=str(drawn), **LEAST))
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew(drawn, monkeypatch, capfd):
+    run = RunDirectory(drawn / "run")
+    run.checkpoints.mkdir(parents=True)
+    for left in (run.settings, run.steps, run.path / ".lock", run.checkpoints / "last.ckpt.123.tmp"):
+        left.write_text("old\n")
+
+    def begin(settings):
+        """What pre-training does first, and then a second signal."""
+        with RunDirectory(settings.out) as opened:
+            opened.open(as_plain(settings), resume=settings.resume)
+            assert "before its first checkpoint; it is begun anew" in opened.notes[0]
+            opened.last.write_text("a checkpoint")
+        raise Interrupted("after its first step", 2)
+
+    monkeypatch.setattr(room, "images_per_second", lambda settings, learner: 10.0)
+    monkeypatch.setattr(room, "pretrain", begin)
+    with pytest.raises(Interrupted):
+        demo(DemoConfig(out=str(drawn), **LEAST))
+    assert "Pre-training CMID" in capfd.readouterr().out
+    assert names(run.path) == ["checkpoints", "settings.yaml"] and names(run.checkpoints) == ["last.ckpt"]
+    run.last.unlink()
+    (run.path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="no checkpoint to go on from: remove it"):
         demo(DemoConfig(out=str(drawn), **LEAST))
 
 

@@ -1,14 +1,21 @@
+import re
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cmid.commands.fingerprint import fingerprint
 from cmid.config import SceneConfig
+from cmid.data.few_labels import few_of_each
 from cmid.data.folder import FolderSource
+from cmid.data.labelled import LabelledFolder
+from cmid.data.listed import open_lists, open_table
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.statistics import Stretch
+from cmid.data.torchgeo_datasets import TorchgeoSource, labelled_whole, parse_name
 from tests.data.rasters_on_disk import numbered, write_raster
+from tests.data.test_torchgeo_datasets import draw_resisc
 
 
 def test_names_and_their_order_count_and_the_folder_does_not(tmp_path):
@@ -23,6 +30,67 @@ def test_names_and_their_order_count_and_the_folder_does_not(tmp_path):
     for order, same in ((("a/1.png", "a/2.png", "b/1.png"), True), (("a/2.png", "a/1.png", "b/1.png"), False)):
         (tmp_path / "images" / "list.txt").write_text("\n".join(order))
         assert (fingerprint(FolderSource(tmp_path / "images" / "list.txt")) == first) == same
+
+
+def labelled_folder(root):
+    return LabelledFolder(root).all()
+
+
+def part_of_a_labelled_folder(root):
+    return few_of_each(LabelledFolder(root).all(), 2, seed=0)
+
+
+def published_lists(root):
+    for side, numbers in (("train", (0, 1)), ("test", (2,))):
+        lines = [f"{name}/{i}.png {label}" for label, name in enumerate(("a", "b")) for i in numbers]
+        (root / f"{side}.txt").write_text("\n".join(lines))
+    (root / "img").mkdir()
+    for name in ("a", "b"):
+        (root / name).rename(root / "img" / name)
+    return lambda root: open_lists(root)[0]
+
+
+def table(root):
+    lines = ["image,labels", *(f"{name}/{i}.png,{name}" for name in ("a", "b") for i in range(3))]
+    (root / "labels.csv").write_text("\n".join(lines))
+    return lambda root: open_table(root, seed=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("lay_out", "opened"),
+    [
+        (None, labelled_folder),
+        (None, part_of_a_labelled_folder),
+        (published_lists, None),
+        (table, None),
+    ],
+)
+def test_labelled_images_may_be_moved_and_not_renamed(tmp_path, lay_out, opened):
+    root = tmp_path / "images"
+    for name in ("a/0", "a/1", "a/2", "b/0", "b/1", "b/2"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / f"{name}.png")
+    opened = opened or lay_out(root)
+    first = fingerprint(opened(root))
+    (tmp_path / "else").mkdir()
+    moved = root.rename(tmp_path / "else" / "where")
+    assert fingerprint(opened(moved)) == first
+    again = moved.rename(tmp_path / "again")
+    assert fingerprint(opened(again)) == first
+    for path in [*again.rglob("*.png"), *again.glob("*.txt"), *again.glob("*.csv")]:
+        if path.suffix == ".png":
+            path.rename(path.with_name(f"x{path.name}"))
+        else:
+            path.write_text(re.sub(r"([ab])/", r"\1/x", path.read_text()))
+    assert fingerprint(opened(again)) != first
+
+
+def test_a_data_set_of_torchgeo_may_be_moved(tmp_path):
+    draw_resisc(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = (TorchgeoSource(parse_name(f"torchgeo:UCMerced?root={tmp_path / n}")) for n in ("one", "two"))
+    assert str(tmp_path) in one.name(0)
+    assert fingerprint(one) == fingerprint(two) == fingerprint(labelled_whole(two))
 
 
 def test_a_scene_that_is_missing_or_of_another_size_is_noticed(tmp_path):

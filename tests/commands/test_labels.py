@@ -46,13 +46,19 @@ def test_a_labelled_folder(tmp_path, capsys):
     assert main(["extract", str(out), "--out", str(tmp_path / "again.safetensors")]) == 0
 
 
-def test_a_run_that_goes_on_keeps_its_classes(tmp_path, capsys):
+def test_a_run_goes_on_where_its_folder_was_moved_to_and_not_on_other_images(tmp_path, capsys):
     data, out = draw(tmp_path / "data", beach=4, field=4), tmp_path / "run"
     assert run(data, out, "--no-report") == 0
-    assert main(["pretrain", str(data), "--out", str(out), "--resume", "--train.max_steps", "3", "--no-report"]) == 0
-    draw(data, town=4)
+    moved = data.rename(tmp_path / "moved")
+    again = ["pretrain", str(moved), "--out", str(out), "--resume", "--no-report", "--train.max_steps"]
+    assert main([*again, "3"]) == 0
+    assert read_checkpoint(out).progress.step == 3
+    (moved / "beach" / "0.png").rename(moved / "beach" / "9.png")
     capsys.readouterr()
-    assert main(["pretrain", str(data), "--out", str(out), "--resume", "--train.max_steps", "4", "--no-report"]) == 2
+    assert main([*again, "4"]) == 2
+    assert "fingerprint was" in capsys.readouterr().err
+    draw(moved, town=4)
+    assert main([*again, "4"]) == 2
     assert "supervised.classes is 2, but" in capsys.readouterr().err
 
 
@@ -66,6 +72,38 @@ def test_the_runs_own_knn_is_not_learned_from(tmp_path, capsys):
 def test_some_of_the_images(tmp_path):
     assert run(draw(tmp_path / "data", beach=10, field=10), tmp_path / "run", "--limit", 12, "--no-report") == 0
     assert images_of(tmp_path / "run") == 12
+
+
+def lay_out(root, kind):
+    """Nine images, three of them for test: a table with several classes an image, or the published code's lists."""
+    draw(root, img=9)
+    if kind == "lists":
+        for side, numbers in (("train", range(6)), ("test", range(6, 9))):
+            (root / f"{side}.txt").write_text("".join(f"{i}.png {i % 3}\n" for i in numbers))
+        (root / "classes.txt").write_text("beach\nfield\ntown\n")
+        return root
+    rows = [f"img/{i}.png,{'field;town' if i % 2 else 'beach'},{'train' if i < 6 else 'test'}\n" for i in range(9)]
+    (root / "labels.csv").write_text("image,labels,split\n" + "".join(rows))
+    return root / "labels.csv" if kind == "table" else root
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("table", "labels of 3 classes, several an image: beach 3, field 3, town 3"),
+        ("folder with a table", "labels of 3 classes, several an image: beach 3, field 3, town 3"),
+        ("lists", "labels of 3 classes, one an image: beach 2, field 2, town 2"),
+    ],
+)
+def test_tables_and_lists(tmp_path, capsys, kind, said):
+    out = tmp_path / "run"
+    words = ["--train.max_steps", "1", *(["--no-report"] if kind != "table" else [])]
+    assert run(lay_out(tmp_path / "data", kind), out, *words) == 0
+    told = capsys.readouterr().err
+    assert said in told and "3 images that are for test are not learned from" in told
+    assert images_of(out) == 6
+    assert read_checkpoint(out).learner_state["head.weight"].shape == (3, 512)
+    assert kind != "table" or "cannot be shown" not in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("kind", ["single", "several"])

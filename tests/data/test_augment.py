@@ -193,7 +193,8 @@ def test_the_grey_levels_of_a_blend_are_those_of_the_settings():
 
 
 @pytest.mark.parametrize(
-    "which, recoloured", [("later", [False, True, True]), ("all", [True] * 3), ("none", [False] * 3)]
+    "which, recoloured",
+    [("later", [False, True, True]), ("all", [True] * 3), ("none", [False] * 3), ("alternate", [False, True, False])],
 )
 def test_which_crops_get_other_colours(which, recoloured):
     batch = views_of(pixels(), crops=3)

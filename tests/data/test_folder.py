@@ -1,5 +1,8 @@
 import errno
+import inspect
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ from cmid.data.decode import BadImage
 from cmid.data.folder import FolderSource, find_files
 from cmid.errors import UsageError
 from tests.data.conftest import picture
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere paths may be of another length")
 
 
 def test_a_tree_of_any_depth_and_case(tmp_path):
@@ -50,6 +55,16 @@ def test_a_list_file(make_folder, tmp_path):
         source.read(2)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_names_its_images_whatever_else_it_says(make_folder, delimiter):
+    folder = make_folder(3)
+    rows = [("split", "Image", "labels"), ("train", "001.jpg", "a|b"), ("test", "000.jpg", "")]
+    (folder / "labels.csv").write_text("\n".join(delimiter.join(row) for row in rows))
+    assert FolderSource(folder / "labels.csv").paths == [folder / "001.jpg", folder / "000.jpg"]
+    (folder / "list.csv").write_text("000.jpg\n002.jpg\n")
+    assert FolderSource(folder / "list.csv").paths == [folder / "000.jpg", folder / "002.jpg"]
+
+
 def test_names_that_are_not_text(tmp_path):
     for name in (b"a\xff.png", b"b.png"):
         picture(0).save(tmp_path / os.fsdecode(name))
@@ -60,6 +75,43 @@ def test_a_list_is_split_where_a_line_ends_and_nowhere_else(tmp_path):
     names = [f"a{each}b.png" for each in ("\x0b", "\x0c", "\x1c", "\x85", "\u2028")]
     (tmp_path / "list.txt").write_bytes("\r\n".join(names).encode() + b"\rlast.png\n")
     assert FolderSource(tmp_path / "list.txt").paths == [tmp_path / name for name in (*names, "last.png")]
+
+
+def deep(top, depth, name="d"):
+    """A folder `name/name/...` of that depth below `top`, made from inside: its path may be too long for the system."""
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        here, above = os.open(name, os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(os.open("x.png", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+
+
+@linux
+def test_a_tree_deeper_than_python_recurses(tmp_path):
+    limit, frames = sys.getrecursionlimit(), len(inspect.stack(0))
+    deep(tmp_path, 300)
+    (tmp_path / "d" / "d" / "loop").symlink_to(tmp_path)
+    (tmp_path / "a").symlink_to(tmp_path / "d" / "d")
+    sys.setrecursionlimit(frames + 100)  # the usual 1,000 would make the test slow
+    try:
+        found = find_files(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    # The link comes first by name, so the tree is known by it, and the two folders above have nothing left.
+    assert found == ["a/" + "d/" * 298 + "x.png"]
+
+
+@linux
+def test_a_tree_deeper_than_paths_may_be_long_is_told_in_one_line(tmp_path):
+    deep(tmp_path, 18, "d" * 250)
+    try:
+        with pytest.raises(UsageError, match=r"cannot list the folder .*ddd\.\.\.: file name too long: move") as told:
+            find_files(tmp_path)
+        assert len(str(told.value)) < 500
+    finally:
+        subprocess.run(["rm", "-r", str(tmp_path / ("d" * 250))], check=True)
 
 
 def test_a_link_to_itself_leads_nowhere(make_folder):

@@ -4,19 +4,20 @@ from random import Random
 
 import numpy as np
 import pytest
+from shapely import contains_xy
 from shapely.geometry import MultiPoint, Polygon
 
 from cmid.data.generated import SCENE_CLASSES, SEMANTIC_CLASSES, class_of, draw_scene
 from cmid.data.generated import buildings as b
 from cmid.data.generated import surfaces as s
 from cmid.data.generated import vehicles as v
-from cmid.data.generated.canvas import Canvas, rectangle
+from cmid.data.generated.canvas import Canvas, edges, rectangle
 from cmid.data.generated.files import OBJECT_CLASSES
-from cmid.data.generated.light import Ground, Light, expose
+from cmid.data.generated.light import BRIGHTNESS, ONE, SHARE, Ground, Light, expose
 from cmid.data.generated.materials import CHANGED, CODE, MATERIALS
 from cmid.data.generated.plan import Layer, Plan
 from cmid.data.generated.scene import _take, _visible
-from cmid.data.generated.texture import TILE_PX
+from cmid.data.generated.texture import CROWN_PX, TILE_PX, UNIT, crowns, sheets
 
 NAMES = [name for name, _ in SEMANTIC_CLASSES]
 
@@ -271,12 +272,42 @@ def test_snow_whitens_fields_and_season_leaves_roads_alone():
     snow = Light(light.sun, 0.5, light.dark, (1, 1, 1), 0.9, (1, 1, 1), (0, 0, 0), 0.0, 0.0)
 
     def look(day, material):
-        canvas = Canvas(64, 0.4, 0.0, (100, 110, 80), material)
+        canvas = Canvas(64, 0.4, 0.0, (100, 110, 80), material, tones=day.tones())
         return expose(canvas, day, ground, Random(0))[0].astype(float)
 
     assert look(autumn, "grass")[..., 0].mean() > 1.1 * look(plain, "grass")[..., 0].mean()
     assert np.array_equal(look(autumn, "asphalt"), look(plain, "asphalt"))
     assert look(snow, "grass").mean() > 190 > 120 > look(plain, "grass").mean()
+
+
+@pytest.mark.parametrize("points", [2, 6, 40])
+def test_a_band_drawn_in_pieces_has_no_gaps_and_no_bumps(points):
+    canvas = Canvas(256, 0.25, 0.3, (100, 110, 80), "grass")
+    xs = np.linspace(-26, 26, points)
+    line = [(x, 5 * np.sin(x / 6)) for x in xs.tolist()]
+    canvas.strip(line, 6.0, (90, 90, 90), "asphalt")
+    left, right = edges(line, 6.0)
+    outline = Polygon([*turned(left, 0.3), *turned(right, 0.3)[::-1]])
+    drawn = canvas.pixels()[1] == CODE["asphalt"]
+    rows, columns = (np.indices((256, 256)) + 0.5 - 128) * 0.25
+    assert contains_xy(outline.buffer(0.3), columns[drawn], rows[drawn]).all()  # a pixel and a fifth
+    assert drawn[contains_xy(outline.buffer(-0.3), columns, rows)].all()
+
+
+def test_textures_at_their_strongest_stay_within_16_bits():
+    largest = {name: int(np.abs(tile).max()) for name, tile in sheets().items()}
+    canopy = max(sum(int(np.abs(tile).max()) for tile in crowns(which)) for which in range(len(CROWN_PX)))
+    for material in MATERIALS.values():
+        swing = (
+            material.grain * largest["grain"]
+            + material.mottle * largest["mottle"]
+            + material.ripple * largest["ripple"]
+            + material.canopy * 0.7 * canopy
+            + (material.rows + material.across) * UNIT
+        )
+        assert SHARE * (UNIT + swing) < 2**15, material
+        tint = material.tint * largest["tint"] / UNIT * ONE
+        assert BRIGHTNESS[0] - tint >= 0 and BRIGHTNESS[1] + tint <= 255, material
 
 
 def test_every_material_has_a_class_and_a_code_below_the_changed_bit():

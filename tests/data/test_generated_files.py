@@ -18,6 +18,7 @@ import cmid
 from cmid.commands.generate import CHUNK, generate
 from cmid.config import GenerateConfig
 from cmid.data.generated import SCENE_CLASSES, SEMANTIC_CLASSES, draw_scene
+from cmid.data.generated.files import write_map
 from cmid.errors import UsageError
 
 
@@ -109,6 +110,21 @@ def test_geotiff_lies_somewhere(tmp_path):
             scene = draw_scene(0, int(row["index"]), 64)
             assert np.array_equal(one.read().transpose(1, 2, 0), scene.image)
             assert np.array_equal(two.read().transpose(1, 2, 0), scene.later)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("palette", [None, bytes(range(24))])
+def test_a_map_is_a_png_that_others_read(tmp_path, palette):
+    values = np.random.default_rng(0).integers(0, 8, (7, 33), np.uint8)
+    write_map(tmp_path / "map.png", values, palette)
+    with Image.open(tmp_path / "map.png") as image:
+        image.verify()
+    with Image.open(tmp_path / "map.png") as image:
+        assert image.mode == ("L" if palette is None else "P")
+        assert palette is None or bytes(image.getpalette()[:24]) == palette
+        assert np.array_equal(np.asarray(image), values)
+    with rasterio.open(tmp_path / "map.png") as image:
+        assert np.array_equal(image.read(1), values)
 
 
 def test_png_is_lossless(tmp_path):

@@ -9,6 +9,7 @@ from cmid.config import (
     IndexNetConfig,
     MAEConfig,
     MoCoV2Config,
+    SeCoConfig,
     SimMIMConfig,
     SupervisedConfig,
     SwAVConfig,
@@ -19,6 +20,7 @@ from cmid.methods.byol import BYOL
 from cmid.methods.indexnet import IndexNet
 from cmid.methods.mae import MAE
 from cmid.methods.moco_v2 import MoCoV2
+from cmid.methods.seco import SeCo
 from cmid.methods.simmim import SimMIM
 from cmid.methods.supervised import Supervised
 from cmid.methods.swav import SwAV
@@ -31,6 +33,11 @@ def byol(backbone):
 def moco_v2(backbone, **settings):
     small = {"hidden": 32, "dim": 16, "queue_size": 20, "momentum": 0.9}
     return MoCoV2(create_backbone(backbone, mask_stage=None), MoCoV2Config(**small | settings))
+
+
+def seco(backbone, **settings):
+    small = {"hidden": 32, "dim": 16, "queue_size": 20, "momentum": 0.9, "temperature": 0.2}
+    return SeCo(create_backbone(backbone, mask_stage=None), SeCoConfig(**small | settings))
 
 
 def barlow_twins(backbone, **settings):
@@ -69,6 +76,7 @@ def supervised(backbone):
 RIVALS = {
     "byol": (byol, "resnet18", 2),
     "moco_v2": (moco_v2, "resnet18", 2),
+    "seco": (seco, "resnet18", 4),
     "barlow_twins": (barlow_twins, "resnet18", 2),
     "swav": (swav, "resnet18", 2),
     "simmim": (simmim, "resnet18", 1),

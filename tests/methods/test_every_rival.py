@@ -29,7 +29,7 @@ def test_a_few_steps_lower_the_loss_and_teach_no_gradient(name):
         model.after_step(Progress(step + 1, 12, step + 1, 12))
         totals.append(sum(v.item() for v in terms.values()))
     # A queue that fills with the images' own former keys makes a contrastive loss rise until it is full.
-    full = 20 // 8 + 1 if name == "moco_v2" else 0
+    full = 20 // 8 + 1 if name in ("moco_v2", "seco") else 0
     assert totals[-1] < totals[full]
     teachers = [p for n, p in model.named_parameters() if n.startswith("teacher_")]
     assert all(p.grad is None and not p.requires_grad for p in teachers)
@@ -59,9 +59,9 @@ def test_the_parts_are_the_whole(name):
     torch.testing.assert_close(dict(cut.state_dict()), dict(state), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["byol", "moco_v2", "barlow_twins", "swav", "indexnet"])
+@pytest.mark.parametrize("name", ["byol", "moco_v2", "seco", "barlow_twins", "swav", "indexnet"])
 @pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "convnext_atto", "vit_tiny_patch16_224"])
-def test_methods_of_two_views_take_backbones_of_any_kind(name, backbone):
+def test_methods_of_several_views_take_backbones_of_any_kind(name, backbone):
     model = learner(name, backbone)
     sum(model(batch(name, count=2)).values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)

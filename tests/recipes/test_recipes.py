@@ -26,6 +26,7 @@ SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
 RIVALS = {
     "byol-resnet50": ["--backbone=resnet18", "--views.size=64", "--byol.hidden=64"],
     "moco_v2-resnet50": ["--backbone=resnet18", "--views.size=64", "--moco_v2.queue_size=32"],
+    "seco-resnet50": ["--backbone=resnet18", "--views.size=64", "--seco.queue_size=32"],
     "barlow_twins-resnet50": ["--backbone=resnet18", "--views.size=64", "--barlow_twins.hidden=64"],
     "swav-resnet50": ["--backbone=resnet18", "--views.size=64", "--views.small_size=32", "--swav.prototypes=20"],
     "mae-vit-b": ["--backbone=test_vit", "--views.size=64", "--mae.decoder_width=64", "--mae.decoder_depth=1"],
@@ -195,6 +196,18 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def places(tmp_path_factory):
+    """Eight places at two dates each, for methods that contrast dates."""
+    folder = tmp_path_factory.mktemp("places")
+    for i in range(8):
+        (folder / f"{i}").mkdir()
+        for when in ("2019-01-20", "20190801T101031"):
+            pixels = np.random.default_rng(i).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}" / f"{when}.png")
+    return folder
+
+
 def two_steps(images, out, name, *more):
     small = ["--batch-size", "4", "--train.workers", "0", "--train.precision", "32", "--train.accumulate", "1"]
     line = ["pretrain", str(images), "--recipe", name, "--out", str(out), *small]
@@ -218,8 +231,9 @@ def test_two_steps_of_a_published_one(images, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_two_steps_of_another_method(images, tmp_path, name):
-    two_steps(images, tmp_path / "run", name, *RIVALS[name])
+def test_two_steps_of_another_method(images, places, tmp_path, name):
+    data = places if METHODS[resolve(PretrainConfig, recipe=name).method].dates else images
+    two_steps(data, tmp_path / "run", name, *RIVALS[name])
 
 
 def test_settings_of_a_method_that_is_not_trained_are_refused(images, tmp_path, capsys):

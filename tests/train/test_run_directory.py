@@ -118,6 +118,7 @@ def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, l
     (tmp_path / "checkpoints" / "last.ckpt.123.tmp").write_text("half")
     for name in left:
         (tmp_path / name).write_text("old\n")
+    assert RunDirectory(tmp_path).may_begin and RunDirectory(tmp_path / "new").may_begin
     with RunDirectory(tmp_path) as run:
         run.open(SETTINGS, resume=resume)
         assert not run.goes_on and "before its first checkpoint; it is begun anew" in run.notes[0]
@@ -131,6 +132,7 @@ def test_a_folder_with_anything_else_is_left_alone(tmp_path, other):
     (tmp_path / "checkpoints").mkdir()
     for name in ("settings.yaml", "steps.csv", other):
         (tmp_path / name).write_text("old")
+    assert not RunDirectory(tmp_path).may_begin and not RunDirectory(tmp_path / "steps.csv").may_begin
     for resume, words in ((False, "already holds a run. Choose another --out.$"), (True, "found no checkpoint in it")):
         with pytest.raises(UsageError, match=words):
             RunDirectory(tmp_path).open(SETTINGS, resume=resume)

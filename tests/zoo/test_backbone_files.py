@@ -15,7 +15,9 @@ import torchvision
 
 from cmid.backbones import create_backbone
 from cmid.errors import CmidError, UsageError
+from cmid.tasks.classification import Classifier
 from cmid.zoo import BackboneMetadata, load_backbone, read_metadata, save_backbone
+from cmid.zoo.classifier_files import ClassifierMetadata, save_classifier
 
 METADATA = BackboneMetadata(
     "resnet18", 3, method="cmid", mode="exact", which="teacher", bands=("red", "green", "blue"), mean=(0.1, 0.2, 0.3),
@@ -162,6 +164,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, backbone, name
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such rights there")
+@pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
+def test_files_have_the_rights_of_any_new_file(tmp_path, backbone, umask):
+    metadata = BackboneMetadata("resnet18")
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").touch()
+        files = [save_backbone(tmp_path / f"b{suffix}", backbone, metadata) for suffix in (".safetensors", ".pth")]
+        files.append(save_backbone(files[0], backbone, metadata, overwrite=True))
+        about = ClassifierMetadata(metadata, ("beach", "field"))
+        files.append(save_classifier(tmp_path / "model.safetensors", Classifier(backbone, 2), about))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "plain", *files)} == {0o666 & ~umask}
 
 
 def test_where_nothing_can_be_written(tmp_path, backbone):

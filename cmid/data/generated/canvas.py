@@ -6,6 +6,7 @@ smooths the edges; shadows have a canvas of their own because they darken whatev
 
 from collections.abc import Sequence
 from math import atan2, cos, hypot, sin
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,6 +15,10 @@ from cmid.data.generated.materials import CHANGED, CODE
 
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
+_CORNERS = np.array(((1, 1, 1, 1), (-0.5, 0.5, 0.5, -0.5), (-0.5, -0.5, 0.5, 0.5)))
+"""What each corner takes of a box's middle, its length and its width."""
+PIECE = 5
+"""Segments of a band that are drawn as one polygon."""
 
 
 class Canvas:
@@ -27,6 +32,8 @@ class Canvas:
         material: the ground's material.
         sun: where shadows fall and how long they are: image (dx, dy) per metre of height, in metres.
         slope_light: what a roof gains in brightness per unit of slope towards the sun.
+        tones: per material, in the order of the codes, the gains of red, green and blue and the grey levels added to
+            them; unset: colours as they are.
     """
 
     def __init__(
@@ -38,13 +45,16 @@ class Canvas:
         material: str,
         sun: Point = (0.6, 0.4),
         slope_light: float = 0.6,
+        tones: Sequence[tuple[float, ...]] | None = None,
     ) -> None:
         self.size, self.gsd, self.turn_rad = size, gsd, turn_rad
-        fine = 2 * size
-        self._paint = Image.new("RGBA", (fine, fine), _ink(ground, CODE[material]))
-        self._draw = ImageDraw.Draw(self._paint)
-        self._shadow = Image.new("L", (fine, fine), 0)
-        self._shade = ImageDraw.Draw(self._shadow)
+        self._tones = dict(zip(CODE, tones or [(1.0, 1.0, 1.0, 0.0, 0.0, 0.0)] * len(CODE), strict=True))
+        self.flag = 0
+        self.used = {material}
+        self._paint = np.full((2 * size, 2 * size), self._ink(ground, material), np.int32)
+        self._draw = _brush(self._paint, "RGBA")
+        self._shadow = np.zeros((2 * size, 2 * size), np.uint8)
+        self._shade = _brush(self._shadow, "L")
         scale = 2.0 / gsd
         self._c, self._s = scale * cos(turn_rad), scale * sin(turn_rad)
         self._o = size - 0.5  # the middle of the fine canvas; Pillow counts from pixel centres
@@ -56,8 +66,6 @@ class Canvas:
         length = max((self.sun[0] ** 2 + self.sun[1] ** 2) ** 0.5, 1e-6)
         self.towards_sun = (-self.sun[0] / length, -self.sun[1] / length)
         self.slope_light = slope_light
-        self.flag = 0
-        self.used = {material}
         self._objects: list[tuple[str, str, float, float, float, float, float]] = []
 
     # -- primitives, all in metres of the place ---------------------------------------------------------------
@@ -70,7 +78,7 @@ class Canvas:
     def polygon(self, points: Sequence[Point], colour: Colour, material: str) -> None:
         """A filled polygon."""
         self.used.add(material)
-        self._draw.polygon(self.fine(points), fill=_ink(colour, CODE[material] | self.flag))
+        self._draw.draw_polygon(self.fine(points), self._ink(colour, material), 1)
 
     def quad(
         self, x: float, y: float, length: float, width: float, angle: float, colour: Colour, material: str
@@ -79,7 +87,16 @@ class Canvas:
         flat = self._fine_rectangle(x, y, length, width, angle)
         if flat is not None:
             self.used.add(material)
-            self._draw.polygon(flat, fill=_ink(colour, CODE[material] | self.flag))
+            self._draw.draw_polygon(flat, self._ink(colour, material), 1)
+
+    def _ink(self, colour: Colour, material: str) -> int:
+        """The colour in the day's tone and above it the material's code: the canvas's four bytes as a signed number."""
+        gain_r, gain_g, gain_b, more_r, more_g, more_b = self._tones[material]
+        r, g, b = colour
+        r, g, b = int(r * gain_r + more_r), int(g * gain_g + more_g), int(b * gain_b + more_b)
+        if (r | g | b) & -256:  # one of them under 0 or over 255
+            r, g, b = min(max(r, 0), 255), min(max(g, 0), 255), min(max(b, 0), 255)
+        return r | g << 8 | b << 16 | CODE[material] - self.flag << 24
 
     def _fine_rectangle(self, x: float, y: float, length: float, width: float, angle: float) -> list[float] | None:
         """A rectangle as x, y, x, y ... on the fine canvas; None if it is out of sight."""
@@ -98,16 +115,23 @@ class Canvas:
         self.used.add(material)
         r = radius * 2 / self.gsd
         u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
-        self._draw.ellipse([u - r, v - r, u + r, v + r], fill=_ink(colour, CODE[material] | self.flag))
+        self._draw.draw_ellipse((u - r, v - r, u + r, v + r), self._ink(colour, material), 1)
 
     def strip(self, points: Sequence[Point], width: float, colour: Colour, material: str) -> None:
         """A band of constant width along a line of points."""
         points = self._in_sight(points, width)
         if points:
-            self.polygon(ribbon(points, width), colour, material)
+            self.band(*edges(points, width), colour, material)
+
+    def band(self, left: Sequence[Point], right: Sequence[Point], colour: Colour, material: str) -> None:
+        """The area between two lines of as many points that run the same way."""
+        # In pieces: a polygon costs Pillow its corners times its rows.
+        for start in range(0, max(len(left) - 1, 1), PIECE):
+            piece = slice(start, start + PIECE + 1)
+            self.polygon([*left[piece], *right[piece][::-1]], colour, material)
 
     def _in_sight(self, points: Sequence[Point], width: float) -> Sequence[Point]:
-        """The line without its ends out of sight: a polygon costs Pillow its corners times its rows."""
+        """The line without its ends out of sight."""
         if len(points) < 4:
             return points
         (x0, y0), (x1, y1) = points[:2]
@@ -137,25 +161,43 @@ class Canvas:
             if sum(sx * x + sy * y for x, y in one) / len(one) < sum(sx * x + sy * y for x, y in other) / len(other):
                 one, other = other, one
             outline = [(x + sx, y + sy) for x, y in one] + other
-        self._shade.polygon(self.fine(outline), fill=255)
+        self._shade.draw_polygon(self.fine(outline), 255, 1)
 
     def cast_outline(self, outline: Sequence[Point], height: float, strength: int = 255) -> None:
         """The shadow of a thin thing held `height` metres up, of any outline."""
         sx, sy = self.sun[0] * height, self.sun[1] * height
-        self._shade.polygon(self.fine([(x + sx, y + sy) for x, y in outline]), fill=strength)
+        self._shade.draw_polygon(self.fine([(x + sx, y + sy) for x, y in outline]), strength, 1)
 
     def cast_disc(self, x: float, y: float, radius: float, height: float, strength: int = 255) -> None:
         """The shadow of a ball or crown `height` metres up."""
         x, y = x + self.sun[0] * height, y + self.sun[1] * height
         r = radius * 2 / self.gsd
         u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
-        self._shade.ellipse([u - r, v - r, u + r, v + r], fill=strength)
+        self._shade.draw_ellipse((u - r, v - r, u + r, v + r), strength, 1)
 
     # -- labels and results ------------------------------------------------------------------------------------
 
     def box(self, name: str, x: float, y: float, length: float, width: float, angle: float, material: str) -> None:
         """Records an object that fills the rectangle around (x, y), under its DOTA name."""
         self._objects.append((name, material, x, y, length, width, angle))
+
+    def frames(self) -> tuple[list[tuple[str, str]], np.ndarray]:
+        """Name and material of the recorded objects, and where they are.
+
+        Returns:
+            N pairs, and `(2, N, 3)` float64: the x, and the y, of each middle, length and width, in pixels of the
+            image, which spans 0 to its size.
+        """
+        names = [(name, material) for name, material, *_ in self._objects]
+        x, y, length, width, angle = np.array([row[2:] for row in self._objects], np.float64).reshape(-1, 5).T
+        scale, turn = 1 / self.gsd, self.turn_rad
+        frames = np.empty((2, len(names), 3))
+        frames[0, :, 0] = self.size / 2 + scale * (cos(turn) * x - sin(turn) * y)
+        frames[1, :, 0] = self.size / 2 + scale * (sin(turn) * x + cos(turn) * y)
+        along, up = scale * np.cos(angle + turn), scale * np.sin(angle + turn)
+        frames[0, :, 1], frames[1, :, 1] = along * length, up * length
+        frames[0, :, 2], frames[1, :, 2] = -up * width, along * width
+        return names, frames
 
     def objects(self) -> tuple[list[tuple[str, str]], np.ndarray]:
         """Name and material of the recorded objects, and their corners.
@@ -164,15 +206,8 @@ class Canvas:
             N pairs, and `(N, 4, 2)` float64 x, y in pixels of the image, which spans 0 to its size; clockwise on
             screen, the first side along the object's length.
         """
-        names = [(name, material) for name, material, *_ in self._objects]
-        x, y, length, width, angle = np.array([row[2:] for row in self._objects], np.float64).reshape(-1, 5).T
-        scale, turn = 1 / self.gsd, self.turn_rad
-        u = self.size / 2 + scale * (cos(turn) * x - sin(turn) * y)
-        v = self.size / 2 + scale * (sin(turn) * x + cos(turn) * y)
-        along, up = np.cos(angle + turn) * scale / 2, np.sin(angle + turn) * scale / 2
-        ahead, aside = np.stack([along * length, up * length], -1), np.stack([-up * width, along * width], -1)
-        centre = np.stack([u, v], -1)
-        return names, np.stack([centre + i * ahead + j * aside for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))], 1)
+        names, frames = self.frames()
+        return names, corners(frames)
 
     def mark_changed(self, changed: bool) -> None:
         """Whether what is drawn next exists at one date only."""
@@ -185,46 +220,62 @@ class Canvas:
         return abs(c * x - s * y) < half and abs(s * x + c * y) < half
 
     def waves(self, length: float, across: bool) -> np.ndarray:
-        """`(size, size)` float32 sine waves of `length` metres along the place's y axis (`across`) or its x axis."""
+        """`(size, size)` int16 sine waves of `length` metres along the place's y axis (`across`) or its x axis.
+
+        They swing between minus and plus `UNIT`.
+        """
         axis = (np.arange(self.size) + 0.5 - self.size / 2) * (2 * np.pi * self.gsd / length)
         c, s = cos(self.turn_rad), sin(self.turn_rad)
         kx, ky = (-s, c) if across else (c, s)
         # sin(a + b), so that only two rows of sines are worked out.
-        parts = (np.sin(ky * axis), np.cos(kx * axis), np.cos(ky * axis), np.sin(kx * axis))
-        sin_b, cos_a, cos_b, sin_a = (part.astype(np.float32) for part in parts)
+        turns = np.array((ky, kx, ky, kx))[:, None] * axis
+        turns[1:3] += np.pi / 2
+        sin_b, cos_a, cos_b, sin_a = (127.5 * np.sin(turns)).astype(np.int16)
         waves: np.ndarray = sin_b[:, None] * cos_a
         waves += cos_b[:, None] * sin_a
+        waves >>= 10  # 127 ** 2 to UNIT
         return waves
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Colour `(H, W, 4)` uint8 (the fourth meaningless), material `(H, W)` uint8, shadow `(H, W)` uint8."""
-        fine = 2 * self.size
-        packed = np.frombuffer(self._paint.tobytes(), np.uint32).reshape(fine, fine)
-        material = packed.view(np.uint8).reshape(fine, fine, 4)[::2, ::2, 3].copy()
+        """Colour `(H, W, 3)`, each band in one piece, material `(H, W)` and shadow `(H, W)`, all uint8."""
         # Two of each four pixels, on the diagonal: an edge of any direction still falls in three steps.
-        colour = _mean_of_bytes(packed[0::2, 0::2], packed[1::2, 1::2])
-        dark = np.asarray(self._shadow)
-        shade = (dark[0::2, 0::2] >> 1) + (dark[1::2, 1::2] >> 1)
-        return colour.view(np.uint8).reshape(self.size, self.size, 4), material, shade
+        bands = np.empty((4, self.size, self.size), np.uint8)
+        bands[3] = self._paint.view(np.uint8).reshape(2 * self.size, 2 * self.size, 4)[0::2, 0::2, 3]
+        mean, other = np.empty((2, self.size, self.size), np.uint32)
+        paint = self._paint.view(np.uint32)
+        np.copyto(mean, paint[0::2, 0::2])
+        np.copyto(other, paint[1::2, 1::2])
+        # The mean, rounded up, of each of the four bytes: a | b less half of what differs.
+        other ^= mean
+        mean |= other
+        other &= np.uint32(0xFEFEFEFE)
+        other >>= 1
+        mean -= other
+        for band in bands[:3]:
+            np.copyto(band, mean, casting="unsafe")  # the lowest byte
+            mean >>= 8
+        # Pairs of neighbours as one number: the left of one row, the right of the other.
+        pairs = self._shadow.view("<u2")
+        shade = pairs[0::2] & 255
+        shade += pairs[1::2] >> 8
+        shade >>= 1
+        return bands[:3].transpose(1, 2, 0), bands[3], shade.astype(np.uint8)
 
 
-def _mean_of_bytes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean, rounded down, of each of the four bytes in two uint32 arrays, as a contiguous one."""
-    differ = a ^ b
-    differ &= np.uint32(0xFEFEFEFE)
-    differ >>= np.uint32(1)
-    differ += a & b
-    return differ
+def corners(frames: np.ndarray) -> np.ndarray:
+    """`(N, 4, 2)` corners of `(2, N, 3)` frames, clockwise on screen, the first side along the length."""
+    return (frames @ _CORNERS).transpose(1, 2, 0)
 
 
-def _ink(colour: Colour, code: int) -> tuple[int, int, int, int]:
-    r, g, b = colour
-    return (
-        0 if r < 0 else 255 if r > 255 else int(r),
-        0 if g < 0 else 255 if g > 255 else int(g),
-        0 if b < 0 else 255 if b > 255 else int(b),
-        code,
-    )
+def _brush(pixels: np.ndarray, mode: str) -> Any:
+    """Draws into an array itself: `(H, W)` int32 with the bytes of RGBA, or uint8 of L.
+
+    This is the core under `ImageDraw`, whose checks of every colour take a third of the time of a small polygon.
+    """
+    height, width = pixels.shape
+    image = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+    image.readonly = 0  # or drawing would begin with a copy
+    return ImageDraw.Draw(image).draw
 
 
 def rectangle(x: float, y: float, length: float, width: float, angle: float) -> list[Point]:
@@ -240,8 +291,8 @@ def placed(outline: Sequence[Point], x: float, y: float, angle: float) -> list[P
     return [(x + c * u - s * v, y + s * u + c * v) for u, v in outline]
 
 
-def ribbon(points: Sequence[Point], width: float) -> list[Point]:
-    """Outline of the band of `width` around a line of points."""
+def edges(points: Sequence[Point], width: float) -> tuple[list[Point], list[Point]]:
+    """Both edges of the band of `width` around a line of points."""
     left: list[Point] = []
     right: list[Point] = []
     n, half = len(points), width / 2
@@ -251,4 +302,4 @@ def ribbon(points: Sequence[Point], width: float) -> list[Point]:
         dx, dy = -sin(angle) * half, cos(angle) * half
         left.append((x + dx, y + dy))
         right.append((x - dx, y - dy))
-    return left + right[::-1]
+    return left, right

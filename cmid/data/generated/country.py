@@ -266,16 +266,18 @@ def beach(plan: Plan) -> None:
     deep = rng.choice(((34, 74, 96), (28, 88, 108), (52, 92, 96), (30, 60, 88), (70, 98, 92)))
     shallow = rng.choice(((96, 158, 156), (118, 150, 138), (130, 156, 150), (84, 142, 150)))
     damp, wet = moved(shore, -rng.uniform(5, 11), rng, 0.8), moved(shore, -rng.uniform(2, 4), rng, 0.6)
-    plan.add(Layer.GROUND, s.polygon, between(damp, moved(wet, 1.0)), b.lit(sand, 0.9), "sand")
-    plan.add(Layer.GROUND, s.polygon, between(wet, moved(shore, 1.0)), b.lit(sand, 0.74), "sand")
+    plan.add(Layer.GROUND, s.band, damp, moved(wet, 1.0), b.lit(sand, 0.9), "sand")
+    plan.add(Layer.GROUND, s.band, wet, moved(shore, 1.0), b.lit(sand, 0.74), "sand")
     steps, slope = 11, rng.uniform(3, 8)
     lines = [moved(shore, k * slope, rng, 0.5) for k in range(steps)]
     for k in range(steps):
         t = (k / (steps - 1)) ** 0.8
         mix = tuple(shallow[c] * (1 - t) + deep[c] * t for c in range(3))
         # Each band a little under the next, or the ground would show between them.
-        outer = moved(lines[k + 1], 1.5) if k + 1 < steps else far
-        plan.add(Layer.WATER, s.polygon, between(lines[k], outer), mix, "sea")
+        if k + 1 < steps:
+            plan.add(Layer.WATER, s.band, lines[k], moved(lines[k + 1], 1.5), mix, "sea")
+        else:
+            plan.add(Layer.WATER, s.polygon, between(lines[k], far), mix, "sea")
     surf, rough = rng.randint(1, 4), rng.uniform(0.4, 1.0)
     for k in range(surf):
         base = (0.0, 9.0, 21.0, 36.0)[k] + rng.uniform(-1, 3)
@@ -329,8 +331,8 @@ def _breaker(plan: Plan, shore: list[Point], base: float, width: float) -> None:
         front = [(x, y - 0.4 * t) for (x, y), t in zip(line, thick, strict=True)]
         crest = [(x, y + 0.6 * t) for (x, y), t in zip(line, thick, strict=True)]
         trail = [(x, y + 1.7 * t) for (x, y), t in zip(line, thick, strict=True)]
-        plan.add(Layer.WATER, s.polygon, between(front, trail), (146, 176, 174), "surf")
-        plan.add(Layer.WATER, s.polygon, between(front, crest), foam, "surf")
+        plan.add(Layer.WATER, s.band, front, trail, (146, 176, 174), "surf")
+        plan.add(Layer.WATER, s.band, front, crest, foam, "surf")
 
 
 def _sunshade(canvas: Canvas, x: float, y: float, colour: Colour, rng: Random) -> None:

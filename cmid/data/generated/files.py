@@ -17,6 +17,7 @@ and aircraft come and go between the dates without counting as change, as do sea
 
 import csv
 import json
+import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +38,8 @@ OBJECT_CLASSES: tuple[str, ...] = (
 """The classes of DOTA 1.0 that scenes contain; all but its helicopter."""
 JPEG_QUALITY = 92
 FIELDS = ("file", "class", "index", "seed", "size", "gsd")
-_PALETTE = [value for _, colour in SEMANTIC_CLASSES for value in colour]
+PALETTE = bytes(value for _, colour in SEMANTIC_CLASSES for value in colour)
+"""Colours of a mask's indices, red, green and blue of one after the other."""
 
 
 def make_folders(out: Path) -> None:
@@ -58,10 +60,8 @@ def write_scene(out: Path, seed: int, index: int, size: int, image_format: Image
     where = (place.randrange(60), place.uniform(200_000, 800_000), place.uniform(500_000, 7_500_000))
     for folder, pixels in (("images", scene.image), ("date2", scene.later)):
         _write_picture(out / folder / picture, pixels, image_format, scene.gsd, where)
-    mask = Image.fromarray(scene.mask)
-    mask.putpalette(_PALETTE)
-    write_picture(out / "masks" / scene.name / f"{stem}.png", mask)
-    write_picture(out / "change" / scene.name / f"{stem}.png", Image.fromarray(scene.change))
+    write_map(out / "masks" / scene.name / f"{stem}.png", scene.mask, PALETTE)
+    write_map(out / "change" / scene.name / f"{stem}.png", scene.change)
     (out / "labelTxt" / f"{stem}.txt").write_text(dota_text(scene), encoding="ascii")
     values = (f"images/{picture}", scene.name, index, seed, size, f"{scene.gsd:.4f}")
     return dict(zip(FIELDS, values, strict=True))
@@ -71,8 +71,8 @@ def dota_text(scene: Scene) -> str:
     """The scene's boxes in DOTA's text: two header lines, then x1 y1 ... x4 y4 class difficult."""
     lines = ["imagesource:generated", f"gsd:{scene.gsd:.4f}"]
     for box in scene.boxes:
-        corners = " ".join(f"{x:.1f} {y:.1f}" for x, y in box.corners)
-        lines.append(f"{corners} {box.name} {int(box.difficult)}")
+        (a, b), (c, d), (e, f), (g, h) = box.corners
+        lines.append(f"{a:.1f} {b:.1f} {c:.1f} {d:.1f} {e:.1f} {f:.1f} {g:.1f} {h:.1f} {box.name} {int(box.difficult)}")
     return "\n".join(lines) + "\n"
 
 
@@ -122,6 +122,24 @@ def write_picture(path: Path, image: Image.Image) -> None:
     if path.suffix == ".jpg":
         image.save(encoded, "JPEG", quality=JPEG_QUALITY)
     else:
-        # Runs suit label maps: a third smaller than the default strategy, and faster.
         image.save(encoded, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     path.write_bytes(encoded.getbuffer())
+
+
+def write_map(path: Path, values: np.ndarray, palette: bytes | None = None) -> None:
+    """Writes `(H, W)` uint8 as a grey PNG, or one of the colours of `palette`.
+
+    Not through Pillow, which takes two and a half to four times as long: it hands zlib one row after another, and
+    tries five filters on every row that is grey.
+    """
+    height, width = values.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter: none
+    rows[:, 1:] = values
+    # Runs suit label maps: a third smaller than the default strategy, and faster.
+    runs = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if palette is None else 3, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", runs.compress(rows.tobytes()) + runs.flush()), (b"IEND", b"")]
+    if palette is not None:
+        parts.insert(1, (b"PLTE", palette))
+    chunks = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))

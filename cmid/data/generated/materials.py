@@ -6,8 +6,6 @@ looked up by that code. Bit 7 marks the pixels of a structure that exists at one
 
 from dataclasses import dataclass
 
-import numpy as np
-
 CHANGED = 128
 """Added to the material code of a structure that is new or removed."""
 
@@ -79,8 +77,11 @@ MATERIALS: dict[str, Material] = {
 CODE: dict[str, int] = {name: code for code, name in enumerate(MATERIALS)}
 
 
-def table(field: str, dtype: type = np.float32) -> np.ndarray:
-    """`(256,)` array of one field by material code, the same with and without the changed bit."""
-    values: np.ndarray = np.zeros(CHANGED, dtype)
-    values[: len(MATERIALS)] = [getattr(m, field) for m in MATERIALS.values()]
-    return np.concatenate([values, values])
+def table(field: str, unit: float = 1.0) -> bytes:
+    """One field by material code in whole `unit`ths, the same with and without the changed bit, for `bytes.translate`.
+
+    Raises:
+        ValueError: if a material has more of it than a byte holds.
+    """
+    values = bytes(round(unit * getattr(m, field)) for m in MATERIALS.values())
+    return values.ljust(CHANGED, b"\0") * 2

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 
 from cmid.data.generated import country, residential, routes, works
-from cmid.data.generated.canvas import Canvas, Point
+from cmid.data.generated.canvas import Canvas, Point, corners
 from cmid.data.generated.light import Ground, Light, expose
 from cmid.data.generated.materials import CHANGED, CODE, table
 from cmid.data.generated.plan import Plan
@@ -31,8 +31,11 @@ PLACES: dict[str, tuple[Callable[[Plan], None], float, float]] = {
 SCENE_CLASSES: tuple[str, ...] = tuple(PLACES)
 SMALLEST_PX = 64
 
-_SEMANTIC = table("semantic", np.uint8)
+_SEMANTIC = table("semantic")
 _HIDES = np.isin(np.arange(256) % CHANGED, [CODE["tree"], CODE["bridge"], CODE["roof"]])
+_SHARES = np.linspace(-0.42, 0.42, 6)
+_WITHIN = np.stack([np.ones(36), np.tile(_SHARES, 6), np.repeat(_SHARES, 6)])
+"""What each of 6 x 6 points of a box takes of its middle, its length and its width."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,17 @@ def draw_scene(seed: int, index: int, size: int, *, second_date: bool = True) ->
     first, second = Random(rng.getrandbits(64)), Random(rng.getrandbits(64))
     image, material, canvas = _take(plan, light, ground, 0, first)
     boxes = _visible(canvas, material)
+    mask = np.frombuffer(bytearray(material).translate(_SEMANTIC), np.uint8).reshape(size, size)
     later = change = None
     if second_date:
         later, after, _ = _take(plan, Light.draw(second, light), ground, 1, second)
         change = np.where((material | after) >= CHANGED, np.uint8(255), np.uint8(0))
-    return Scene(name, gsd, image, _SEMANTIC.take(material), boxes, later, change)
+    return Scene(name, gsd, image, mask, boxes, later, change)
 
 
 def _take(plan: Plan, light: Light, ground: Ground, date: int, rng: Random) -> tuple[np.ndarray, np.ndarray, Canvas]:
-    canvas = Canvas(plan.size, plan.gsd, plan.turn_rad, plan.ground, plan.ground_material, light.sun, light.slope_light)
+    surface = plan.size, plan.gsd, plan.turn_rad, plan.ground, plan.ground_material
+    canvas = Canvas(*surface, light.sun, light.slope_light, light.tones())
     plan.draw(canvas, date, rng)
     image, material = expose(canvas, light, ground, rng)
     return image, material, canvas
@@ -121,23 +126,21 @@ def _take(plan: Plan, light: Light, ground: Ground, date: int, rng: Random) -> t
 
 def _visible(canvas: Canvas, material: np.ndarray) -> tuple[Box, ...]:
     """The canvas's objects without those mostly outside the picture or hidden; those partly so are difficult."""
-    names, corners = canvas.objects()
+    names, frames = canvas.frames()
     if not names:
         return ()
-    share = np.linspace(-0.42, 0.42, 6)
-    centre = corners.mean(1)
-    ahead, aside = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
-    grid = centre[:, None, None] + share[:, None, None] * ahead[:, None, None] + share[:, None] * aside[:, None, None]
-    inside = ((grid >= 0) & (grid < canvas.size)).all(-1)
-    at = np.clip(grid, 0, canvas.size - 1).astype(np.intp)
-    under = material[at[..., 1], at[..., 0]]
-    own = np.array([CODE[made_of] for _, made_of in names], np.uint8)[:, None, None]
+    grid = frames @ _WITHIN
+    inside = np.logical_and(*(np.abs(grid - canvas.size / 2) < canvas.size / 2))
+    column, row = np.clip(grid, 0, canvas.size - 1, out=grid).astype(np.intp)
+    under = material[row, column]
+    own = np.array([CODE[made_of] for _, made_of in names], np.uint8)[:, None]
     hidden = _HIDES[under] & ((under % CHANGED) != own) & inside
-    shown = inside.mean((1, 2))
-    covered = hidden.sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
+    shown = inside.mean(1)
+    covered = hidden.sum(1) / np.maximum(inside.sum(1), 1)
     difficult = (shown < 0.8) | (covered > 0.3)
-    boxes = []
-    for i in np.flatnonzero((shown >= 0.3) & (covered <= 0.6)):
-        a, b, c, d = ((x, y) for x, y in corners[i].tolist())
-        boxes.append(Box(names[i][0], (a, b, c, d), bool(difficult[i])))
-    return tuple(boxes)
+    kept = np.flatnonzero((shown >= 0.3) & (covered <= 0.6))
+    outlines = corners(frames[:, kept]).tolist()
+    return tuple(
+        Box(names[i][0], ((a, b), (c, d), (e, f), (g, h)), hard)
+        for i, ((a, b), (c, d), (e, f), (g, h)), hard in zip(kept, outlines, difficult[kept].tolist(), strict=True)
+    )

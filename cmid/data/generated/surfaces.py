@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import atan2, ceil, cos, hypot, pi, sin
 
 from cmid.data.generated.buildings import lit
-from cmid.data.generated.canvas import Canvas, Colour, Point, placed, rectangle, ribbon
+from cmid.data.generated.canvas import Canvas, Colour, Point, edges, placed, rectangle
 
 WHITE: Colour = (214, 214, 208)
 YELLOW: Colour = (206, 172, 70)
@@ -19,6 +19,11 @@ def polygon(canvas: Canvas, points: Sequence[Point], colour: Colour, material: s
 def strip(canvas: Canvas, points: Sequence[Point], width: float, colour: Colour, material: str) -> None:
     """A flat band of anything."""
     canvas.strip(points, width, colour, material)
+
+
+def band(canvas: Canvas, upper: Sequence[Point], lower: Sequence[Point], colour: Colour, material: str) -> None:
+    """The flat area between two lines of as many points that run the same way."""
+    canvas.band(upper, lower, colour, material)
 
 
 def disc(canvas: Canvas, x: float, y: float, radius: float, colour: Colour, material: str) -> None:
@@ -63,8 +68,7 @@ def line(
 ) -> None:  # fmt: skip
     """An unbroken line along a line of points, `offset` metres to its right."""
     width = max(width, 0.45 * canvas.gsd)
-    edge = ribbon(points, 2 * offset) if offset else list(points)
-    canvas.strip(edge[: len(points)] if offset else edge, width, colour, material)
+    canvas.strip(edges(points, 2 * offset)[0] if offset else points, width, colour, material)
 
 
 def crossing(canvas: Canvas, x: float, y: float, span: float, angle: float) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 
 TILE_PX = 768
 CROWN_TILE_PX = 384
+UNIT = 16
+"""What the tiles count as one standard deviation."""
 CROWN_PX = (5.0, 7.0, 10.0, 14.0, 20.0)
 """Sizes of tree crown for which a canopy tile exists."""
 
@@ -28,14 +30,20 @@ def _band(seed: int, short_px: float, long_px: float, slope: float, stretch: flo
 
 @lru_cache(maxsize=1)
 def sheets() -> dict[str, np.ndarray]:
-    """The tiles by name, each `(TILE_PX, TILE_PX)` float32 of about unit variance."""
-    return {
+    """The tiles by name, each `(TILE_PX, TILE_PX)` int16 with a standard deviation of about `UNIT`."""
+    tiles = {
         "grain": _band(1, 0.6, 6.0, 0.3),
         "mottle": _band(2, 4.0, 120.0, 1.5),
         "tint": _band(3, 6.0, 90.0, 1.5),
         "ripple": 0.7 * _band(4, 1.0, 10.0, 0.8, stretch=0.35) + 0.7 * _band(5, 2.0, 60.0, 1.2, stretch=0.45),
         "sensor": _band(6, 0.25, 1e3, 0.0),
     }
+    return {name: _whole(tile) for name, tile in tiles.items()}
+
+
+def _whole(tile: np.ndarray) -> np.ndarray:
+    """A tile of unit variance in whole `UNIT`ths, int16."""
+    return np.rint(tile * UNIT).astype(np.int16)
 
 
 @lru_cache(maxsize=len(CROWN_PX))
@@ -44,7 +52,7 @@ def crowns(which: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Returns:
         slope along x, slope along y, and lightness (high crowns and pale trees above 0), each
-        `(CROWN_TILE_PX, CROWN_TILE_PX)` float32 of about unit variance.
+        `(CROWN_TILE_PX, CROWN_TILE_PX)` int16 with a standard deviation of about `UNIT`.
     """
     crown, side = CROWN_PX[which], CROWN_TILE_PX
     random = np.random.Generator(np.random.PCG64(100 + which))
@@ -68,15 +76,15 @@ def crowns(which: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.copyto(height[part], dome, where=above)
         np.copyto(pale[part], np.float32(tone), where=above)
     # Leaves: a crown is not a smooth dome.
-    domes = height[reach:-reach, reach:-reach] + np.float32(0.10) * sheets()["grain"][:side, :side]
+    domes = height[reach:-reach, reach:-reach] + np.float32(0.10 / UNIT) * sheets()["grain"][:side, :side]
     slope_x, slope_y = domes - np.roll(domes, 1, axis=1), domes - np.roll(domes, 1, axis=0)
     light = 0.8 * (domes - domes.mean()) / domes.std() + 1.7 * (pale[reach:-reach, reach:-reach] - 0.5)
-    x, y, z = (np.ascontiguousarray(tile / tile.std(), np.float32) for tile in (slope_x, slope_y, light))
+    x, y, z = (_whole(tile / tile.std()) for tile in (slope_x, slope_y, light))
     return x, y, z
 
 
 def window(tile: np.ndarray, size: int, corner: tuple[int, int]) -> np.ndarray:
-    """`(size, size)` float32 part of a tile from `corner` (row, column) on; wraps around for large sizes."""
+    """`(size, size)` part of a tile from `corner` (row, column) on; wraps around for large sizes."""
     side = tile.shape[0]
     row, column = corner[0] % side, corner[1] % side
     if row + size <= side and column + size <= side:
