@@ -138,6 +138,17 @@ def test_missing_tiles_are_named(few, tmp_path, capsys):
     assert "not comparable" in err
 
 
+def test_infrared_of_potsdam(few, tmp_path):
+    for image in (few / "2_Ortho_RGB").rglob("*.tif"):
+        image.rename(few / image.name.replace("RGB", "IRRG"))
+    with pytest.raises(UsageError, match="no RGB image of 38"):
+        cmid.prepare("potsdam", few, out=tmp_path / "out", **SMALL)
+    result = cmid.prepare("potsdam", few, out=tmp_path / "out", bands="IRRG", **SMALL)
+    sides = open_pixel_labelled(str(result.folder), PixelLabelsConfig(), 0)
+    assert sides.train.names == ("nir", "red", "green")
+    assert sides.account["isprs"]["bands"] == "IRRG"
+
+
 def test_labels_of_one_kind(few, tmp_path):
     (few / "5_Labels_all_noBoundary/top_potsdam_2_11_label_noBoundary.tif").unlink()
     result = cmid.prepare("potsdam", few, out=tmp_path / "out", **SMALL)
