@@ -244,3 +244,21 @@ def test_a_set_that_lost_files_is_refused(few, tmp_path):
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match="leads out of the folder"):
         open_pixel_labelled(str(out), PixelLabelsConfig(), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "../../2_10"}, r"a tile is called '../../2_10'"),
+        ({"split": "../.."}, "of '../..'"),
+        ({"places": [[0]]}, "ValueError"),
+        ({"files": {}, "pixels": None}, "AttributeError"),
+    ],
+)
+def test_a_manifest_that_is_not_ours(few, tmp_path, change, says):
+    out = cmid.prepare("potsdam", few, out=tmp_path / "out", **SMALL).folder
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["tiles"][0] |= change
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=says):
+        open_pixel_labelled(str(out), PixelLabelsConfig(), 0)
