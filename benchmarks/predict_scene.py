@@ -44,6 +44,7 @@ from cmid.predict.scene_to_map import Outputs, scene_to_map
 from cmid.predict.windows import Tiling
 from cmid.tasks.segmentation import Segmenter
 from cmid.train.hardware import resolve_device, resolve_precision
+from cmid.train.memory import keep_freed_memory
 from cmid.zoo.backbone_files import BackboneMetadata
 from cmid.zoo.segmenter_files import SegmenterMetadata, load_segmenter, save_segmenter
 
@@ -178,6 +179,8 @@ def main():
     torch.manual_seed(0)
     device = resolve_device(arguments.accelerator)
     precision = resolve_precision(arguments.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as the command does
     arguments.work.mkdir(parents=True, exist_ok=True)
     write_scene(arguments.work / f"scene_{arguments.side}.tif", arguments.side)
     if arguments.model == "segmenter":

@@ -220,6 +220,9 @@ def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) ->
     if config.retry and result.is_file() and json.loads(result.read_text())["status"] == "diverged":
         result.unlink()
         _put_aside(cell.folder)
+    gone = not _kept(cell).is_file() and not (cell.folder / "backbone.safetensors").is_file()
+    if gone and result.is_file() and json.loads(result.read_text())["status"] == "trained":
+        result.unlink()  # it was never scored
     if not result.is_file():
         console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
         settings = result.with_suffix(".yaml")

@@ -26,6 +26,7 @@ from cmid.predict.scene import Scene
 from cmid.predict.scene_to_map import Outputs, scene_to_map
 from cmid.predict.windows import Tiling
 from cmid.train import resolve_device, resolve_precision
+from cmid.train.memory import keep_freed_memory
 from cmid.zoo.segmenter_files import load_segmenter
 
 SKIPPED = "skipped.csv"
@@ -89,6 +90,8 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
     segmenter, about = load_segmenter(path)
     device = resolve_device(config.accelerator)
     precision = resolve_precision(config.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()  # the same map took 0.8 of the time
     tiling = Tiling(
         window=window_for(config.window, about.window, segmenter.backbone), overlap=config.overlap,
         turns=config.turns, batch=config.batch_size,

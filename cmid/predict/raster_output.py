@@ -103,17 +103,18 @@ class TiledFile:
         path: must not exist.
         width: in pixels.
         height: in pixels.
-        bands: how many.
+        bands: how many; one is taken for classes, which hardly need compression to be small, several for numbers.
         place: where it lies.
     """
 
     def __init__(self, path: Path, width: int, height: int, bands: int, place: Georeference) -> None:
         import rasterio
 
+        packed: dict[str, Any] = {"compress": "deflate", "zlevel": 1} if bands > 1 else {"compress": "packbits"}
         self.raster = rasterio.open(
             path, "w", driver="GTiff", width=width, height=height, count=bands, dtype="uint8", nodata=NODATA,
-            tiled=True, blockxsize=TILE, blockysize=TILE, compress="deflate", zlevel=1, interleave="band",
-            bigtiff="if_safer", **_placed(place),
+            tiled=True, blockxsize=TILE, blockysize=TILE, interleave="band", bigtiff="if_safer", **packed,
+            **_placed(place),
         )  # fmt: skip
         self._waiting: list[np.ndarray] = []
         self._row = 0
