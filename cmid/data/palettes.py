@@ -5,8 +5,9 @@ The file is a list of classes, in the order of the model's outputs. As JSON a li
     [{"name": "building", "colour": "#3C1098"}, {"name": "unlabelled", "colour": [155, 155, 155], "ignore": true}]
 
 as CSV (with commas, semicolons or tabs): columns `name`, `colour` (`#3C1098` or `60 16 152`; or three columns `r`, `g`,
-`b`), `value`, `ignore`. `colour` is what colour masks hold, `value` what index masks hold; where no class has a value, it
-is the place in the list from 0, or the grey level if all colours are grey. Pixels of a class with `ignore` have no label.
+`b`), `value`, `ignore`. `colour` is what colour masks hold, `value` what index masks hold; where no class has a value,
+it is the place in the list from 0, or the grey level if all colours are grey. Pixels of a class with `ignore` have no
+label.
 """
 
 import csv
