@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from cmid.data.decode import SUFFIXES
 from cmid.data.folder import find_files, kind_of
+from cmid.data.isprs import is_shipped
 from cmid.errors import UsageError
 
 IMAGES = {"image", "img", "imgs", "images", "photo", "photos", "sat", "top"}
@@ -105,6 +106,11 @@ def find_pairs(folder: Path) -> Pairs:
         images, masks = _by_ends(names)
     pairs, lonely = _join(folder, images, masks)
     if not pairs:
+        if shipped := next((n for n in names if is_shipped(PurePosixPath(n).name)), None):
+            raise UsageError(
+                f"{folder} holds an ISPRS benchmark as it is shipped ({shipped}): make windows of it with `cmid "
+                "prepare potsdam|vaihingen`, and name what that wrote"
+            )
         raise UsageError(
             f"no pairs of image and mask in {folder} ({len(names)} images of any kind): expected sibling folders such "
             f"as images/ and masks/ with files of the same names ending in {' '.join(SUFFIXES)}"

@@ -10,6 +10,7 @@ FOLDER/tiles/images/2_13.tif               tiles for test, whole; masks and mask
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class Tile:
     @classmethod
     def of_plain(cls, plain: dict[str, Any]) -> "Tile":
         """From JSON's values; raises `KeyError`, `TypeError` or `ValueError` where they are of another form."""
+        if not re.fullmatch(r"\w+", plain["name"]) or plain["split"] not in ("train", "test"):
+            raise ValueError(f"a tile is called {plain['name']!r}, of {plain['split']!r}")
         places = tuple((int(x), int(y)) for x, y in plain["places"])
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in plain["files"].items()}
         for name in files:

@@ -64,6 +64,7 @@ def test_those_without_partner_are_told(tmp_path):
     ("names", "says"),
     [
         (["images/a.png"], "no pairs of image and mask"),
+        (["2_Ortho_RGB/top_potsdam_2_10_RGB.tif", "5_Labels_all/top_potsdam_2_10_label.tif"], "cmid prepare"),
         (["images/a.png", "masks/a.png", "labels/a.png"], "several masks, labels/a.png, masks/a.png"),
         (["images/a.png", "images/a.jpg", "masks/a.png"], "several images of one name"),
     ],
