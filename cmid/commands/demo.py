@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from cmid.commands.demo_map import learn_and_map
 from cmid.commands.evaluate import EvaluateResult, evaluate
 from cmid.commands.finetune import finetune
 from cmid.commands.generate import generate
@@ -39,7 +40,7 @@ BESIDE_STEPS = 1.2
 
 Measured 1.15 on one busy CPU thread with 600 scenes. Where decoding sets the pace of a GPU the run takes longer.
 """
-OWN = ("scenes", "run", "classifier", "linear_*.json", ".linear_*.json.*.part", ".DS_Store")
+OWN = ("scenes", "run", "classifier", "segmenter", "map", "linear_*.json", ".linear_*.json.*.part", ".DS_Store")
 """What may be in the demo's folder."""
 SCENE_FILE = re.compile(
     rf"classes\.json|labelTxt/({'|'.join(SCENE_CLASSES)})_\d{{5,}}\.txt"
@@ -49,7 +50,7 @@ SCENE_FILE = re.compile(
 
 
 def demo(config: DemoConfig) -> PretrainResult:
-    """Generate, pre-train, extract, evaluate, fine-tune, report; goes on where an earlier demo in the folder was left.
+    """Generate, pre-train, extract, evaluate, fine-tune, map; goes on where an earlier demo in the folder was left.
 
     Raises:
         UsageError: too few scenes for a batch, or a folder that holds something else: nothing has been written.
@@ -98,17 +99,29 @@ def demo(config: DemoConfig) -> PretrainResult:
     _say(console, 5, "Fine-tuning: the backbone becomes a classifier, from a few labelled scenes of each kind.")
     named = _classify(console, config, settings, trained.backbone, out / "classifier")
 
-    _say(console, 6, "What was learned, to look at.")
+    _say(
+        console,
+        6,
+        "Segmentation: the backbone learns the class of every pixel, and maps a larger scene that nothing has seen.",
+    )
+    mapped = learn_and_map(config, trained.backbone, out / "scenes", out / "segmenter", out / "map")
+
+    _say(console, 7, "What was learned, to look at.")
     _show(console, f"linear probe on {scores['cmid'].classes} kinds of place: {_told(scores)}")
     _show(console, f"classifier fine-tuned on {named}")
-    _show(console, f"Open in a browser: {trained.report}", style="bold")
+    _show(console, f"segmenter fine-tuned on {mapped.learned}")
+    _show(console, f"the map of the scene that nothing has seen: {mapped.mapped}")
+    _show(console, f"Open in a browser: {mapped.page}", style="bold")
+    _show(console, f"and: {trained.report}", style="bold")
     _show(console, f"and: {out / 'classifier' / 'report.html'}", style="bold")
+    _show(console, f"and: {out / 'segmenter' / 'report.html'}", style="bold")
+    _show(console, f"In a GIS: {mapped.map} and {mapped.polygons}")
     _show(console, "Your own images: cmid pretrain FOLDER --recipe cmid-small --out runs/first")
     return trained
 
 
 def _say(console: Console, step: int, words: str) -> None:
-    console.print(Text.assemble("\n", (f"{step}/6", "bold"), f" {words}"), soft_wrap=True)
+    console.print(Text.assemble("\n", (f"{step}/7", "bold"), f" {words}"), soft_wrap=True)
 
 
 def _show(console: Console, words: str, style: str = "") -> None:

@@ -4,12 +4,16 @@ import json
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import rasterio
 import torch
+from PIL import Image
 from rich.console import Console
 
 from cmid.cli import main
 from cmid.commands import demo as room
+from cmid.commands import demo_map
 from cmid.commands.demo import demo
 from cmid.commands.generate import generate
 from cmid.commands.learners import build_learner
@@ -20,6 +24,9 @@ from cmid.train import Interrupted, RunDirectory, read_checkpoint
 
 COUNT = 36
 LEAST = {"count": COUNT, "minutes": 0.001}
+
+
+INSIDE = ["classifier", "linear_cmid.json", "linear_random.json", "map", "run", "scenes", "segmenter"]
 
 
 def names(folder):
@@ -33,7 +40,9 @@ def drawn(tmp_path):
     return tmp_path / "demo"
 
 
-def test_again_it_resumes_and_then_only_looks(drawn, capfd):
+def test_again_it_resumes_and_then_only_looks(drawn, capfd, monkeypatch):
+    monkeypatch.setattr(demo_map, "SCENE_PX", 256)
+    monkeypatch.setattr(demo_map, "EPOCHS", 1)
     out, run = drawn, drawn / "run"
     before = {path: path.stat().st_mtime_ns for path in (out / "scenes").rglob("*.*")}
     # a demo of 3 epochs that was stopped after the first step
@@ -47,8 +56,22 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd):
     assert "are there from before" in said and "Going on with the pre-training begun before: 1 of 3 epochs" in said
     assert (result.fit.epochs_done, result.fit.steps_done) == (3, 3)
     assert result.report == run / "report.html" and result.report.stat().st_size > 100_000
-    assert names(out) == ["classifier", "linear_cmid.json", "linear_random.json", "run", "scenes"]
+    assert names(out) == INSIDE
     assert json.loads((out / "linear_cmid.json").read_text())["test_images"] == 12
+
+    (map_,) = (out / "map" / "maps").rglob("*.tif")
+    (mask,) = (out / "map" / "scene" / "masks").rglob("*.png")
+    with rasterio.open(map_) as raster:
+        found, place = raster.read(1), raster.crs
+    share = (found == np.asarray(Image.open(mask))).mean()
+    assert found.shape == (256, 256) and place is not None
+    assert f"nothing has seen: {100 * share:.1f} % of its pixels are right" in said and str(map_) in said
+    page = out / "map" / "map.html"
+    assert str(page) in said and page.read_text().count("data:image/jpeg") == 10
+    trained_on = (out / "map" / "train_list.txt").read_text().split()
+    tested_on = (out / "map" / "test_list.txt").read_text().split()
+    assert (len(trained_on), len(tested_on)) == (24, 12) and not set(trained_on) & set(tested_on)
+    drawn_map = map_.stat().st_mtime_ns
 
     weights = read_checkpoint(run / "checkpoints" / "last.ckpt", lazy=False).learner_state
     for gone in (result.report, result.backbone, out / "linear_cmid.json"):
@@ -57,8 +80,9 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd):
     result = demo(replace(config, out=str(moved)))
     said = capfd.readouterr().out
     assert "The pre-training of 3 epochs has ended before" in said and "It is there from before." in said
-    assert (moved / "classifier" / "report.html").is_file()
-    assert names(moved) == ["classifier", "linear_cmid.json", "linear_random.json", "run", "scenes"]
+    assert (moved / "classifier" / "report.html").is_file() and (moved / "map" / "map.html").is_file()
+    assert moved.joinpath(*map_.parts[len(out.parts) :]).stat().st_mtime_ns == drawn_map
+    assert names(moved) == INSIDE
     assert result.report.is_file() and result.backbone.is_file()
     after = read_checkpoint(moved / "run" / "checkpoints" / "last.ckpt").learner_state
     assert all(torch.equal(value, after[name]) for name, value in weights.items())
@@ -197,4 +221,4 @@ def test_paths_are_printed_as_they_are(capsys):
     room._say(console, 1, f"Scenes in {path}")
     room._show(console, f"Open in a browser: {path}", style="bold")
     said = capsys.readouterr().out
-    assert said == f"\n1/6 Scenes in {path}\n   Open in a browser: {path}\n"
+    assert said == f"\n1/7 Scenes in {path}\n   Open in a browser: {path}\n"
