@@ -9,7 +9,7 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,20 +83,21 @@ def compare(config: CompareConfig) -> CompareResult:
     if reference not in names:
         raise UsageError(f"reference is {reference!r}, which is none of the rows: {', '.join(names)}")
     labelled = "-".join(map(fingerprint, open_one_class_each(config.labelled, config.train_list, config.test_list)))
-    images, count = "", 0
+    images, count, seen = "", 0, dict[str, int]()
     if rows:
         source = open_source(replace(rows[0].config, data=config.data)).source
         images, count = fingerprint(source), len(source)
         rows = [_labelled(row) for row in rows]
         for row in rows:  # whatever does not fit is told before anything is trained
-            if row.config.batch_size > _count_of(row, count):
+            seen[row.label] = _count_of(row, count)
+            if row.config.batch_size > seen[row.label]:
                 raise UsageError(
-                    f"{row.label}: batch_size {row.config.batch_size} is more than the {_count_of(row, count)} images"
+                    f"{row.label}: batch_size {row.config.batch_size} is more than the {seen[row.label]} images"
                 )
             build_learner(row.config)
     out = Path(config.out)
     _take(out, config)
-    rows = _with_budget(rows, config, count, console)
+    rows = _with_budget(rows, config, seen, console)
     cells = plan_cells(rows, config, images)
     _tell_plan(cells, config, count, console)
     runs = {row.label: _Runs(row) for row in rows}
@@ -112,7 +113,7 @@ def compare(config: CompareConfig) -> CompareResult:
                 mine.scores[seed] = score(about, config, labelled, _kept(cell), console)
     lines = [_line(mine, config) for mine in runs.values()]
     lines += [_outside(name, config, labelled, rows, out, console) for name in _outsiders(config, rows)]
-    csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, count))
+    csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, count, seen))
     page = None
     if config.report:
         from cmid.commands.compare_page import write_page
@@ -154,8 +155,11 @@ def _take(out: Path, config: CompareConfig) -> None:
         raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
 
 
-def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Console) -> list[Row]:
-    """The rows with their epochs: of `pretrain`, or by the pace of each on this machine, measured once and kept."""
+def _with_budget(rows: list[Row], config: CompareConfig, seen: Mapping[str, int], console: Console) -> list[Row]:
+    """The rows with their epochs: of `pretrain`, or by the pace of each on this machine, measured once and kept.
+
+    `seen` is what an epoch of each row counts, by label.
+    """
     if not config.minutes_each:
         return rows
     kept = Path(config.out) / "pace.json"
@@ -166,7 +170,7 @@ def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Co
             torch.manual_seed(0)
             paces[row.label] = images_per_second(row.config, build_learner(row.config))
             kept.write_text(json.dumps(paces, indent=1) + "\n", encoding="utf-8")
-        epochs = max(1, round(60 * config.minutes_each * paces[row.label] / _count_of(row, count)))
+        epochs = max(1, round(60 * config.minutes_each * paces[row.label] / seen[row.label]))
         console.print(
             f"{row.title}: {paces[row.label]:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min"
         )
@@ -174,9 +178,12 @@ def _with_budget(rows: list[Row], config: CompareConfig, count: int, console: Co
     return timed
 
 
-def _budget_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str:
-    places = {row.title: seen for row in rows if (seen := _count_of(row, count)) != count}
-    more = "".join(f"; an epoch of {title} is {seen:,} places at several dates" for title, seen in places.items())
+def _budget_words(rows: Sequence[Row], config: CompareConfig, count: int, seen: Mapping[str, int]) -> str:
+    more = "".join(
+        f"; an epoch of {row.title} is {seen[row.label]:,} places at several dates"
+        for row in rows
+        if seen[row.label] != count
+    )
     return _epochs_words(rows, config, count) + more
 
 
@@ -220,6 +227,9 @@ def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) ->
     if config.retry and result.is_file() and json.loads(result.read_text())["status"] == "diverged":
         result.unlink()
         _put_aside(cell.folder)
+    gone = not _kept(cell).is_file() and not (cell.folder / "backbone.safetensors").is_file()
+    if gone and result.is_file() and json.loads(result.read_text())["status"] == "trained":
+        result.unlink()  # it was never scored
     if not result.is_file():
         console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
         settings = result.with_suffix(".yaml")

@@ -51,6 +51,10 @@ def knn_name(config: CompareConfig) -> str:
     return f"kNN-{config.k}"
 
 
+PLACES = ("weights", "data", "train_list", "test_list")
+"""Settings that say where something lies: what the labelled images and their split are is in their fingerprint."""
+
+
 def few_name(labels: int) -> str:
     """The name of a linear probe on few labels."""
     return f"linear, {labels} a class"
@@ -58,6 +62,8 @@ def few_name(labels: int) -> str:
 
 def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Path, console: Console) -> CellScores:
     """All probes of one backbone; read again from `kept` (.npz) where it was scored by the same rules before.
+
+    What was kept is good without the backbone, too: a run that was scored may be removed, or left on another machine.
 
     Args:
         weights: which backbone, and how images are given to it.
@@ -69,8 +75,9 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
     Raises:
         CmidError: features that are not finite, or the file cannot be written.
     """
-    rules = digest([as_plain(weights), _identity(weights), images, config.labels, config.draws, config.k])
-    if (found := _read(kept, rules)) is not None:
+    how = {name: value for name, value in as_plain(weights).items() if name not in PLACES}
+    rules, file = digest([how, images, config.labels, config.draws, config.k]), _identity(weights)
+    if (found := _read(kept, rules, file)) is not None:
         return found
     frozen = frozen_features(weights, console)
     (train, train_y), (test, test_y) = frozen.train, frozen.test
@@ -83,7 +90,7 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
             outcomes[few_name(labels)] = few
     about = {
         "protocol": frozen.protocol, "linear_C": probe.chosen, "few_labels_C": FEW_LABELS_C, "draws": config.draws,
-        "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped,
+        "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped, "file": file,
     }  # fmt: skip
     found = CellScores(outcomes, effective_rank(test), about)
     _write(kept, rules, found)
@@ -114,11 +121,11 @@ def _identity(weights: EvaluateConfig) -> list[Any]:
     return [about.st_size, about.st_mtime_ns]
 
 
-def _read(kept: Path, rules: str) -> CellScores | None:
+def _read(kept: Path, rules: str, identity: list[Any]) -> CellScores | None:
     try:
         with np.load(kept, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
-            if about["rules"] != rules:
+            if about["rules"] != rules or (identity and identity != about["file"]):
                 return None
             outcomes = {str(name): file[f"outcomes_{i}"] for i, name in enumerate(file["probes"])}
             return CellScores(outcomes, float(file["effective_rank"]), about)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cmid.commands.diagnosis import Diagnosis, Level
-from cmid.commands.pixel_folders import given_palette, inferred, source_of, unknown_codes
+from cmid.commands.pixel_folders import by_order, given_palette, inferred, source_of, unknown_codes
 from cmid.commands.sources import progress
 from cmid.config import DoctorConfig
 from cmid.data.decode import BadImage
@@ -81,14 +81,25 @@ def _palette(found: Diagnosis, looked: Scan, palette: Palette | None, config: Do
             return None
         told = f"no palette was given: {len(palette.classes)} classes are taken from the masks"
         found.add("look", "palette", told)
-    elif unknown := unknown_codes(looked, palette):
-        level: Level = "wrong" if labels.unknown == "refuse" else "look"
+    else:
+        try:
+            if said := by_order(looked, palette):
+                found.add("look", "palette", said)
+        except UsageError as error:
+            found.add("wrong", "palette", str(error))
+            return None
+        _unknown(found, looked, palette, config)
+    _swapped(found, looked, palette)
+    return palette.without(labels.unlabelled) if labels.unlabelled else palette
+
+
+def _unknown(found: Diagnosis, looked: Scan, palette: Palette, config: DoctorConfig) -> None:
+    if unknown := unknown_codes(looked, palette):
+        level: Level = "wrong" if config.labels.unknown == "refuse" else "look"
         what = "values" if looked.kinds == ("value",) else "colours"
         found.add(level, what, f"masks hold what the palette does not: {'; '.join(unknown)}")
     else:
         found.add("fine", "colours", "masks hold what the palette has")
-    _swapped(found, looked, palette)
-    return palette.without(labels.unlabelled) if labels.unlabelled else palette
 
 
 def _swapped(found: Diagnosis, looked: Scan, palette: Palette) -> None:
@@ -194,7 +205,7 @@ def _overlap(
     sides = [{pairs[i].group for i in places} for places in (split.train, split.test)]
     shared = sorted(sides[0] & sides[1])
     if shared:
-        patches = any(pair.patch for pair in pairs if pair.group in shared)
+        patches = any(pair.patch is not None for pair in pairs if pair.group in shared)
         told = f"parts of {len(shared)} of {len(sides[0] | sides[1])} groups are in train and in test"
         touch = "" if patches else ", which may touch where a folder is one scene"
         found.add("wrong" if patches else "look", "overlap", told + touch, shared)

@@ -13,6 +13,7 @@ from cmid.data.prepared import Manifest, what_is_wrong
 
 SWAPS = (("building", "clutter"), ("low vegetation", "car"))
 """Classes that take each other's colour where red and blue are exchanged; the first is far more frequent in both."""
+FAR_MORE = 2
 
 
 def look_at_prepared(config: DoctorConfig, console: Console) -> Diagnosis:
@@ -79,11 +80,11 @@ def _colours(found: Diagnosis, manifest: Manifest) -> None:
 def _swapped(found: Diagnosis) -> None:
     """Red and blue exchanged give colours that all are the benchmark's own; only the shares tell."""
     pixels = {name: sum(side.get(name, 0) for side in found.pixels.values()) for name in found.classes}
-    if all(pixels.get(often, 0) < pixels.get(seldom, 0) for often, seldom in SWAPS):
+    if all(FAR_MORE * pixels.get(often, 0) < pixels.get(seldom, 0) for often, seldom in SWAPS):
         found.add(
             "wrong", "BGR swap",
-            "there is more clutter than building and more car than low vegetation: red and blue of the labels are "
-            "exchanged, as by a tool that writes BGR; prepare the set from the files as they are shipped",
+            "there is far more clutter than building and far more car than low vegetation: red and blue of the labels "
+            "are exchanged, as by a tool that writes BGR; prepare the set from the files as they are shipped",
         )  # fmt: skip
     else:
         found.add("fine", "BGR swap", "shares of building and clutter, low vegetation and car are not exchanged")

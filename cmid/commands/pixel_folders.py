@@ -83,6 +83,8 @@ def open_folder(data: str, labels: PixelLabelsConfig, console: Console | None = 
             f"no palette was given: {len(palette.classes)} classes are taken from the masks; name them with "
             "--labels.palette FILE"
         )
+    elif said := by_order(looked, palette):
+        notes.append(said)
     palette = palette.without(labels.unlabelled) if labels.unlabelled else palette
     if unknown := unknown_codes(looked, palette):
         if labels.unknown == "refuse":
@@ -136,6 +138,25 @@ def inferred(looked: Scan, data: str) -> Palette:
         looked.total(kind), kind, lossy=sum(each.lossy for each in headers), data=data,
         colours=merge([each.colours for each in headers]), names=merge([each.names for each in headers]),
     )  # fmt: skip
+
+
+def by_order(looked: Scan, palette: Palette) -> str:
+    """What the user should hear where masks hold numbers and the palette gives colours alone; else empty.
+
+    Raises:
+        UsageError: the masks are rasters with colour tables of their own, so that the numbers need not be the order.
+    """
+    numbered = looked.of_kind("value")
+    if not numbered or not palette.by_colour_alone:
+        return ""
+    tables = [each.pair.mask for each in numbered if each.mask and each.mask.colours]
+    if tables:
+        raise UsageError(
+            f"the masks of {looked.folder} hold numbers with a colour table, as {tables[0]}, and the palette gives "
+            "colours alone: give each class its value in the palette"
+        )
+    told = ", ".join(f"{code} {palette.entries[i].name}" for code, i in sorted(palette.codes("value").items()))
+    return f"masks hold numbers and the palette gives colours alone: its order is taken for the numbers, {told}"
 
 
 def unknown_codes(looked: Scan, palette: Palette) -> list[str]:

@@ -294,16 +294,16 @@ def _choose(
 
 
 def _finish(part: Path, out: Path, manifest: Manifest) -> None:
-    """The manifest last, then the name."""
+    """The manifest, then the name; what was noted on the way goes last, since a run that stops here goes on with it."""
+    write_whole(part / MANIFEST, lambda path: path.write_text(manifest.to_json(), encoding="utf-8"), advice=ADVICE)
     try:
-        shutil.rmtree(part / "done")
-        (part / BEGUN).unlink()
-        write_whole(part / MANIFEST, lambda path: path.write_text(manifest.to_json(), encoding="utf-8"), advice=ADVICE)
         if out.exists():
             out.rmdir()
         part.rename(out)
     except OSError as error:
         raise CmidError(f"{part} is whole but cannot be named {out}: {error.strerror or error}") from error
+    shutil.rmtree(out / "done", ignore_errors=True)
+    (out / BEGUN).unlink(missing_ok=True)
 
 
 def _afterthoughts(manifest: Manifest) -> list[str]:

@@ -16,7 +16,7 @@ from cmid.data.palettes import UNKNOWN, shown
 from cmid.data.pixel_labels import UNLABELLED
 from cmid.data.rasters import OpenRasters, opened, read_header
 from cmid.errors import CmidError, UsageError
-from cmid.predict.raster_output import Classes, describe_map
+from cmid.predict.raster_output import Classes, describe_map, gdal_errors
 
 STRIP_PX = 512
 BLOCK_PX = 512
@@ -110,11 +110,10 @@ def write_tile(path: Path, array: np.ndarray, image: TileImage, classes: Sequenc
     """An image `(H, W, 3)`, or labels `(H, W)` with the names and colours of `classes`, uint8, as a tiled GeoTIFF.
 
     Raises:
-        OSError: it cannot be written.
-        CmidError: likewise, in GDAL's words.
+        CmidError: it cannot be written.
     """
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import NotGeoreferencedWarning
 
     bands = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
     options: dict[str, Any] = {"nodata": UNLABELLED} if classes else {"photometric": "RGB", "predictor": 2}
@@ -129,8 +128,13 @@ def write_tile(path: Path, array: np.ndarray, image: TileImage, classes: Sequenc
                 raster.write(bands)
                 if classes:
                     describe_map(raster, Classes(tuple(classes), COLOURS))
-    except RasterioError as error:
-        raise CmidError(f"{path} cannot be written: {error}; make room, or choose another --out") from error
+        with opened(str(part)) as raster:  # a disk that is full is not always told of while writing
+            raster.checksum(len(bands))
+    except BadImage as error:
+        raise CmidError(f"{path} cannot be written: {error.reason}; make room, or choose another --out") from error
+    except gdal_errors() as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split())[:200]
+        raise CmidError(f"{path} cannot be written: {reason}; make room, or choose another --out") from error
     part.replace(path)
 
 

@@ -128,7 +128,7 @@ class EvaluateSegmentationConfig:
     part: Literal["test", "all"] = "test"
     """The test images of data that are split, or all."""
     over: Literal["patches", "tiles"] = "patches"
-    """Of a prepared ISPRS set: the overlapping patches, as published, or the test tiles as a whole."""
+    """Of a prepared ISPRS set: its patches, as published, or the test tiles as a whole."""
     window: int = 0
     """Side of the windows in which images are looked at; 0: as in training."""
     turns: Literal["none", "flips", "d4"] = "none"

@@ -82,6 +82,11 @@ POTSDAM_FILE = re.compile(r"top_potsdam_(\d+)_(\d+)_(RGB|IRRG|label|label_noBoun
 VAIHINGEN_FILE = re.compile(r"top_mosaic_09cm_area(\d+)(_noBoundary)?\.tif", re.IGNORECASE)
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a file is called as one of the benchmarks' tiles."""
+    return any(pattern.fullmatch(name) for pattern in (POTSDAM_FILE, VAIHINGEN_FILE))
+
+
 @dataclass
 class Found:
     """What of a benchmark is there.

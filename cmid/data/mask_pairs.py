@@ -8,11 +8,12 @@ of the names tell them apart: `x_sat.jpg` and `x_mask.png`.
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cmid.data.decode import SUFFIXES
 from cmid.data.folder import find_files, kind_of
+from cmid.data.isprs import is_shipped
 from cmid.errors import UsageError
 
 IMAGES = {"image", "img", "imgs", "images", "photo", "photos", "sat", "top"}
@@ -39,7 +40,7 @@ class Pair:
         group: what it was cut from: the folders around it, or the tile that a patch's name tells; its own name
             where there is neither.
         place: x and y of its first pixel there, 0, 0 where that is not known.
-        patch: its name tells its place in its group.
+        patch: width and height as its name tells them, with its place in its group; None where it does not.
     """
 
     image: str
@@ -47,7 +48,13 @@ class Pair:
     split: str = ""
     group: str = ""
     place: tuple[int, int] = (0, 0)
-    patch: bool = False
+    patch: tuple[int, int] | None = None
+
+    def of_size(self, width: int, height: int) -> "Pair":
+        """The same once the image's size is known: numbers in a name that are not its box are no place."""
+        if self.patch in (None, (width, height)):
+            return self
+        return replace(self, group=self.own_name, place=(0, 0), patch=None)
 
     @property
     def own_name(self) -> str:
@@ -99,6 +106,11 @@ def find_pairs(folder: Path) -> Pairs:
         images, masks = _by_ends(names)
     pairs, lonely = _join(folder, images, masks)
     if not pairs:
+        if shipped := next((n for n in names if is_shipped(PurePosixPath(n).name)), None):
+            raise UsageError(
+                f"{folder} holds an ISPRS benchmark as it is shipped ({shipped}): make windows of it with `cmid "
+                "prepare potsdam|vaihingen`, and name what that wrote"
+            )
         raise UsageError(
             f"no pairs of image and mask in {folder} ({len(names)} images of any kind): expected sibling folders such "
             f"as images/ and masks/ with files of the same names ending in {' '.join(SUFFIXES)}"
@@ -166,13 +178,12 @@ def _grouped(pairs: list[Pair]) -> tuple[Pair, ...]:
     found = []
     for pair, (split, around) in zip(pairs, keys, strict=True):
         stem = PurePosixPath(pair.image).stem
-        patch, group, place = PATCH.match(stem), pair.own_name, (0, 0)
-        if patch and not (int(patch["x1"]) > int(patch["x0"]) and int(patch["y1"]) > int(patch["y0"])):
-            patch = None
-        if patch:
-            group = f"{around}/{patch['of']}" if around else patch["of"]
-            place = int(patch["x0"]), int(patch["y0"])
+        match, group, place, patch = PATCH.match(stem), pair.own_name, (0, 0), None
+        x0, y0, x1, y1 = (int(match[name]) for name in ("x0", "y0", "x1", "y1")) if match else (0, 0, 0, 0)
+        if match and x1 > x0 and y1 > y0:
+            group = f"{around}/{match['of']}" if around else match["of"]
+            place, patch = (x0, y0), (x1 - x0, y1 - y0)
         elif by_folder and around:
             group = around
-        found.append(Pair(pair.image, pair.mask, split, group, place, bool(patch)))
+        found.append(Pair(pair.image, pair.mask, split, group, place, patch))
     return tuple(found)

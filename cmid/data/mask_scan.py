@@ -167,6 +167,7 @@ def image_header(path: str) -> ImageHeader:
 def _look(folder: Path, pair: Pair, tile_px: int, own_palette: bool, rasters: OpenRasters) -> Scanned:
     path = str(folder / pair.mask)
     image, mask = image_header(str(folder / pair.image)), mask_header(path, own_palette=own_palette)
+    pair = pair.of_size(image.width, image.height)
     windows: list[Window | None] = [None]
     if image.raster is not None:
         windows = [*windows_of(image.width, image.height, tile_px)]

@@ -4,9 +4,10 @@ The file is a list of classes, in the order of the model's outputs. As JSON a li
 
     [{"name": "building", "colour": "#3C1098"}, {"name": "unlabelled", "colour": [155, 155, 155], "ignore": true}]
 
-as CSV: columns `name`, `colour` (`#3C1098` or `60 16 152`; or three columns `r`, `g`, `b`), `value`, `ignore`. `colour`
-is what colour masks hold, `value` what index masks hold; where no class has a value, it is the place in the list from
-0, or the grey level if all colours are grey. Pixels of a class with `ignore` have no label.
+as CSV (with commas, semicolons or tabs): columns `name`, `colour` (`#3C1098` or `60 16 152`; or three columns `r`, `g`,
+`b`), `value`, `ignore`. `colour` is what colour masks hold, `value` what index masks hold; where no class has a value,
+it is the place in the list from 0, or the grey level if all colours are grey. Pixels of a class with `ignore` have no
+label.
 """
 
 import csv
@@ -215,7 +216,9 @@ def _rows_of_json(text: str, path: Path) -> list[Mapping[str, Any]]:
 
 
 def _rows_of_csv(text: str, path: Path) -> list[Mapping[str, Any]]:
-    rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
+    first = text.partition("\n")[0]
+    delimiter = next((each for each in ",;\t" if each in first), ",")
+    rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter))
     if not rows or "name" not in [str(key).strip().lower() for key in rows[0]]:
         raise UsageError(f"{path}: expected a first line with the columns name, colour (or r, g, b), value, ignore")
     return [{str(k).strip().lower(): v for k, v in row.items() if v not in (None, "")} for row in rows]
@@ -298,6 +301,8 @@ def infer_palette(
             "masks anew without smoothing"
         )
     codes = sorted(counts.keys() | names.keys()) if kind == "value" else sorted(counts)
+    if len(codes) > MOST_CLASSES:  # names for values that do not occur
+        codes = sorted(counts)
     if kind == "value" and set(codes) != {0, UNLABELLED}:
         codes = [code for code in codes if code != UNLABELLED]
     if len(codes) < 2:

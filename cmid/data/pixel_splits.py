@@ -62,8 +62,8 @@ def split_pairs(
 
 
 def _by_folders(pairs: Sequence[Pair]) -> Split:
-    """Of val and test the one that is there; val where both are, as test is often without labels or kept for last."""
-    held = "val" if any(pair.split == "val" for pair in pairs) else "test"
+    """Of test and val the one that has masks; test where both have."""
+    held = "test" if any(pair.split == "test" for pair in pairs) else "val"
     train, test = (tuple(i for i, pair in enumerate(pairs) if pair.split == side) for side in ("train", held))
     left = len(pairs) - len(train) - len(test)
     rest = f"; {left} images elsewhere are in neither" if left else ""

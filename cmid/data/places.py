@@ -66,7 +66,7 @@ def places_of_folder(source: FolderSource) -> Found:
     root = str(source.path if source.path.is_dir() else source.path.parent)
     dated, undated = [], []
     for i in range(len(source)):
-        path = PurePath(source.name(i).removeprefix(root).lstrip("/"))
+        path = PurePath(source.name(i).removeprefix(f"{root}/"))
         place, when = path.parent, date_in(path.stem)
         if when is None:
             place, when = path.parent.parent, date_in(path.parent.name)

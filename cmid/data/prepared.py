@@ -10,6 +10,7 @@ FOLDER/tiles/images/2_13.tif               tiles for test, whole; masks and mask
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class Tile:
     @classmethod
     def of_plain(cls, plain: dict[str, Any]) -> "Tile":
         """From JSON's values; raises `KeyError`, `TypeError` or `ValueError` where they are of another form."""
+        if not re.fullmatch(r"\w+", plain["name"]) or plain["split"] not in ("train", "test"):
+            raise ValueError(f"a tile is called {plain['name']!r}, of {plain['split']!r}")
         places = tuple((int(x), int(y)) for x, y in plain["places"])
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in plain["files"].items()}
         for name in files:
@@ -172,15 +175,17 @@ def window_source(
     folder: Path, manifest: Manifest, split: str, labels: Labels, classes: Palette, tiles: Sequence[str] = ()
 ) -> PixelPairs:
     """The windows of train or test; `tiles` takes only those of some."""
-    side = MASKS[labels]
+    side, side_px = MASKS[labels], manifest.window_px
     items = []
     for tile in manifest.tiles:
         if tile.split != split or (tiles and tile.name not in tiles):
             continue
         for x, y in tile.places:
-            name = window_name(tile.name, x, y, manifest.window_px)
-            pair = Pair(f"{split}/images/{name}", f"{split}/{side}/{name}", split, tile.name, (x, y), True)
-            items.append(Item(pair, "value", manifest.window_px, manifest.window_px))
+            name = window_name(tile.name, x, y, side_px)
+            pair = Pair(
+                f"{split}/images/{name}", f"{split}/{side}/{name}", split, tile.name, (x, y), (side_px, side_px)
+            )
+            items.append(Item(pair, "value", side_px, side_px))
     return PixelPairs(folder, items, classes, names=band_names(manifest.bands))
 
 
@@ -190,7 +195,11 @@ def tile_source(folder: Path, manifest: Manifest, labels: Labels, classes: Palet
     bands: dict[str, tuple[int, ...]] = {}
     for tile in manifest.of_split("test"):
         pair = Pair(
-            f"tiles/images/{tile.name}.tif", f"tiles/{MASKS[labels]}/{tile.name}.tif", "test", tile.name, (0, 0), True
+            f"tiles/images/{tile.name}.tif",
+            f"tiles/{MASKS[labels]}/{tile.name}.tif",
+            "test",
+            tile.name,
+            patch=(tile.width, tile.height),
         )
         bands[pair.image] = (1, 2, 3)
         items += [

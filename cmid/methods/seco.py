@@ -86,14 +86,14 @@ class SeCo(Learner):
             query = F.normalize(self.projectors[i](query_seen).float(), dim=1)
             keys = self._keys(i, keys_seen)
             everyone = gather.rows(keys)
-            terms[name] = info_nce(query, keys[:, i], self._negatives(i, everyone), self.config.temperature)
+            others = self._told_apart(i, everyone)
+            terms[name] = info_nce(query, keys[:, i], self.queues[i], self.config.temperature, others)
             enqueue(self.queues[i], self.queue_pointers[i], everyone[:, i])
         return terms
 
-    def _negatives(self, i: int, everyone: Tensor) -> Tensor:
-        """`(K, D)` or `(K + 2 nB, D)`: the queue, and past Z0 the other two keys `(nB, 3, D)` of every image."""
-        others = [everyone[:, j] for j in range(len(SUB_SPACES)) if j != i] if i else []
-        return torch.cat((self.queues[i], *others))
+    def _told_apart(self, i: int, everyone: Tensor) -> tuple[Tensor, ...]:
+        """The other two keys `(nB, D)` of all images `(nB, 3, D)`, negatives beside the queue; none in Z0."""
+        return tuple(everyone[:, j] for j in range(len(SUB_SPACES)) if j != i) if i else ()
 
     @torch.no_grad()
     def _see(self, view: View) -> Tensor:

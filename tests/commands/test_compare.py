@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,17 @@ def test_the_same_again_trains_and_scores_nothing(compared, data):
     assert main(words(data, out, *methods, "--pretrain.train.log_every", "3")) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert (out / "compare.md").read_text() == table
+
+
+def test_what_was_scored_is_kept_without_its_run(compared, data, tmp_path):
+    """Cells alone, as they are carried from another machine, give the same table, and nothing is trained."""
+    out, methods = compared
+    shutil.copytree(out / "cells", tmp_path / "out" / "cells")
+    shutil.copy(out / "compare.yaml", tmp_path / "out")
+    assert main(words(data, tmp_path / "out", *methods)) == 0
+    assert not any((tmp_path / "out" / "runs").iterdir())
+    assert (tmp_path / "out" / "compare.md").read_text() == (out / "compare.md").read_text()
+    assert main(words(data, tmp_path / "out", *methods, "--labels", "2", "--no-report")) == 2, "other rules: not kept"
 
 
 def test_other_settings_are_other_runs(data):

@@ -175,3 +175,14 @@ def test_a_damaged_block_is_a_bad_image(tmp_path):
     path.write_bytes(data)
     with pytest.raises(BadImage, match=r"b\.tif"):
         source.read(1)
+
+
+def test_a_colour_table_and_a_palette_of_colours_alone(tmp_path):
+    write_pairs(tmp_path, scenes=("a",), nodata=255)
+    with rasterio.open(tmp_path / "labels/a.tif", "r+") as raster:
+        describe_map(raster, Classes(("a", "b", "c", "d")))
+    (tmp_path / "palette.csv").write_text("name,colour\na,1 2 3\nb,4 5 6\nc,7 8 9\nd,1 1 1\n")
+    with pytest.raises(
+        UsageError, match=r"hold numbers with a colour table, as labels/a.tif, .*give each class its value"
+    ):
+        open_pixel_labelled_whole(str(tmp_path), PixelLabelsConfig())

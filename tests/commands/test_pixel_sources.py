@@ -167,3 +167,22 @@ def test_dubai(real_images, tmp_path):
     pixels, labels = sides.test.read(0)
     assert pixels.shape[:2] == labels.shape
     assert set(np.unique(labels)) <= {0, 1, 2, 3, 4, 255}
+
+
+def test_numbers_and_a_palette_of_colours_alone(tmp_path, palette):
+    written = write_tiles(tmp_path / "data", encode=lambda labels: labels)
+    source, notes = open_pixel_labelled_whole(str(tmp_path / "data"), PixelLabelsConfig(palette=palette))
+    assert any("0 road, 1 building, 2 water" in note for note in notes)
+    assert np.array_equal(source.read(0).labels, written[source.name(0)])
+
+
+def test_palettes_of_the_masks_own_are_read_by_their_colours(tmp_path, palette):
+    written = write_tiles(tmp_path / "data", encode=lambda labels: labels)
+    order = [2, 0, 1]  # the masks' own numbers are not the palette's order
+    for name, labels in written.items():
+        mask = Image.fromarray(np.argsort(order)[labels].astype(np.uint8), "L").convert("P")
+        mask.putpalette([part for i in order for part in tuple(COLOURS.values())[i]])
+        mask.save(tmp_path / "data" / name.replace("images", "masks"))
+    source, _ = open_pixel_labelled_whole(str(tmp_path / "data"), PixelLabelsConfig(palette=palette))
+    for i in range(len(source)):
+        assert np.array_equal(source.read(i).labels, written[source.name(i)])

@@ -138,6 +138,17 @@ def test_missing_tiles_are_named(few, tmp_path, capsys):
     assert "not comparable" in err
 
 
+def test_infrared_of_potsdam(few, tmp_path):
+    for image in (few / "2_Ortho_RGB").rglob("*.tif"):
+        image.rename(few / image.name.replace("RGB", "IRRG"))
+    with pytest.raises(UsageError, match="no RGB image of 38"):
+        cmid.prepare("potsdam", few, out=tmp_path / "out", **SMALL)
+    result = cmid.prepare("potsdam", few, out=tmp_path / "out", bands="IRRG", **SMALL)
+    sides = open_pixel_labelled(str(result.folder), PixelLabelsConfig(), 0)
+    assert sides.train.names == ("nir", "red", "green")
+    assert sides.account["isprs"]["bands"] == "IRRG"
+
+
 def test_labels_of_one_kind(few, tmp_path):
     (few / "5_Labels_all_noBoundary/top_potsdam_2_11_label_noBoundary.tif").unlink()
     result = cmid.prepare("potsdam", few, out=tmp_path / "out", **SMALL)
@@ -232,4 +243,22 @@ def test_a_set_that_lost_files_is_refused(few, tmp_path):
     manifest["tiles"][0]["files"]["../../secret"] = [1, "x"]
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match="leads out of the folder"):
+        open_pixel_labelled(str(out), PixelLabelsConfig(), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "../../2_10"}, r"a tile is called '../../2_10'"),
+        ({"split": "../.."}, "of '../..'"),
+        ({"places": [[0]]}, "ValueError"),
+        ({"files": {}, "pixels": None}, "AttributeError"),
+    ],
+)
+def test_a_manifest_that_is_not_ours(few, tmp_path, change, says):
+    out = cmid.prepare("potsdam", few, out=tmp_path / "out", **SMALL).folder
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["tiles"][0] |= change
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=says):
         open_pixel_labelled(str(out), PixelLabelsConfig(), 0)

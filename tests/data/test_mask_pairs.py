@@ -64,6 +64,7 @@ def test_those_without_partner_are_told(tmp_path):
     ("names", "says"),
     [
         (["images/a.png"], "no pairs of image and mask"),
+        (["2_Ortho_RGB/top_potsdam_2_10_RGB.tif", "5_Labels_all/top_potsdam_2_10_label.tif"], "cmid prepare"),
         (["images/a.png", "masks/a.png", "labels/a.png"], "several masks, labels/a.png, masks/a.png"),
         (["images/a.png", "images/a.jpg", "masks/a.png"], "several images of one name"),
     ],
@@ -73,3 +74,12 @@ def test_what_cannot_be_paired(tmp_path, names, says):
         pairs_of(tmp_path, *names)
     with pytest.raises(UsageError, match="no such folder"):
         find_pairs(tmp_path / "nowhere")
+
+
+def test_numbers_that_are_no_box_are_no_place(tmp_path):
+    found = pairs_of(tmp_path, "images/site_2018_1_2019_5.png", "masks/site_2018_1_2019_5.png")
+    (pair,) = found.pairs
+    assert pair.of_size(1, 4) is pair
+    assert (pair.group, pair.place) == ("site", (2018, 1))
+    other = pair.of_size(256, 256)
+    assert (other.group, other.place, other.patch) == ("images/site_2018_1_2019_5", (0, 0), None)

@@ -23,6 +23,7 @@ def infer(counts, kind="value", lossy=0, colours=None, names=None):
             json.dumps({"classes": [{"name": "road", "colour": "1 2 3"}, {"name": "grey", "colour": "#9b9b9b"}]}),
         ),
         ("c.csv", "name,colour\nroad,#010203\ngrey,155 155 155\n"),
+        ("e.csv", "name;colour\nroad;1 2 3\ngrey;#9B9B9B\n"),
         ("d.csv", "Name, R, G, B\nroad,1,2,3\ngrey,155,155,155\n"),
     ],
 )
@@ -92,6 +93,8 @@ def test_only_our_own_form_is_taken_from_the_folder(tmp_path):
 def test_values_are_classes():
     assert infer({3: 50, 1: 20, 255: 5}).entries == (Entry("class 1", value=1), Entry("class 3", value=3))
     assert infer({0: 50, 255: 5}).classes == ("class 0", "class 255")
+    many = infer({0: 50, 2: 5}, names={i: f"category {i}" for i in range(300)})
+    assert many.classes == ("category 0", "category 2")
     named = infer({0: 50, 2: 5}, names={0: "water", 1: "road", 2: "tree"}, colours={0: (0, 0, 255)})
     assert named.classes == ("water", "road", "tree")
     assert named.colours[0] == (0, 0, 255)

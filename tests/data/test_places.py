@@ -92,6 +92,16 @@ def test_places_of_a_list_file(folder):
     assert places_of_folder(FolderSource(folder / "list.txt")).names == ("p3", "p1")
 
 
+def test_a_list_keeps_apart_what_lies_beside_its_folder(tmp_path):
+    for place in ("lists/c/x", "listsc/x"):
+        for day in DAYS:
+            draw(tmp_path / place / f"{day}.png", 1)
+    paths = sorted(str(path) for path in tmp_path.rglob("*.png"))
+    (tmp_path / "lists" / "all.txt").write_text("\n".join(paths))
+    found = places_of_folder(FolderSource(tmp_path / "lists" / "all.txt"))
+    assert sorted(found.names) == [str(tmp_path / "listsc" / "x"), "c/x"]
+
+
 def test_geotiffs_are_read(tmp_path):
     for place in ("a", "b"):
         for d, day in enumerate(DAYS):
