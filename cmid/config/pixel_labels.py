@@ -13,7 +13,7 @@ class PixelLabelsConfig:
     test_list: str | None = None
     """The same for test; unset: the rest."""
     test_groups: tuple[str, ...] = ()
-    """Groups (tiles, scenes, folders of parts) that are held out whole for test; unset: folders called train and test
+    """Groups (tiles, scenes, folders of groups) that are held out whole for test; unset: folders called train and test
     (or val) where there are some, else a seeded 20 % of the groups."""
     palette: str | None = None
     """JSON or CSV file of classes with name, colour, value, ignore; unset: palette.json, palette.csv or classes.csv in

@@ -71,17 +71,21 @@ def _by_folders(pairs: Sequence[Pair]) -> Split:
 
 
 def _by_groups(pairs: Sequence[Pair], data: str, wanted: Sequence[str]) -> Split:
+    """The groups that are named held out, and those below them: `Tile 7` holds `Tile 7/part_1`."""
     groups = sorted({pair.group for pair in pairs})
-    scenes = {pair.own_name for pair in pairs}
     for name in wanted:
-        if name not in groups and name not in scenes:
+        if not any(_is_of(pair, name) for pair in pairs):
             shown = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
             raise UsageError(
                 f"test_groups names {name!r}, which {data} has not.{did_you_mean(name, groups)} It has {shown}"
             )
-    held = [pair.group in wanted or pair.own_name in wanted for pair in pairs]
+    held = [any(_is_of(pair, name) for name in wanted) for pair in pairs]
     train, test = (tuple(i for i, each in enumerate(held) if each == side) for side in (False, True))
     return Split(train, test, f"by the groups held out, {', '.join(wanted)}")
+
+
+def _is_of(pair: Pair, name: str) -> bool:
+    return pair.own_name == name or f"{pair.group}/".startswith(f"{name.rstrip('/')}/")
 
 
 def _drawn(pairs: Sequence[Pair], data: str, seed: int) -> Split:

@@ -19,6 +19,15 @@ def test_folders_called_test_win_over_val():
     assert split_pairs(of_splits("train", "val", ""), data="d").test == (1,)
 
 
+def test_a_folder_of_groups_is_held_out_with_all_that_is_in_it():
+    groups = ("Tile 1/a", "Tile 7/a", "Tile 7/b", "Tile 70/a")
+    pairs = [Pair(f"{g}/images/{i}.png", f"{g}/masks/{i}.png", group=g) for g in groups for i in range(2)]
+    assert split_pairs(pairs, data="d", test_groups=("Tile 7",), seed=0).test == (2, 3, 4, 5)
+    assert split_pairs(pairs, data="d", test_groups=("Tile 7/b", "Tile 1/"), seed=0).test == (0, 1, 4, 5)
+    with pytest.raises(UsageError, match="names 'Tile'"):
+        split_pairs(pairs, data="d", test_groups=("Tile",), seed=0)
+
+
 def test_one_group_is_drawn_by_image():
     pairs = [Pair(f"images/{i}.png", f"masks/{i}.png", group="a") for i in range(10)]
     split = split_pairs(pairs, data="d", seed=4)
