@@ -5,8 +5,8 @@ r"""What pre-training is worth for a segmenter: Dubai's land cover from CMID's b
 Each of the data set's 72 images is cut into patches of 256 px (the last of a row moved in to the edge), and tiles 7 and
 8 are held out whole. Recipe `segment-small` with 20 epochs (`--epochs`; last epoch, all test patches), at 100 % and at
 10 % of the training patches, the latter drawn by the seed and passed over so often that both see as many crops. Runs
-that are finished are kept, so interrupt it whenever you like. mIoU of all test pixels together, with a Student interval over the
-seeds and each run's bootstrap interval over the patches, goes to `results/segmentation.json`.
+that are finished are kept, so interrupt it whenever you like. mIoU of all test pixels together, with a Student interval
+over the seeds and each run's bootstrap interval over the patches, goes to `results/segmentation.json`.
 
 The colours are those that the data set's page gives; pixels "unlabelled" or black do not count.
 """

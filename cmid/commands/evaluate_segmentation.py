@@ -4,6 +4,7 @@ Classes are matched by name. Nothing is chosen and nothing is trained: each imag
 """
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cmid.commands.segmentation_scores import WRITTEN, SegmentationResult, proto
 from cmid.config import EvaluateSegmentationConfig, as_plain
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 from cmid.data.pixel_subsets import PixelSubset
+from cmid.data.prepared import is_prepared
 from cmid.errors import UsageError, did_you_mean
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.segmenter_files import SegmenterMetadata, load_segmenter
@@ -89,8 +91,12 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     test = _checked(source, about, config.data)
     for note in notes:
         console.print(f"note: {note}")
+    trained, here = about.backbone.bands or (), source.names
+    if trained and [name.casefold() for name in trained] != [name.casefold() for name in here]:
+        console.print(f"caution: the model was trained on the bands {', '.join(trained)}; these are {', '.join(here)}")
     learned = trained_on(model)
-    seen = sum(os.path.realpath(Path(config.data) / test.name(i)) in learned for i in range(len(test)))
+    learned = {_whole(name) for name in learned}  # windows of a scene may be others now
+    seen = sum(_whole(os.path.realpath(Path(config.data) / test.name(i))) in learned for i in range(len(test)))
     if seen:
         console.print(f"caution: {seen} of these images are among those the model was trained on")
     absent = [name for name in about.classes if name not in source.classes]
@@ -99,8 +105,8 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     device, b = resolve_device(config.accelerator), about.backbone
     assert b.mean is not None and b.std is not None
     look = HowToLook(
-        b.mean, b.std, about.window, config.window, config.turns, config.batch_size, config.workers,
-        resolve_precision(config.precision, device),
+        b.mean, b.std, about.window, config.window or about.test_window, config.turns, config.batch_size,
+        config.workers, resolve_precision(config.precision, device),
     )  # fmt: skip
     console.print(f"segmentation of {len(about.classes)} classes: {len(test)} images of {config.data}; {b.backbone}")
     if out is not None:
@@ -108,7 +114,7 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     facts = [("data", config.data), ("model", str(model)), ("backbone", b.backbone)]
     told = {"model": str(model), "data": config.data, "trained_on": seen, "classes_without_labels": absent}
     result = score(
-        segmenter.to(device), test, look, protocols_of(account, about.classes, ()), console, folder=out,
+        segmenter.to(device), test, look, protocols_of(account, about.classes, (), source.classes), console, folder=out,
         seed=config.seed, about=told, facts=facts, settings=as_plain(config), report=config.report and out is not None,
         resamples=config.bootstrap,
     )  # fmt: skip
@@ -123,10 +129,26 @@ def _opened(
         source, isprs = open_prepared_tiles(config.data, replace(config.labels, tile_px=WHOLE_PX))
         return source, {"isprs": isprs | {"over": "tiles"}}, ()
     if config.part == "all":
-        source, notes = open_pixel_labelled_whole(config.data, config.labels, console)
+        named = [n for n in ("train_list", "test_list", "test_groups") if getattr(config.labels, n)]
+        if named:
+            raise UsageError(f"part is all, but labels.{named[0]} names some: leave one of them out")
+        if is_prepared(Path(config.data)):
+            raise UsageError(f"part is all, but {config.data} is a benchmark with a split: leave part out")
+    try:
+        sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
+    except UsageError:
+        if config.part == "test" or is_prepared(Path(config.data)):
+            raise
+        sides = None  # too few images to be split: all of them then
+    if sides is None or config.part == "all" or (config.part == "auto" and sides.drawn):
+        source, notes = open_pixel_labelled_whole(config.data, config.labels)
         return source, {}, notes
-    sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
     return sides.test, sides.account, sides.notes
+
+
+def _whole(name: str) -> str:
+    """An image's name without the window that was cut of it."""
+    return re.sub(r"\[[0-9,]+\]$", "", name)
 
 
 def _checked(source: PixelSource, about: SegmenterMetadata, data: str) -> PixelSource:

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from cmid.config import PixelLabelsConfig
-from cmid.data.isprs import palette
+from cmid.data.isprs import BENCHMARKS, palette
 from cmid.data.palettes import Palette
 from cmid.data.pixel_pairs import PixelPairs
 from cmid.data.prepared import Manifest, tile_source, what_is_wrong, window_source
 from cmid.errors import UsageError
 
+USUAL_BANDS = {"Potsdam": "RGB", "Vaihingen": "IRRG"}
+USUAL_WINDOWS = (512, 512)
+"""Side and step of the published windows."""
 OF_FOLDERS = ("train_list", "test_list", "test_groups", "palette", "bands")
 
 
@@ -56,7 +59,16 @@ def prepared_tiles(data: str, labels: PixelLabelsConfig) -> tuple[PixelPairs, di
 
 def facts(manifest: Manifest, labels: PixelLabelsConfig) -> dict[str, Any]:
     """What the name of a protocol needs."""
-    return {"dataset": manifest.dataset, "bands": manifest.bands, "labels": labels.borders}
+    departures = []
+    if manifest.bands != USUAL_BANDS[manifest.dataset]:
+        departures.append(manifest.bands)
+    if (manifest.window_px, manifest.step_px) != USUAL_WINDOWS:
+        departures.append(f"windows of {manifest.window_px} px every {manifest.step_px} px")
+    official = BENCHMARKS[manifest.dataset.lower()].test
+    if missing := len(official) - len(manifest.of_split("test")):
+        departures.append(f"{missing} of {len(official)} test tiles missing")
+    facts = {"dataset": manifest.dataset, "bands": manifest.bands, "labels": labels.borders}
+    return {**facts, "departures": departures}
 
 
 def _opened(data: str, labels: PixelLabelsConfig) -> tuple[Path, Manifest, Palette]:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cmid.commands.sources import progress
 from cmid.data.pixel_labels import PixelSource
+from cmid.data.pixel_pairs import PixelPairs
 from cmid.data.statistics import Stretch, measure
 from cmid.errors import UsageError
 from cmid.zoo.backbone_files import BackboneMetadata
@@ -35,6 +36,8 @@ def bring_to_scale(sources: Sequence[PixelSource], about: BackboneMetadata, data
         if source.dtype != torch.uint8:
             assert about.low and about.high and about.mean
             _set(source, Stretch(about.low, about.high, about.mean))
+        elif about.mean:  # what lies under nodata is neutral, as it is when scenes are mapped
+            _set(source, Stretch((), (), about.mean))
 
 
 def measured(source: PixelSource, about: BackboneMetadata, seed: int, console: Console) -> BackboneMetadata:
@@ -53,4 +56,5 @@ def measured(source: PixelSource, about: BackboneMetadata, seed: int, console: C
 def _set(source: Any, stretch: Stretch) -> None:
     while hasattr(source, "source"):  # the images of a subset are another's
         source = source.source
-    source.stretch = stretch
+    if stretch.low or isinstance(source, PixelPairs):
+        source.stretch = stretch

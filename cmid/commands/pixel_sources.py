@@ -33,6 +33,11 @@ class PixelSides:
     account: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def drawn(self) -> bool:
+        """Whether nothing said what is for test, so that it was drawn by seed."""
+        return str(self.account.get("split", {}).get("how", "")).startswith("by a draw")
+
 
 def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console: Console | None = None) -> PixelSides:
     """Train and test of a folder of images and masks, a prepared set, or one of torchgeo's data sets.

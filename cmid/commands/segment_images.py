@@ -123,6 +123,7 @@ def classes_of(
         worker_init_fn=start_worker, generator=torch.Generator(),
     )  # fmt: skip
     layout, stride = memory_format_of(segmenter.backbone), segmenter.backbone.strides[-1]
+    fixed = getattr(segmenter.backbone, "fixed_size", None)  # of backbones that take images of one size only
 
     def predict(images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=layout)
@@ -155,10 +156,11 @@ def classes_of(
             shape = image.labels.shape
             if waiting and (waiting[0][1].labels.shape != shape or len(waiting) == look.batch_size):
                 yield from whole()
-            if not look.windowed(*shape):
+            if fixed is None and not look.windowed(*shape):
                 waiting.append((i, image))
                 continue
-            tiling = Tiling(window=look.window or look.size, turns=look.turns, batch=look.batch_size)
+            side = look.window or look.size if fixed is None else fixed[0]
+            tiling = Tiling(window=side, turns=look.turns, batch=look.batch_size)
             classes = image_to_map(_prepared(image, look, device), of_windows, segmenter.classes, tiling)
             yield i, image, classes.numpy()
         if waiting:

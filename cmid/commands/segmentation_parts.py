@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from cmid.backbones import create_backbone
+from cmid.commands.compare_plan import digest
 from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint
 from cmid.commands.pixel_scale import bring_to_scale, measured
@@ -75,8 +76,11 @@ class Parts:
 
 def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
     """Data, weights, and the settings that follow from them."""
-    if config.batch_size < 2:
-        raise UsageError(f"batch_size must be at least 2 (batch-norm needs two images), found {config.batch_size}")
+    if config.batch_size < 2 and config.segmenter.head == "upernet":
+        raise UsageError(
+            f"batch_size is {config.batch_size}, but upernet pools to one position, whose batch-norm needs two images: "
+            "take 2 or more, or --segmenter.head lateral_sum"
+        )
     sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
     train, test = sides.train, sides.test
     for name in config.segmenter.untrained:
@@ -96,7 +100,12 @@ def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
         raise UsageError(
             f"mean and std need {train.bands} values each, and {weights} does not say them: give --mean and --std"
         )
-    metadata = replace(metadata, mean=tuple(mean), std=tuple(std), size=config.size)
+    notes = list(sides.notes)
+    if metadata.bands and _told(metadata.bands) != _told(train.names):
+        notes.append(
+            f"{weights} was trained on the bands {', '.join(metadata.bands)}; these are {', '.join(train.names)}"
+        )
+    metadata = replace(metadata, mean=tuple(mean), std=tuple(std), size=config.size, bands=train.names)
     bring_to_scale((train, test), metadata, config.data)
     stride = backbone.strides[-1]
     if config.size % stride:
@@ -104,8 +113,10 @@ def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
             f"size {config.size} is not a multiple of {stride} px, the coarsest stride of {metadata.backbone}: take "
             f"{max(1, config.size // stride) * stride} or {-(-config.size // stride) * stride}"
         )
+    fixed = getattr(backbone, "fixed_size", None)
+    if fixed is not None and config.window not in (0, fixed[0]):
+        raise UsageError(f"window is {config.window}, but {metadata.backbone} takes images of {fixed[0]} px only")
     validation: PixelSource | None = None
-    notes = list(sides.notes)
     if config.hold_out:
         train, validation, by = held_out(train, config.hold_out, config.seed)
         notes.append(f"held out for validation: {len(validation)} images, {by}")
@@ -213,7 +224,9 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, LabelledBatch]:
     loader = ViewLoader(
         source,  # type: ignore[arg-type]  # PixelBatches reads it
         ViewConfig(size=config.size, mean=mean, std=std),
-        batch_size=min(config.batch_size, max(2, len(source) // team.size)),
+        batch_size=min(
+            config.batch_size, max(2 if config.segmenter.head == "upernet" else 1, len(source) // team.size)
+        ),
         seed=config.seed,
         workers=config.train.workers,
         crops=1,
@@ -223,10 +236,21 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, LabelledBatch]:
         read_timeout_s=config.read_timeout_s,
         pin_memory=resolve_device(config.train.accelerator).type == "cuda",
         batches=partial(PixelBatches, pixel_crops=config.crops, untrained=parts.untrained),
-        fingerprint=fingerprint(source),  # type: ignore[arg-type]  # of names
+        fingerprint=_fingerprint(parts),
     )
     rgb = source.bands == 3 and source.dtype == torch.uint8
     return loader, LabelledBatch(mean, std, config.crops, rgb=rgb)
+
+
+def _fingerprint(parts: Parts) -> str:
+    """Changes with the images' names and order, and with what the numbers of their labels mean."""
+    names = fingerprint(parts.train)  # type: ignore[arg-type]  # of their names alone
+    meaning = [parts.classes, parts.untrained, parts.sides.account.get("palette"), parts.config.labels.unlabelled]
+    return digest([names, meaning])
+
+
+def _told(bands: tuple[str, ...]) -> list[str]:
+    return [name.casefold() for name in bands]
 
 
 def account_of(parts: Parts) -> dict[str, Any]:

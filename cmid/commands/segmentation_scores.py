@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -73,26 +72,34 @@ class ValidationIoU:
         return {"validation_mean_iou": 100 * scores.mean_iou}
 
 
-def protocols_of(account: dict[str, Any], classes: tuple[str, ...], untrained: tuple[int, ...]) -> tuple[Protocol, ...]:
+def protocols_of(
+    account: dict[str, Any], classes: tuple[str, ...], untrained: tuple[int, ...], labelled: tuple[str, ...] = ()
+) -> tuple[Protocol, ...]:
     """By what the images are scored, the headline first: ISPRS's where they are ISPRS's, else all classes.
 
     Args:
         account: of the labels; `isprs` says which of its protocols they are for.
         classes: K names.
         untrained: positions of classes that were not learned.
+        labelled: names of the classes that the images' labels have; empty: all.
     """
+    without = tuple(i for i, name in enumerate(classes) if labelled and name not in labelled)
     where = ""
     if isprs := account.get("isprs"):
         over = isprs.get("over", "patches")
-        if classes == ISPRS_CLASSES:
-            return isprs_protocols(isprs["dataset"], isprs["labels"], over)
-        where = f"ISPRS {isprs['dataset']}, {isprs['labels']} labels, {over}, "
+        departures = tuple(isprs.get("departures", ()))
+        if classes == ISPRS_CLASSES and not without and {classes[i] for i in untrained} <= {"clutter"}:
+            return isprs_protocols(isprs["dataset"], isprs["labels"], over, departures)
+        counted = "patches" if over == "patches" else "whole tiles"
+        where = ", ".join((f"ISPRS {isprs['dataset']}", f"{isprs['labels']} labels", counted, *departures, ""))
     every = Protocol(f"{where}{len(classes)} classes, all labelled pixels")
-    if not untrained:
+    left_out = tuple(sorted({*untrained, *without}))
+    if not left_out:
         return (every,)
-    rest = tuple(i for i in range(len(classes)) if i not in untrained)
-    names = ", ".join(classes[i] for i in untrained)
-    return Protocol(f"{where}{len(rest)} classes, {names} unlabelled", rest, untrained), every
+    rest = tuple(i for i in range(len(classes)) if i not in left_out)
+    names = ", ".join(classes[i] for i in left_out)
+    some = Protocol(f"{where}{len(rest)} classes, {names} unlabelled", rest, left_out)
+    return (some,) if without else (some, every)
 
 
 def score_and_keep(
@@ -106,7 +113,7 @@ def score_and_keep(
     s = parts.config.segmenter
     about = SegmenterMetadata(
         parts.metadata, parts.classes, parts.train.colours, s.head, int(learner.decoder.width), learner.align_corners,
-        (parts.train.stored_dtype,), parts.config.size,
+        (parts.train.stored_dtype,), parts.config.size, parts.config.window,
     )  # fmt: skip
     save_segmenter(model, learner, about)
     epoch = "best on validation" if parts.validation is not None else "last"
@@ -166,7 +173,7 @@ def score(
     together = torch.from_numpy(found.counts.sum(0))
     measured = [score_segmentation(together, protocol, source.classes) for protocol in protocols]
     interval = mean_iou_interval(found.counts, protocols[0], resamples, seed)
-    rows = rows_of(found, source)
+    rows = rows_of(found, source, protocols[0])
     scores = plain_scores(found, measured, interval, look, resamples) | {"skipped": found.skipped}
     for name, reason in list(found.skipped.items())[:5]:
         console.print(f"note: {name} could not be read ({reason})")
@@ -227,12 +234,14 @@ def _percent(share: float) -> str:
     return "undefined" if math.isnan(share) else f"{100 * share:.2f}"
 
 
-def rows_of(found: Found, source: PixelSource) -> list[dict[str, Any]]:
-    """A row for each image, the worst first: by mIoU over the classes that are in it."""
+def rows_of(found: Found, source: PixelSource, protocol: Protocol) -> list[dict[str, Any]]:
+    """A row for each image, the worst first: by mIoU over the classes of the protocol that are in it."""
+    counted = range(len(source.classes)) if protocol.means_over is None else protocol.means_over
     rows = []
     for place, counts in zip(found.indices, found.counts, strict=True):
-        there = tuple(np.flatnonzero(counts.sum(1)).tolist())
-        one = score_segmentation(torch.from_numpy(counts), Protocol("one image", there or None), source.classes)
+        there = tuple(i for i in counted if counts[i].sum())
+        single = Protocol("one image", there or protocol.means_over, protocol.unlabelled)
+        one = score_segmentation(torch.from_numpy(counts), single, source.classes)
         x, y = source.place(place)
         rows.append(
             {

@@ -122,15 +122,16 @@ class EvaluateSegmentationConfig:
     weights: str = ""
     """A run of `cmid finetune segmentation`, or its model.safetensors."""
     data: str = ""
-    """As for training; all of its images are scored, or those of `labels.test_list` or `labels.test_groups`."""
+    """As for training; `part` says which of its images are scored."""
     out: str | None = None
     """A folder for scores.json, tiles.csv and report.html; must not hold files."""
-    part: Literal["test", "all"] = "test"
-    """The test images of data that are split, or all."""
+    part: Literal["auto", "test", "all"] = "auto"
+    """auto: those for test where lists, groups, folders or the data set itself say which, else all. test: also where
+    they have to be drawn by `seed`, as a training run draws them."""
     over: Literal["patches", "tiles"] = "patches"
     """Of a prepared ISPRS set: its patches, as published, or the test tiles as a whole."""
     window: int = 0
-    """Side of the windows in which images are looked at; 0: as in training."""
+    """Side of the windows in which images are looked at; 0: as the model's own run did."""
     turns: Literal["none", "flips", "d4"] = "none"
     """Average over mirror images, or over quarter turns too."""
     batch_size: int = 8
@@ -144,7 +145,7 @@ class EvaluateSegmentationConfig:
     bootstrap: int = 1000
     """Resamples of the images for the interval."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the bootstrap, and of the draw of test images where `part` is test and nothing says which they are."""
     report: bool = True
     """Write report.html where `out` is given."""
     overwrite: bool = False

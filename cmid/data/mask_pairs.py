@@ -41,6 +41,7 @@ class Pair:
             where there is neither.
         place: x and y of its first pixel there, 0, 0 where that is not known.
         patch: width and height as its name tells them, with its place in its group; None where it does not.
+        around: the folders around it, where these are the groups of the data; else empty.
     """
 
     image: str
@@ -49,12 +50,13 @@ class Pair:
     group: str = ""
     place: tuple[int, int] = (0, 0)
     patch: tuple[int, int] | None = None
+    around: str = ""
 
     def of_size(self, width: int, height: int) -> "Pair":
         """The same once the image's size is known: numbers in a name that are not its box are no place."""
         if self.patch in (None, (width, height)):
             return self
-        return replace(self, group=self.own_name, place=(0, 0), patch=None)
+        return replace(self, group=self.around or self.own_name, place=(0, 0), patch=None)
 
     @property
     def own_name(self) -> str:
@@ -185,5 +187,5 @@ def _grouped(pairs: list[Pair]) -> tuple[Pair, ...]:
             place, patch = (x0, y0), (x1 - x0, y1 - y0)
         elif by_folder and around:
             group = around
-        found.append(Pair(pair.image, pair.mask, split, group, place, patch))
+        found.append(Pair(pair.image, pair.mask, split, group, place, patch, around if by_folder else ""))
     return tuple(found)

@@ -95,7 +95,8 @@ def read_mask(
             header = mask_header(path)
             window = (0, 0, header.width, header.height)
         bands = (1, 2, 3) if header_kind == "colour" else (1,)
-        values, valid = (rasters or OpenRasters()).read(path, bands, window)
+        # black may be a nodata value of each band, and red is no nodata for that
+        values, valid = (rasters or OpenRasters()).read(path, bands, window, together=header_kind == "colour")
         return _codes_of_values(path, values, header_kind, valid), None if valid.all() else valid
     x0, y0, x1, y1 = window or (0, 0, None, None)
     with _picture(path) as image:

@@ -37,6 +37,10 @@ class PixelSource(Protocol):
         """Numpy's name of the type of the files' own values."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the bands; a number where the files name none."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of all K classes."""
 

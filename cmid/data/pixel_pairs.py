@@ -92,7 +92,8 @@ class PixelPairs:
     def group(self, i: int) -> str:
         """The tile, scene or folder it is of."""
         item = self.items[i]
-        return item.pair.group if item.window is None or item.pair.patch else item.pair.own_name
+        pair = item.pair
+        return pair.group if item.window is None or pair.patch or pair.around else pair.own_name
 
     def place(self, i: int) -> tuple[int, int]:
         """Where it lies in its group."""

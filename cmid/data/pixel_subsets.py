@@ -36,6 +36,11 @@ class PixelSubset:
         return self.source.stored_dtype
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the bands."""
+        return self.source.names
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of all classes."""
         return self.source.classes

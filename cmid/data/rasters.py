@@ -318,8 +318,16 @@ class OpenRasters:
     def __getstate__(self) -> dict[str, Any]:  # GDAL's handles belong to a process
         return {"_open": OrderedDict(), "_owner": (0, 0), "_environment": None}
 
-    def read(self, path: str, bands: Sequence[int], window: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, path: str, bands: Sequence[int], window: tuple[int, int, int, int], *, together: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A window x0, y0, x1, y1 of some bands.
+
+        Args:
+            path: the file.
+            bands: numbers from 1.
+            window: in pixels.
+            together: only where all of the bands hold their nodata value is there none, as in pictures of colours.
 
         Returns:
             values `(C, h, w)` in the file's type, and valid `(h, w)` bool: False where any band is nodata, NaN or
@@ -329,11 +337,11 @@ class OpenRasters:
             BadImage: the file is damaged, gone, or changed.
         """
         if get_worker_info() is not None:
-            return self.read_here(path, bands, window)
-        return lasting_threads("scenes", 1).submit(self.read_here, path, bands, window).result()
+            return self.read_here(path, bands, window, together)
+        return lasting_threads("scenes", 1).submit(self.read_here, path, bands, window, together).result()
 
     def read_here(
-        self, path: str, bands: Sequence[int], window: tuple[int, int, int, int]
+        self, path: str, bands: Sequence[int], window: tuple[int, int, int, int], together: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `read`, in this thread, which keeps GDAL's options."""
         from rasterio.errors import RasterioError
@@ -345,7 +353,7 @@ class OpenRasters:
         try:
             opened = self._opened(path)
             values = opened.raster.read(list(bands), window=where)
-            valid = self._valid(opened, bands, values, where)
+            valid = self._valid(opened, bands, values, where, together)
         except BadImage:
             raise
         except (RasterioError, OSError, ValueError) as error:
@@ -373,7 +381,9 @@ class OpenRasters:
         self._open.move_to_end(path)
         return self._open[path]
 
-    def _valid(self, opened: _Opened, bands: Sequence[int], values: np.ndarray, where: Any) -> np.ndarray:
+    def _valid(
+        self, opened: _Opened, bands: Sequence[int], values: np.ndarray, where: Any, together: bool
+    ) -> np.ndarray:
         valid = np.ones(values.shape[1:], np.bool_)
         measured_alpha = any(opened.alpha[band - 1] for band in bands)
         seen = {""} | ({"alpha"} if measured_alpha else set())
@@ -381,9 +391,16 @@ class OpenRasters:
             if (mask := opened.mask[band - 1]) not in seen:
                 valid &= opened.raster.read_masks(band, window=where) > 0
                 seen |= {mask} - {"band"}  # the others are the same for all bands
+        there = np.zeros_like(valid)
         for band, plane in zip(bands, values, strict=True):
             if (nodata := opened.nodata[band - 1]) is not None:
-                valid &= plane != nodata  # from the values at hand: `read_masks` would read the window again
+                # from the values at hand: `read_masks` would read the window again
+                if together:
+                    there |= plane != nodata
+                else:
+                    valid &= plane != nodata
+            else:
+                there[:] = True
             if plane.dtype.kind == "f":
                 valid &= np.isfinite(plane)
-        return valid
+        return valid & there if together else valid

@@ -41,7 +41,10 @@ class Protocol:
 
 
 def isprs_protocols(
-    dataset: Literal["Potsdam", "Vaihingen"], labels: Literal["eroded", "full"], over: Literal["patches", "tiles"]
+    dataset: Literal["Potsdam", "Vaihingen"],
+    labels: Literal["eroded", "full"],
+    over: Literal["patches", "tiles"],
+    departures: Sequence[str] = (),
 ) -> tuple[Protocol, ...]:
     """The three ways in which the six classes of ISPRS are reported, that of the published CMID first.
 
@@ -54,8 +57,10 @@ def isprs_protocols(
         dataset: which.
         labels: the labels that were compared with: `eroded` of the noBoundary files, or `full`.
         over: where pixels were counted: `patches`, which overlap and so count some pixels more than once, or `tiles`.
+        departures: what else is not as usual: other bands, windows or tiles; each stands in the names.
     """
-    where = f"ISPRS {dataset}, {labels} labels, {'patches' if over == 'patches' else 'whole tiles'}"
+    counted = "patches" if over == "patches" else "whole tiles"
+    where = ", ".join((f"ISPRS {dataset}", f"{labels} labels", counted, *departures))
     five, clutter = tuple(range(5)), ISPRS_CLASSES.index("clutter")
     return (
         Protocol(f"{where}, 5 classes, clutter unlabelled", five, (clutter,)),

@@ -83,7 +83,7 @@ def _weight_of(labels: Tensor, ignore: int, weights: Tensor) -> Tensor:
 def _count(labels: Tensor, ignore: int, weights: Tensor | None, average: Average) -> Tensor:
     """What a sum over pixels is divided by: the mean over processes of what counts."""
     if average == "all":
-        count = torch.tensor(labels.numel(), device=labels.device)
+        count = torch.full((), labels.numel(), device=labels.device)  # filled there: nothing waits for a copy
     elif weights is None:
         count = (labels != ignore).sum()
     else:

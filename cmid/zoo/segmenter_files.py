@@ -31,6 +31,7 @@ class SegmenterMetadata:
         align_corners: of every resizing.
         dtypes: numpy's names of the types of the files' values that it was trained on; empty admits any.
         window: side in pixels of the images it was trained at; the backbone is built for it.
+        test_window: side of the windows in which its own run looked at test images; 0: whole where they are small.
         cmid_version: of the package that wrote the file.
 
     Raises:
@@ -45,6 +46,7 @@ class SegmenterMetadata:
     align_corners: bool = False
     dtypes: tuple[str, ...] = ()
     window: int = 512
+    test_window: int = 0
     cmid_version: str = ""
 
     def __post_init__(self) -> None:

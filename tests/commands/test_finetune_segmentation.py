@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from cmid.backbones import create_backbone
 from cmid.cli import main
-from cmid.commands.segment_images import HowToLook, classes_of, segment_images
+from cmid.commands.segment_images import Found, HowToLook, classes_of, segment_images
+from cmid.commands.segmentation_scores import protocols_of, rows_of
+from cmid.tasks.segmentation import Segmenter
 from cmid.train import read_checkpoint
 from cmid.zoo.segmenter_files import load_segmenter
 from tests.data.labelled_squares import COLOURS, Squares
@@ -154,7 +157,8 @@ def test_a_segmenter_is_trained_further_or_begun_anew(data, tmp_path, capsys):
 
 def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(data, tmp_path, capsys):
     assert run(data, tmp_path / "run", "--epochs", 4) == 0
-    words = ["--workers", "0", "--precision", "32", "--accelerator", "cpu", "--labels.test_groups", "tile_3"]
+    plain = ["--workers", "0", "--precision", "32", "--accelerator", "cpu"]
+    words = [*plain, "--labels.test_groups", "tile_3"]
     model = str(tmp_path / "run")
     assert main(["evaluate", "segmentation", model, str(data), "--out", str(tmp_path / "e"), *words]) == 0
     ours, theirs = (json.loads((tmp_path / n / "scores.json").read_text()) for n in ("e", "run"))
@@ -172,8 +176,12 @@ def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(data, tmp
     assert "does not know rad. Did you mean red" in one_line(capsys)
     assert main(["evaluate", "segmentation", model, str(data), "--out", str(tmp_path / "e"), *words]) == 2
     assert "holds files" in one_line(capsys)
-    assert main(["evaluate", "segmentation", model, str(data), "--part", "all", *words]) == 0
-    assert "caution: 12 of these images are among those the model was trained on" in capsys.readouterr().err
+    assert main(["evaluate", "segmentation", model, str(data), "--part", "all", *words]) == 2
+    assert "labels.test_groups names some" in one_line(capsys)
+    assert main(["evaluate", "segmentation", model, str(data), *plain]) == 0
+    told = capsys.readouterr().err
+    assert "16 images of" in told, "nothing says which are for test, so all are scored"
+    assert "caution: 12 of these images are among those the model was trained on" in told
 
 
 def test_windows_of_a_large_image_and_turns(data, tmp_path):
@@ -195,7 +203,7 @@ def test_windows_of_a_large_image_and_turns(data, tmp_path):
     ("words", "says"),
     [
         (["--size", "60"], "size 60 is not a multiple of 32 px"),
-        (["--batch_size", "1"], "batch_size must be at least 2"),
+        (["--batch_size", "1", "--segmenter.head", "upernet"], "batch_size is 1, but upernet pools to one position"),
         (["--segmenter.untrained", "bleu"], "'bleu', which is no class of .* Did you mean blue"),
         (["--mean", "0.1,0.2"], "mean and std need 3 values each"),
         (["--segmenter.head", "unet"], "expected one of upernet, lateral_sum"),
@@ -208,6 +216,80 @@ def test_requests_that_cannot_be_carried_out(data, tmp_path, capsys, words, says
     assert run(data, tmp_path / "run", "--epochs", 1, *words) == 2
     assert re.search(says, one_line(capsys))
     assert not (tmp_path / "run").exists()
+
+
+def test_one_image_at_a_time_is_enough_for_the_light_decoder(data, tmp_path):
+    assert run(data, tmp_path / "run", "--epochs", 1, "--batch_size", 1, "--train.max_steps", 2) == 0
+
+
+def test_the_file_says_which_bands_were_read_and_evaluate_is_wary_of_others(tmp_path, capsys):
+    words = [word for word in SMALL if word not in ("--labels.test_groups", "tile_3")]
+    for name, bands in (("one", ("red", "green", "blue", "nir")), ("two", ("nir", "red", "green"))):
+        scenes(tmp_path / name, bands)
+    chosen = ["--labels.bands", "nir,red,green", "--labels.test_groups", "images/1"]
+    command = ["finetune", "segmentation", "random", str(tmp_path / "one"), "--out", str(tmp_path / "run"), *words]
+    assert main([*command, *chosen, "--epochs", "1"]) == 0
+    assert load_segmenter(tmp_path / "run" / "model.safetensors")[1].backbone.bands == ("nir", "red", "green")
+    plain = ["--workers", "0", "--precision", "32", "--accelerator", "cpu"]
+    capsys.readouterr()
+    assert main(["evaluate", "segmentation", str(tmp_path / "run"), str(tmp_path / "two"), *plain]) == 0
+    assert "caution" not in capsys.readouterr().err
+    other = ["--labels.bands", "red,green,blue"]
+    assert main(["evaluate", "segmentation", str(tmp_path / "run"), str(tmp_path / "one"), *plain, *other]) == 0
+    told = capsys.readouterr().err
+    assert "caution: the model was trained on the bands nir, red, green; these are red, green, blue" in told
+    assert "caution: 1 of these images are among those the model was trained on" in told
+
+
+def scenes(folder, bands):
+    """Two GeoTIFFs with their label rasters and a palette."""
+    import rasterio
+
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for k in range(2):
+        labels = rng.integers(0, 2, (96, 96), np.uint8)
+        place = {"driver": "GTiff", "width": 96, "height": 96, "dtype": "uint8", "crs": "EPSG:32632",
+                 "transform": rasterio.Affine(1, 0, 5e5, 0, -1, 5e6)}  # fmt: skip
+        with rasterio.open(folder / "images" / f"{k}.tif", "w", count=len(bands), **place) as raster:
+            raster.write(rng.integers(0, 255, (len(bands), 96, 96), np.uint8))
+            raster.descriptions = bands
+        with rasterio.open(folder / "labels" / f"{k}.tif", "w", count=1, **place) as raster:
+            raster.write(labels[None])
+    (folder / "palette.json").write_text(json.dumps([{"name": "a", "value": 0}, {"name": "b", "value": 1}]))
+
+
+def test_a_resume_with_other_meanings_of_the_labels_is_refused(data, tmp_path, capsys):
+    assert run(data, tmp_path / "run", "--epochs", 2, "--train.max-steps", 2) == 0
+    entries = json.loads((data / "palette.json").read_text())
+    (data / "palette.json").write_text(json.dumps([entries[1], entries[0], *entries[2:]]))
+    capsys.readouterr()
+    assert main(["finetune", "segmentation", "random", str(data), "--out", str(tmp_path / "run"), "--resume",
+                 "--train.max-steps", "0"]) == 2  # fmt: skip
+    assert "was started with other numbers: fingerprint" in one_line(capsys)
+
+
+def test_the_worst_images_are_those_of_the_headline(data):
+    source, counts = Squares(2), np.zeros((2, 3, 3), np.int64)
+    counts[0] = [[50, 0, 0], [0, 40, 0], [10, 0, 0]]  # wrong where the headline does not look
+    counts[1] = [[30, 20, 0], [0, 40, 0], [0, 0, 10]]
+    some, every = protocols_of({}, source.classes, (2,))
+    rows = rows_of(Found([0, 1], counts), source, some)
+    assert [row["image"] for row in rows] == [source.name(1), source.name(0)]
+    assert rows[1]["mean_iou"] == 1
+    assert [row["image"] for row in rows_of(Found([0, 1], counts), source, every)] == [source.name(0), source.name(1)]
+
+
+def test_a_backbone_of_one_size_looks_in_windows_of_it():
+    torch.manual_seed(0)
+    backbone = create_backbone("hiera_tiny_224", mask_stage=None, img_size=224)
+    assert backbone.fixed_size == (224, 224)
+    segmenter = Segmenter(backbone, 3, head="lateral_sum", width=8, auxiliary_weight=0).eval()
+    look = HowToLook((0.5,) * 3, (0.2,) * 3, 224)
+    for side in (100, 256):
+        found = segment_images(segmenter, Squares(1, side=side), look, torch.device("cpu"))
+        assert found.counts.sum() == (side - 2) ** 2
 
 
 def test_a_truncated_image_is_told_and_passed_over(data, tmp_path, capsys):

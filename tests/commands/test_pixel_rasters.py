@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import rasterio
 
+from cmid.commands.pixel_scale import bring_to_scale
 from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole
 from cmid.config import PixelLabelsConfig
 from cmid.data.decode import BadImage
 from cmid.data.statistics import Stretch
 from cmid.errors import UsageError
 from cmid.predict.raster_output import Classes, describe_map, write_category_names
+from cmid.zoo.backbone_files import BackboneMetadata
 from tests.data.rasters_on_disk import numbered, write_raster
 
 SIZE = (150, 230)
@@ -70,7 +72,17 @@ def test_nodata_has_no_label(tmp_path):
     pixels, found = source.read(0)
     assert np.array_equal(found, truth)
     assert pixels.dtype == np.uint8
+    about = BackboneMetadata("resnet18", 3, mean=(0.2, 0.4, 0.6), std=(0.1,) * 3)
+    bring_to_scale((source,), about, str(tmp_path))
+    assert np.array_equal(source.read(0).pixels[5:9, 7:20], np.full((4, 13, 3), (51, 102, 153))), "the mean, as in maps"
     assert source.classes == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_windows_are_of_their_folders_group_where_folders_are_groups(tmp_path):
+    for tile in ("Tile 1", "Tile 2"):
+        write_pairs(tmp_path / tile, scenes=("a", "b"))
+    source, _ = open_pixel_labelled_whole(str(tmp_path), PixelLabelsConfig(tile_px=120))
+    assert {source.group(i) for i in range(len(source))} == {"Tile 1", "Tile 2"}
 
 
 def test_windows_without_a_label_are_left_out(tmp_path):

@@ -20,6 +20,7 @@ class Squares:
     """
 
     bands, dtype, stored_dtype, fresh = 3, torch.uint8, "uint8", False
+    names = ("red", "green", "blue")
     classes, colours = ("ground", "red", "blue"), COLOURS
 
     def __init__(self, count=8, side=96, broken=(), per_group=2):

@@ -76,6 +76,16 @@ def test_what_cannot_be_paired(tmp_path, names, says):
         find_pairs(tmp_path / "nowhere")
 
 
+def test_numbers_that_are_no_box_leave_the_image_in_its_folders_group(tmp_path):
+    for tile in ("Tile 1", "Tile 2"):
+        for kind in ("images", "masks"):
+            (tmp_path / tile / kind).mkdir(parents=True)
+            for k in range(2):
+                (tmp_path / tile / kind / f"p_{k}_0_{k + 1}_1.png").touch()
+    pairs = [pair.of_size(64, 64) for pair in find_pairs(tmp_path).pairs]
+    assert [pair.group for pair in pairs] == ["Tile 1", "Tile 1", "Tile 2", "Tile 2"]
+
+
 def test_numbers_that_are_no_box_are_no_place(tmp_path):
     found = pairs_of(tmp_path, "images/site_2018_1_2019_5.png", "masks/site_2018_1_2019_5.png")
     (pair,) = found.pairs

@@ -54,3 +54,12 @@ def test_what_is_no_mask(tmp_path):
         read_mask(str(tmp_path / "below.tif"), "value")
     with pytest.raises(BadImage, match="no such file"):
         mask_header(str(tmp_path / "nowhere.png"))
+
+
+def test_of_a_colour_mask_only_what_is_nodata_in_all_bands_has_no_label(tmp_path):
+    """Black as nodata takes neither red nor blue away, which are black in two bands."""
+    colours = np.array([[[255, 0, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255]]] * 2, np.uint8)
+    write_raster(tmp_path / "mask.tif", np.moveaxis(colours, -1, 0), nodata=0, photometric="RGB")
+    codes, valid = read_mask(str(tmp_path / "mask.tif"), "colour")
+    assert valid.tolist() == [[True, True, False, True]] * 2
+    assert codes[valid].tolist() == [0xFF0000, 0x0000FF, 0xFFFFFF] * 2
