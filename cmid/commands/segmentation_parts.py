@@ -221,6 +221,7 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, LabelledBatch]:
     config, source = parts.config, parts.train
     mean, std = parts.metadata.mean, parts.metadata.std
     assert mean is not None and std is not None
+    least = 2 if config.segmenter.head == "upernet" else 1
     loader = ViewLoader(
         source,  # type: ignore[arg-type]  # PixelBatches reads it
         ViewConfig(size=config.size, mean=mean, std=std),
