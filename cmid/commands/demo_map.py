@@ -73,7 +73,7 @@ def learn_and_map(config: DemoConfig, backbone: Path, scenes: Path, run: Path, o
         given = {
             "weights": str(backbone), "data": str(scenes), "out": str(run), "seed": config.seed, "epochs": epochs,
             "size": SIZE_PX, "batch_size": BATCH, "resume": run.is_dir(), "labels": lists, "crops": MILD,
-            "optimizer": {"lr": 1e-3, "warmup_epochs": 1}, "segmenter": {"class_weights": "balanced"},
+            "optimizer": {"lr": 1e-3, "warmup_epochs": 1},
         }  # fmt: skip
         finetune_segmentation(resolve(FinetuneSegmentationConfig, given, recipe=RECIPE))
     protocol = json.loads((run / "scores.json").read_text(encoding="utf-8"))["protocols"][0]
