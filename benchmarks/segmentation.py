@@ -3,7 +3,7 @@ r"""What pre-training is worth for a segmenter: Dubai's land cover from CMID's b
     python benchmarks/segmentation.py --backbone BACKBONE.safetensors --images Dubai_MBRSC --runs runs/segmentation
 
 Each of the data set's 72 images is cut into patches of 256 px (the last of a row moved in to the edge), and tiles 7 and
-8 are held out whole. Recipe `segment-small` with 20 epochs (`--epochs`; last epoch, all test patches), at 100 % and at
+8 are held out whole. Recipe `segment-small` with 12 epochs (`--epochs`; last epoch, all test patches), at 100 % and at
 10 % of the training patches, the latter drawn by the seed and passed over so often that both see as many crops. Runs
 that are finished are kept, so interrupt it whenever you like. mIoU of all test pixels together, with a Student interval
 over the seeds and each run's bootstrap interval over the patches, goes to `results/segmentation.json`.
@@ -78,7 +78,7 @@ def main():
     parser.add_argument("--shares", default="0.1,1")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--ways", default="cmid,random")
-    parser.add_argument("--epochs", type=int, default=20, help="at 100 %% of the training patches")
+    parser.add_argument("--epochs", type=int, default=12, help="at 100 %% of the training patches")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     patches = Path(arguments.runs) / "patches"
