@@ -225,9 +225,7 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, LabelledBatch]:
     loader = ViewLoader(
         source,  # type: ignore[arg-type]  # PixelBatches reads it
         ViewConfig(size=config.size, mean=mean, std=std),
-        batch_size=min(
-            config.batch_size, max(2 if config.segmenter.head == "upernet" else 1, len(source) // team.size)
-        ),
+        batch_size=min(config.batch_size, max(least, len(source) // team.size)),
         seed=config.seed,
         workers=config.train.workers,
         crops=1,
