@@ -12,7 +12,7 @@ from rich.console import Console
 from cmid.commands.map_progress import MapBar, map_bar
 from cmid.commands.map_record import MapRecord
 from cmid.commands.scene_files import open_scene
-from cmid.commands.scene_list import Found, find_scenes, look_at
+from cmid.commands.scene_list import Found, SceneFiles, find_scenes, look_at
 from cmid.commands.sources import progress
 from cmid.commands.whole_files import write_whole
 from cmid.commands.window_model import WindowModel, digest_of
@@ -108,7 +108,8 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
         "overlap": tiling.overlap, "turns": tiling.turns, "batch": tiling.batch, "probabilities": config.probabilities,
         "polygons": config.polygons, "min_area_px": config.min_area_px, "quicklook": config.quicklook,
     }  # fmt: skip
-    work = _Work(config, out, model, Classes(about.classes, about.colours), tiling, settings, len(scenes), console)
+    classes, files = Classes(about.classes, about.colours), SceneFiles([each for each, _ in scenes])
+    work = _Work(config, out, model, classes, tiling, settings, len(scenes), files, console)
     with MapRecord(out) as record:
         try:
             return work.carry_out(found, skipped, record)
@@ -149,6 +150,7 @@ class _Work:
     tiling: Tiling
     settings: Mapping[str, Any]
     scenes: int
+    files: SceneFiles
     console: Console
     notes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -195,6 +197,7 @@ class _Work:
         name = map_.relative_to(self.out).as_posix()
         settings = {**self.settings, "bands": list(found.bands), "pixels": found.identity}
         plain = Outputs(map_, min_area_px=c.min_area_px, overwrite=c.overwrite, **files)
+        self.files.keep(plain.paths)
         if not c.restart and (entry := record.finished(name, settings, plain.paths)) is not None:
             return _Job(found, name, plain, settings, entry)
         ours, changed = record.made(name, map_), record.differences(name, settings)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import cmid
 from cmid.cli import main
+from cmid.commands.scene_list import SceneFiles
 from cmid.errors import CmidError, UsageError
 from tests.commands.small_segmenters import CLASSES, COLOURS, DEEP, near_sighted, whole
 from tests.commands.test_bad_scenes import damage
@@ -274,6 +275,35 @@ def test_a_full_disk_is_told_and_what_is_finished_is_kept(disk, tmp_path, model)
     assert {name: before[name] for name in before if name != "maps.jsonl"}.items() <= kept(out).items()
     result = cmid.predict("segmentation", model, folder, out=out)
     assert [each.kept for each in result.maps] == [True, False]
+
+
+def test_no_scene_is_written_over_by_its_own_map_or_another_ones(tmp_path, model):
+    folder = tmp_path / "scenes"
+    write_raster(folder / "a.tif", patchy(3, 64, 64))
+    write_raster(folder / "b_probabilities.tif", patchy(3, 64, 64))
+    (folder / "a.tif.aux.xml").write_text("<PAMDataset/>")
+    Image.fromarray(np.moveaxis(patchy(3, 64, 64), 0, -1)).save(folder / "b.png")
+    (folder / "all.txt").write_text("a.tif\nb.png\n")
+    (folder / "others.txt").write_text("b.png\nb_probabilities.tif\n")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "c.tif").hardlink_to(folder / "a.tif")
+    (tmp_path / "away").symlink_to(folder)
+    before = kept(tmp_path)
+    for flag, data, out, name in (
+        ("quicklook", "scenes/a.tif", "scenes", "scenes/a.tif"),
+        ("restart", "scenes/a.tif", "scenes", "scenes/a.tif"),
+        ("overwrite", "away/a.tif", "scenes", "scenes/a.tif"),
+        ("overwrite", "scenes/a.tif", "away", "away/a.tif"),
+        ("overwrite", "linked/c.tif", "linked", "linked/c.tif"),
+        ("overwrite", "scenes/b.png", "scenes", "scenes/b.png"),
+        ("overwrite", "scenes/all.txt", "scenes", "scenes/a.tif"),
+        ("overwrite", "scenes/others.txt", "scenes", "scenes/b_probabilities.tif"),
+    ):
+        with pytest.raises(UsageError, match=rf"{name} would be written over the scene .*choose another --out"):
+            cmid.predict("segmentation", model, tmp_path / data, out=tmp_path / out, probabilities=True, **{flag: True})
+    assert kept(tmp_path) == before
+    files = SceneFiles([str(folder / "a.tif")])
+    assert files.at(folder / "a.tif.aux.xml") and not files.at(folder / "b.png") and not files.at(folder / "none.tif")
 
 
 def test_requests_that_cannot_be_carried_out(tmp_path, model):
