@@ -18,7 +18,7 @@ from cmid.commands.whole_files import write_whole
 from cmid.commands.window_model import WindowModel, digest_of
 from cmid.config import PredictSegmentationConfig
 from cmid.data.decode import BadImage
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.predict.journal import forget
 from cmid.predict.polygons import check_polygons
 from cmid.predict.raster_output import Classes
@@ -239,7 +239,7 @@ class _Work:
                 fill=self.model.fill, model=f"{self.settings['model']} {self.settings['precision']}",
                 restart=c.restart, tick=bar.tick,
             )  # fmt: skip
-        except BadImage as error:
+        except (BadImage, NotFinite) as error:
             forget(job.outputs.map)
             raise _Unfit(error) from error
         said = {

@@ -17,7 +17,7 @@ from PIL import Image
 import cmid
 from cmid.cli import main
 from cmid.commands.scene_list import SceneFiles
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from tests.commands.small_segmenters import CLASSES, COLOURS, DEEP, near_sighted, whole
 from tests.commands.test_bad_scenes import damage
 from tests.data.rasters_on_disk import write_raster
@@ -156,6 +156,24 @@ def test_what_does_not_fit_is_skipped_in_words_and_the_rest_is_mapped(tmp_path, 
     for name, match in (("torn.tif", "torn.tif"), ("text.tif", "text.tif"), ("deep.tif", "uint16")):
         with pytest.raises(CmidError, match=match):
             cmid.predict("segmentation", model, folder / name, out=tmp_path / "one", max_bad_share=0.0)
+
+
+def test_a_scene_whose_scores_are_not_finite_is_skipped_and_the_rest_is_mapped(tmp_path):
+    about = DEEP | {"low": (0.0,) * 4, "high": (1e-3,) * 4}
+    path = near_sighted(tmp_path / "run" / "model.safetensors", about, ("float32",))
+    values = patchy(4, 64, 64).astype(np.float32)
+    for name, scale in (("a", 4e-6), ("b", 1e36), ("c", 4e-6)):  # those of b overflow when they are normalised
+        write_raster(tmp_path / "s" / f"{name}.tif", values * np.float32(scale), photometric="minisblack")
+    for _ in range(2):
+        result = cmid.predict("segmentation", path, tmp_path / "s", out=tmp_path / "maps")
+        assert [each.map.name for each in result.maps] == ["a.tif", "c.tif"]
+        (reason,) = result.skipped.values()
+        assert "not finite" in reason and "try precision 32" in reason
+        assert not list((tmp_path / "maps").glob("b*"))
+    assert all(each.kept for each in result.maps)
+    with pytest.raises(NotFinite, match="not finite in rows 0 to 64 of"):
+        cmid.predict("segmentation", path, tmp_path / "s" / "b.tif", out=tmp_path / "one")
+    assert not list((tmp_path / "one").glob("b*"))
 
 
 def test_a_corrupt_block_is_nodata_and_told(tmp_path, model, capsys):
