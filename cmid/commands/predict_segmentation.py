@@ -29,7 +29,9 @@ from cmid.train import resolve_device, resolve_precision
 from cmid.train.memory import keep_freed_memory
 from cmid.zoo.segmenter_files import load_segmenter
 
-SKIPPED = "skipped.csv"
+SKIPPED = "scenes_skipped.csv"
+HEADER = ("scene", "reason")
+"""Of that file: what has another first line was written by others, and is kept."""
 TOLD_AT_MOST = 20
 """Maps, and notes, that are told one by one on a terminal."""
 
@@ -110,12 +112,29 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
     }  # fmt: skip
     classes, files = Classes(about.classes, about.colours), SceneFiles([each for each, _ in scenes])
     work = _Work(config, out, model, classes, tiling, settings, len(scenes), files, console)
+    _check_list(out / SKIPPED)
     with MapRecord(out) as record:
         try:
             return work.carry_out(found, skipped, record)
         except KeyboardInterrupt:
             console.print(f"what is finished is kept in {out}: the same command goes on")
             raise
+
+
+def _check_list(path: Path) -> None:
+    """Raises `UsageError` where a file of this name was written by others."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+            ours = file.readline(80).rstrip("\r\n") == ",".join(HEADER)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): choose another --out for the maps") from error
+    if not ours:
+        raise UsageError(
+            f"{path} is no list of scenes that could not be mapped, and would be written over: move it, or choose "
+            "another --out"
+        )
 
 
 def window_for(asked: int, trained: int, backbone: Any) -> int:
@@ -282,7 +301,7 @@ class _Work:
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
-                writer.writerow(("path", "reason"))
+                writer.writerow(HEADER)
                 writer.writerows(skipped.items())
 
         write_whole(path, write, advice="Make room, and repeat the command.")

@@ -41,7 +41,7 @@ def read(path):
 
 def rows(path):
     with path.open(newline="") as file:
-        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+        return {Path(row["scene"]).name: row["reason"] for row in csv.DictReader(file)}
 
 
 def kept(folder):
@@ -78,7 +78,7 @@ def test_deep_bands_in_another_order_with_nodata_give_the_map_of_the_whole_scene
         assert [raster.colormap(1)[i][:3] for i in range(3)] == list(COLOURS)
         assert json.loads(raster.tags()["CLASSES"]) == list(CLASSES)
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-    assert (out / "a.gpkg").exists() and (out / "a.png").exists() and not (out / "skipped.csv").exists()
+    assert (out / "a.gpkg").exists() and (out / "a.png").exists() and not (out / "scenes_skipped.csv").exists()
 
 
 @pytest.mark.parametrize("turns", ["none", "flips"])
@@ -143,12 +143,12 @@ def test_what_does_not_fit_is_skipped_in_words_and_the_rest_is_mapped(tmp_path, 
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     argv = ["predict", "segmentation", str(model), str(folder), "--out", str(tmp_path / "maps"), "--max-bad-share", "0"]
     assert main(argv) == 0
-    reasons = rows(tmp_path / "maps" / "skipped.csv")
+    reasons = rows(tmp_path / "maps" / "scenes_skipped.csv")
     assert reasons.keys() == {"deep.tif", "four.tif", "torn.tif", "text.tif", "cut.jpg"}
     assert "holds uint16 values, and the model was trained on uint8" in reasons["deep.tif"]
     assert "4 bands" in reasons["four.tif"]
     said = capsys.readouterr().err
-    assert "1 maps, 5 scenes skipped" in said and str(tmp_path / "maps" / "skipped.csv") in said
+    assert "1 maps, 5 scenes skipped" in said and str(tmp_path / "maps" / "scenes_skipped.csv") in said
     assert sorted(p.name for p in (tmp_path / "maps").glob("*.tif*")) == ["good.tif", "good.tif.aux.xml"]
     (folder / "good.tif").unlink()
     with pytest.raises(CmidError, match="none of 5 scenes could be mapped"):
@@ -156,6 +156,29 @@ def test_what_does_not_fit_is_skipped_in_words_and_the_rest_is_mapped(tmp_path, 
     for name, match in (("torn.tif", "torn.tif"), ("text.tif", "text.tif"), ("deep.tif", "uint16")):
         with pytest.raises(CmidError, match=match):
             cmid.predict("segmentation", model, folder / name, out=tmp_path / "one", max_bad_share=0.0)
+
+
+def test_the_list_of_skipped_scenes_keeps_off_what_others_wrote(tmp_path, model):
+    folder = tmp_path / "scenes"
+    write_raster(folder / "a.tif", patchy(3, 64, 64))
+    (folder / "b.tif").write_text("no raster")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(model.read_bytes())
+    (run / "skipped.csv").write_text("path,reason\ntrained.png,damaged\n")  # as training lists its images
+    cmid.predict("segmentation", run, folder, out=run)
+    assert rows(run / "scenes_skipped.csv").keys() == {"b.tif"}
+    (folder / "b.tif").unlink()
+    cmid.predict("segmentation", run, folder, out=run)
+    assert not (run / "scenes_skipped.csv").exists()
+    assert (run / "skipped.csv").read_text() == "path,reason\ntrained.png,damaged\n"
+    out = tmp_path / "out"
+    out.mkdir()
+    for theirs in ("path,reason\nmine,mine\n", "scene,reason,more\n", ""):
+        (out / "scenes_skipped.csv").write_text(theirs)
+        with pytest.raises(UsageError, match=r"is no list of scenes that could not be mapped.*another --out"):
+            cmid.predict("segmentation", run, folder, out=out, overwrite=True)
+        assert [p.read_text() for p in out.iterdir()] == [theirs]
 
 
 def test_a_scene_whose_scores_are_not_finite_is_skipped_and_the_rest_is_mapped(tmp_path):
