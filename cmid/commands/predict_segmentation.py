@@ -266,10 +266,24 @@ class _Work:
             "unreadable": result.unreadable, "polygons": result.polygons, "windows": result.windows,
             "notes": [*result.notes, *([found.note] if found.note else [])],
         }  # fmt: skip
+        self._clear(job, record)
         entry = record.end(job.name, found.path, job.settings, job.outputs.paths, said)
         for note in result.notes:
             self._note(note, found.path)
         return self._told(job, entry, kept=False), result.computed
+
+    def _clear(self, job: _Job, record: MapRecord) -> None:
+        """Takes away what the map before had beside it and this one has not, and tells it."""
+        for path, as_written in record.stale(job.name, job.outputs.paths):
+            left = "it is a scene" if self.files.at(path) else "" if as_written else "it was changed since"
+            left = left or ("" if job.outputs.overwrite else "without --overwrite nothing is removed")
+            if not left:
+                try:
+                    path.unlink()
+                except OSError as error:
+                    left = str(error.strerror)
+            what = f"NAME{path.name.removeprefix(job.found.stem.name)} of the map before"
+            self._note(f"{what} is left there: {left}" if left else f"{what} was removed", job.found.path)
 
     def _check(self, scene: Scene, outputs: Outputs) -> None:
         self.model.trained.check(scene)

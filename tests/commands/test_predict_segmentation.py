@@ -266,6 +266,23 @@ def test_what_is_finished_is_kept_and_other_settings_do_not_mix(tmp_path, model,
     assert sorted(p.name for p in (tmp_path / "fresh").iterdir()) == ["1.png"]
 
 
+def test_nothing_of_the_map_before_stays_beside_one_made_otherwise(tmp_path, model, capsys):
+    folder, out = tmp_path / "scenes", tmp_path / "maps"
+    for name in ("a", "b"):
+        write_raster(folder / f"{name}.tif", patchy(3, 64, 64))
+    cmid.predict("segmentation", model, folder, out=out, probabilities=True, polygons="gpkg")
+    (out / "a.geojson").write_text("mine")
+    (out / "b.gpkg").write_bytes(b"mine by now")
+    capsys.readouterr()
+    cmid.predict("segmentation", model, folder, out=out, turns="flips", overwrite=True)
+    maps = ["a.png", "a.tif", "a.tif.aux.xml", "b.png", "b.tif", "b.tif.aux.xml", "maps.jsonl"]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*maps, "a.geojson", "b.gpkg"])
+    said = capsys.readouterr().err
+    assert "a.tif (and 1 others): NAME_probabilities.tif of the map before was removed" in said
+    assert "a.tif: NAME.gpkg of the map before was removed" in said
+    assert "b.tif: NAME.gpkg of the map before is left there: it was changed since" in said
+
+
 def test_a_call_that_was_killed_goes_on_and_gives_the_same_files(tmp_path, model):
     folder, out = tmp_path / "scenes", tmp_path / "maps"
     write_raster(folder / "a.tif", patchy(3, 64, 64))
