@@ -15,6 +15,10 @@ class CmidError(Exception):
     quiet = False
 
 
+class NotFinite(CmidError):
+    """A model's scores of one image or scene are not finite; those of others may be."""
+
+
 class UsageError(CmidError, ValueError):
     """The request itself cannot be carried out: an unknown name, a path that is not there; exit code 2."""
 

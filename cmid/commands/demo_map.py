@@ -68,7 +68,7 @@ def learn_and_map(config: DemoConfig, backbone: Path, scenes: Path, run: Path, o
         CmidError: a failure while training or writing.
     """
     each, lists = _lists(config, scenes, out)
-    if not (run / "model.safetensors").is_file():
+    if not all((run / name).is_file() for name in ("model.safetensors", "scores.json")):  # written in this order
         epochs = max(1, CROPS // (each * len(SCENE_CLASSES)))
         given = {
             "weights": str(backbone), "data": str(scenes), "out": str(run), "seed": config.seed, "epochs": epochs,

@@ -103,7 +103,8 @@ class MapRecord:
     def begin(self, name: str, scene: str, settings: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Notes that the map `name` (its path in the folder) is begun, and what lay at its files' places before."""
         seen = {path.name: _seen(path) for path in files}
-        self._write({"map": name, "state": "begun", "scene": scene, "settings": dict(settings), "files": seen})
+        entry = {"map": name, "state": "begun", "scene": scene, "settings": dict(settings), "files": seen}
+        self._write(entry | {"former": self._former(name)})
 
     def end(
         self, name: str, scene: str, settings: Mapping[str, Any], files: Sequence[Path], result: Mapping[str, Any]
@@ -130,6 +131,22 @@ class MapRecord:
         before = entry["files"].get(map_.name)
         # of a map that was begun, and killed between its last file and this record, another file lies there than before
         return bool(now == before) if entry["state"] == "mapped" else bool(now != before)
+
+    def stale(self, name: str, files: Sequence[Path]) -> list[tuple[Path, bool]]:
+        """What the finished map before wrote beside the one that now has `files` alone, and is still there.
+
+        Each with whether it is as it was written. To be asked before `end`.
+        """
+        folder, asked = (self.path.parent / name).parent, {path.name for path in files}
+        former = {folder / each: seen for each, seen in self._former(name).items() if each not in asked}
+        found = [(path, now, seen) for path, seen in former.items() if (now := _seen(path)) is not None]
+        return [(path, now == seen) for path, now, seen in found if path.parent == folder]
+
+    def _former(self, name: str) -> dict[str, Seen]:
+        """The files of the last map of this name that was finished; of ones begun since, nothing."""
+        entry = self._last.get(name, {"state": "begun"})
+        files: dict[str, Seen] = entry["files"] if entry["state"] == "mapped" else entry.get("former", {})
+        return files
 
     def differences(self, name: str, settings: Mapping[str, Any]) -> list[str]:
         """In which settings the map `name` was made otherwise, each in words; empty where there is none."""

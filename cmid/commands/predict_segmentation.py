@@ -12,13 +12,13 @@ from rich.console import Console
 from cmid.commands.map_progress import MapBar, map_bar
 from cmid.commands.map_record import MapRecord
 from cmid.commands.scene_files import open_scene
-from cmid.commands.scene_list import Found, find_scenes, look_at
+from cmid.commands.scene_list import Found, SceneFiles, find_scenes, look_at
 from cmid.commands.sources import progress
 from cmid.commands.whole_files import write_whole
 from cmid.commands.window_model import WindowModel, digest_of
 from cmid.config import PredictSegmentationConfig
 from cmid.data.decode import BadImage
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.predict.journal import forget
 from cmid.predict.polygons import check_polygons
 from cmid.predict.raster_output import Classes
@@ -29,7 +29,9 @@ from cmid.train import resolve_device, resolve_precision
 from cmid.train.memory import keep_freed_memory
 from cmid.zoo.segmenter_files import load_segmenter
 
-SKIPPED = "skipped.csv"
+SKIPPED = "scenes_skipped.csv"
+HEADER = ("scene", "reason")
+"""Of that file: what has another first line was written by others, and is kept."""
 TOLD_AT_MOST = 20
 """Maps, and notes, that are told one by one on a terminal."""
 
@@ -108,13 +110,31 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
         "overlap": tiling.overlap, "turns": tiling.turns, "batch": tiling.batch, "probabilities": config.probabilities,
         "polygons": config.polygons, "min_area_px": config.min_area_px, "quicklook": config.quicklook,
     }  # fmt: skip
-    work = _Work(config, out, model, Classes(about.classes, about.colours), tiling, settings, len(scenes), console)
+    classes, files = Classes(about.classes, about.colours), SceneFiles([each for each, _ in scenes])
+    work = _Work(config, out, model, classes, tiling, settings, len(scenes), files, console)
+    _check_list(out / SKIPPED)
     with MapRecord(out) as record:
         try:
             return work.carry_out(found, skipped, record)
         except KeyboardInterrupt:
             console.print(f"what is finished is kept in {out}: the same command goes on")
             raise
+
+
+def _check_list(path: Path) -> None:
+    """Raises `UsageError` where a file of this name was written by others."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+            ours = file.readline(80).rstrip("\r\n") == ",".join(HEADER)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): choose another --out for the maps") from error
+    if not ours:
+        raise UsageError(
+            f"{path} is no list of scenes that could not be mapped, and would be written over: move it, or choose "
+            "another --out"
+        )
 
 
 def window_for(asked: int, trained: int, backbone: Any) -> int:
@@ -149,6 +169,7 @@ class _Work:
     tiling: Tiling
     settings: Mapping[str, Any]
     scenes: int
+    files: SceneFiles
     console: Console
     notes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -195,6 +216,7 @@ class _Work:
         name = map_.relative_to(self.out).as_posix()
         settings = {**self.settings, "bands": list(found.bands), "pixels": found.identity}
         plain = Outputs(map_, min_area_px=c.min_area_px, overwrite=c.overwrite, **files)
+        self.files.keep(plain.paths)
         if not c.restart and (entry := record.finished(name, settings, plain.paths)) is not None:
             return _Job(found, name, plain, settings, entry)
         ours, changed = record.made(name, map_), record.differences(name, settings)
@@ -236,7 +258,7 @@ class _Work:
                 fill=self.model.fill, model=f"{self.settings['model']} {self.settings['precision']}",
                 restart=c.restart, tick=bar.tick,
             )  # fmt: skip
-        except BadImage as error:
+        except (BadImage, NotFinite) as error:
             forget(job.outputs.map)
             raise _Unfit(error) from error
         said = {
@@ -244,10 +266,24 @@ class _Work:
             "unreadable": result.unreadable, "polygons": result.polygons, "windows": result.windows,
             "notes": [*result.notes, *([found.note] if found.note else [])],
         }  # fmt: skip
+        self._clear(job, record)
         entry = record.end(job.name, found.path, job.settings, job.outputs.paths, said)
         for note in result.notes:
             self._note(note, found.path)
         return self._told(job, entry, kept=False), result.computed
+
+    def _clear(self, job: _Job, record: MapRecord) -> None:
+        """Takes away what the map before had beside it and this one has not, and tells it."""
+        for path, as_written in record.stale(job.name, job.outputs.paths):
+            left = "it is a scene" if self.files.at(path) else "" if as_written else "it was changed since"
+            left = left or ("" if job.outputs.overwrite else "without --overwrite nothing is removed")
+            if not left:
+                try:
+                    path.unlink()
+                except OSError as error:
+                    left = str(error.strerror)
+            what = f"NAME{path.name.removeprefix(job.found.stem.name)} of the map before"
+            self._note(f"{what} is left there: {left}" if left else f"{what} was removed", job.found.path)
 
     def _check(self, scene: Scene, outputs: Outputs) -> None:
         self.model.trained.check(scene)
@@ -279,7 +315,7 @@ class _Work:
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
-                writer.writerow(("path", "reason"))
+                writer.writerow(HEADER)
                 writer.writerows(skipped.items())
 
         write_whole(path, write, advice="Make room, and repeat the command.")

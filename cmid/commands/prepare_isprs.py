@@ -31,6 +31,8 @@ from cmid.evaluation.segmentation import ISPRS_CLASSES
 THREADS = 4
 """That write PNGs; Pillow lets others run while it packs."""
 BEGUN = "begun.json"
+TREATED = "unknown_as"
+"""In a tile's note: what was done with colours that are none of the benchmark's."""
 ADVICE = "Make room, or choose another --out; the same command goes on where it stopped"
 
 
@@ -114,16 +116,17 @@ class _Work:
         return self.part / "done" / f"{self.name}.json"
 
     def done(self) -> Tile | None:
-        """The tile, if an earlier run finished it with these labels."""
+        """The tile, if an earlier run finished it with these labels, and did the same with unknown colours."""
         try:
-            tile = Tile.of_plain(json.loads(self.note.read_text(encoding="utf-8")))
+            noted = json.loads(self.note.read_text(encoding="utf-8"))
+            tile = Tile.of_plain(noted)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         whole = all(
             (self.part / name).is_file() and (self.part / name).stat().st_size == size
             for name, (size, _) in tile.files.items()
         )
-        settled = self.config.unknown == "refuse" or not any(tile.unknown.values())
+        settled = not any(tile.unknown.values()) or noted.get(TREATED) == self.config.unknown
         return tile if whole and settled and set(tile.pixels) == set(self.labels) else None
 
     def make(self, found: Found) -> Tile:
@@ -163,7 +166,8 @@ class _Work:
                 f"writing tile {self.name} to {self.part} failed: {error.strerror or error}. {ADVICE}"
             ) from error
         tile = Tile(self.name, split, width, height, tuple(places), pixels, unknown, told)
-        write_whole(self.note, lambda path: path.write_text(json.dumps(asdict(tile)), encoding="utf-8"), advice=ADVICE)
+        noted = json.dumps(asdict(tile) | {TREATED: self.config.unknown})
+        write_whole(self.note, lambda path: path.write_text(noted, encoding="utf-8"), advice=ADVICE)
         for taken in self.scratch.glob("taken-*"):
             taken.unlink()
         return tile

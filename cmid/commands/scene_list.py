@@ -17,6 +17,8 @@ from cmid.data.rasters import choose_bands, read_header
 from cmid.errors import UsageError
 
 COLOURS = ("red", "green", "blue")
+SIDECAR = ".aux.xml"
+"""What GDAL keeps beside a raster, after its whole name."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,41 @@ def _stems(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
     short = [name.with_suffix("") for name in names]
     count = Counter(str(stem).casefold() for stem in short)  # some disks take A and a for the same
     return [s if count[str(s).casefold()] == 1 else name for s, name in zip(short, names, strict=True)]
+
+
+class SceneFiles:
+    """The files of scenes, so that none is written over, by whatever path or link it is named.
+
+    Args:
+        paths: files and addresses.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._scenes = {_file(Path(path)): path for path in paths if not is_remote(path)}
+        self._scenes.pop(None, None)
+
+    def at(self, path: Path) -> str | None:
+        """The scene that `path` is, or belongs to as GDAL's sidecar; None where there is none."""
+        owner = path.with_name(path.name.removesuffix(SIDECAR) or path.name)
+        return self._scenes.get(_file(path)) or self._scenes.get(_file(owner))
+
+    def keep(self, outputs: Sequence[Path]) -> None:
+        """Raises `UsageError` where one of `outputs` would replace a scene, or a file that belongs to one."""
+        for path in outputs:
+            scene = self.at(path)
+            if scene is not None:
+                raise UsageError(
+                    f"{path} would be written over the scene {scene}, or over what belongs to it: choose another --out"
+                )
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, links followed; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def look_at(

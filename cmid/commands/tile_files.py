@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cmid.data.decode import BadImage
+from cmid.data.decode import MAX_PIXELS, BadImage
 from cmid.data.isprs import COLOURS, nearest_class, palette
 from cmid.data.masks import mask_header, read_mask
 from cmid.data.palettes import UNKNOWN, shown
@@ -36,7 +36,7 @@ class TileImage:
 
 
 def read_image(path: Path, told: str) -> TileImage:
-    """The three bands of a tile; raises `UsageError` in which it is called `told`."""
+    """The three bands of a tile of at most `MAX_PIXELS`; raises `UsageError` in which it is called `told`."""
     from rasterio.errors import NotGeoreferencedWarning
 
     try:
@@ -48,6 +48,11 @@ def read_image(path: Path, told: str) -> TileImage:
                 place |= {"crs": raster.crs} if raster.crs else {}
             if header.bands != 3 or header.dtype != "uint8":
                 raise UsageError(f"{told} has {header.bands} bands of {header.dtype}; expected three of 8 bits")
+            if header.width * header.height > MAX_PIXELS:
+                raise UsageError(
+                    f"{told} says it is {header.width:,} x {header.height:,} px, where a tile has at most "
+                    f"{MAX_PIXELS:,} pixels: is this the benchmark as it was shipped?"
+                )
             rasters = OpenRasters()
             strips = [
                 np.moveaxis(rasters.read(str(path), (1, 2, 3), (0, y, header.width, y1))[0], 0, -1)

@@ -4,8 +4,11 @@ A zip's own paths are only looked at, never written to: what is taken out goes t
 out may not be larger than it says, nor than the bounds below, nor than the disk's room.
 """
 
+import errno
+import lzma
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +23,10 @@ MOST_FILE_BYTES = 2 << 30
 MOST_ZIP_BYTES = 64 << 30
 DEEPEST = 3
 CHUNK = 1 << 20
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError,
+)  # fmt: skip
+"""What zipfile and the decoders raise on damaged bytes; bz2's OSError, which has no number, is another."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def _in_zip(
         for each in entries:
             name = PurePosixPath(each.filename.replace("\\", "/"))
             if name.suffix.lower() == ".zip" and opens(name.name) and depth < DEEPEST:
-                to = scratch / f"{depth}-{path.stem}-{len(nested)}.zip"
+                to = scratch / f"{depth}-{len(list(scratch.glob('*.zip')))}.zip"  # others may have the same name
                 _copy(archive, each, f"{told}!{each.filename}", to, MOST_ZIP_BYTES)
                 nested.append((to, each.filename, name))
             else:
@@ -108,7 +115,7 @@ class _opened:
         self._told = told
         try:
             self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise UsageError(f"{told} is no zip, or damaged ({error}): fetch it again") from None
         except OSError as error:
             raise UsageError(f"cannot read {told}: {why(error)}") from None
@@ -135,13 +142,15 @@ def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, told: str, to: Path,
             )
         with archive.open(entry) as source, to.open("wb") as target:
             _pour(source, target, entry.file_size, told)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         to.unlink(missing_ok=True)
         raise UsageError(f"{told} is damaged ({error}): fetch its zip again") from None
     except ImportError as error:
         raise UsageError(f"{told} is packed in a way that this Python cannot read: {error}") from None
     except OSError as error:
         to.unlink(missing_ok=True)
+        if error.errno in (None, errno.EINVAL):  # of bz2, or of a place that no file has; not of the disk
+            raise UsageError(f"{told} is damaged ({error}): fetch its zip again") from None
         raise CmidError(f"taking {told} out to {to} failed: {why(error)}; make room or choose another --out") from error
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmid.errors import CmidError
+from cmid.errors import NotFinite
 from cmid.predict.blend import Scores
 from cmid.predict.turns import Predict, predict_in_turns
 from cmid.predict.windows import Layout, Tiling
@@ -21,7 +21,7 @@ def image_to_map(image: Tensor, predict: Predict, classes: int, tiling: Tiling) 
         tiling: windows, overlap, averaging. An image smaller than a window is mirrored at its edge and cut.
 
     Raises:
-        CmidError: probabilities that are not finite.
+        NotFinite: probabilities that are not.
     """
     height, width = image.shape[-2:]
     side = tiling.window
@@ -42,7 +42,7 @@ def image_to_map(image: Tensor, predict: Predict, classes: int, tiling: Tiling) 
                 scores.add(found, i, j)
         found, _, finite = scores.finish(block.y1, probabilities=False)
         if not finite:
-            raise CmidError("the model gives scores that are not finite: try precision 32")
+            raise NotFinite("the model gives scores that are not finite: try precision 32")
         columns[block.x0].append(found.cpu())
     return torch.cat([torch.cat(rows) for rows in columns.values()], 1)
 

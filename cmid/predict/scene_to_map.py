@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.predict.blend import NODATA, Scores
 from cmid.predict.journal import Journal
 from cmid.predict.polygons import check_polygons, write_polygons
@@ -136,7 +136,7 @@ def scene_to_map(
     Raises:
         UsageError: the scene is not what the model was trained on, an output exists, or an unfinished map was made
             with other settings.
-        CmidError: a file that cannot be read or written, or scores of another shape or that are not finite.
+        CmidError: a file that cannot be read or written, or scores of another shape; NotFinite is one of them.
     """
     tiling, device = tiling or Tiling(), torch.device(device)
     if trained is not None:
@@ -275,7 +275,7 @@ class _Work:
         asked = self.outputs.probabilities is not None
         found, shares, finite = scores.finish(block.y1, probabilities=asked)
         if not finite:
-            raise CmidError(
+            raise NotFinite(
                 f"the model gives scores that are not finite in rows {block.y0} to {block.y1} of {self.scene.name}: "
                 "try precision 32, or look at the values there"
             )

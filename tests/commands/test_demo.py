@@ -71,6 +71,9 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd, monkeypatch):
     trained_on = (out / "map" / "train_list.txt").read_text().split()
     tested_on = (out / "map" / "test_list.txt").read_text().split()
     assert (len(trained_on), len(tested_on)) == (24, 12) and not set(trained_on) & set(tested_on)
+    (out / "segmenter" / "scores.json").unlink()  # as where it was killed between the model and its scores
+    assert demo_map.learn_and_map(config, result.backbone, out / "scenes", out / "segmenter", out / "map").map == map_
+    assert (out / "segmenter" / "scores.json").is_file()
     drawn_map = map_.stat().st_mtime_ns
 
     weights = read_checkpoint(run / "checkpoints" / "last.ckpt", lazy=False).learner_state

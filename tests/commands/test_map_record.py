@@ -42,6 +42,25 @@ def test_what_was_put_in_place_and_not_noted_any_more_is_ours(tmp_path, map_):
         assert record.made("a.tif", map_) and record.finished("a.tif", SETTINGS, [map_]) is None
 
 
+def test_what_the_finished_map_before_had_is_stale_also_after_calls_that_were_killed(tmp_path, map_):
+    areas, look, foreign = (tmp_path / name for name in ("a.gpkg", "a.png", "a.geojson"))
+    for path in (map_, areas, look, foreign):
+        path.write_bytes(b"before")
+    with MapRecord(tmp_path) as record:
+        assert record.stale("a.tif", [map_]) == []
+        record.end("a.tif", "s", SETTINGS, [map_, areas, look], RESULT)
+        assert record.stale("a.tif", [map_, look]) == [(areas, True)]
+        record.begin("a.tif", "s", SETTINGS, [map_, foreign])
+    with MapRecord(tmp_path) as record:  # after a kill; what was asked for then need not be ours
+        record.begin("a.tif", "s", SETTINGS, [map_])
+        look.write_bytes(b"changed by someone")
+        assert record.stale("a.tif", [map_]) == [(areas, True), (look, False)]
+        areas.unlink()
+        assert record.stale("a.tif", [map_]) == [(look, False)]
+        record.end("a.tif", "s", SETTINGS, [map_], RESULT)
+        assert record.stale("a.tif", [map_]) == []
+
+
 @pytest.mark.parametrize("cut", [1, 20, 60])
 def test_a_line_that_was_cut_short_is_dropped(tmp_path, map_, cut):
     with MapRecord(tmp_path) as record:

@@ -16,7 +16,8 @@ from PIL import Image
 
 import cmid
 from cmid.cli import main
-from cmid.errors import CmidError, UsageError
+from cmid.commands.scene_list import SceneFiles
+from cmid.errors import CmidError, NotFinite, UsageError
 from tests.commands.small_segmenters import CLASSES, COLOURS, DEEP, near_sighted, whole
 from tests.commands.test_bad_scenes import damage
 from tests.data.rasters_on_disk import write_raster
@@ -40,7 +41,7 @@ def read(path):
 
 def rows(path):
     with path.open(newline="") as file:
-        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+        return {Path(row["scene"]).name: row["reason"] for row in csv.DictReader(file)}
 
 
 def kept(folder):
@@ -77,7 +78,7 @@ def test_deep_bands_in_another_order_with_nodata_give_the_map_of_the_whole_scene
         assert [raster.colormap(1)[i][:3] for i in range(3)] == list(COLOURS)
         assert json.loads(raster.tags()["CLASSES"]) == list(CLASSES)
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-    assert (out / "a.gpkg").exists() and (out / "a.png").exists() and not (out / "skipped.csv").exists()
+    assert (out / "a.gpkg").exists() and (out / "a.png").exists() and not (out / "scenes_skipped.csv").exists()
 
 
 @pytest.mark.parametrize("turns", ["none", "flips"])
@@ -142,12 +143,12 @@ def test_what_does_not_fit_is_skipped_in_words_and_the_rest_is_mapped(tmp_path, 
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
     argv = ["predict", "segmentation", str(model), str(folder), "--out", str(tmp_path / "maps"), "--max-bad-share", "0"]
     assert main(argv) == 0
-    reasons = rows(tmp_path / "maps" / "skipped.csv")
+    reasons = rows(tmp_path / "maps" / "scenes_skipped.csv")
     assert reasons.keys() == {"deep.tif", "four.tif", "torn.tif", "text.tif", "cut.jpg"}
     assert "holds uint16 values, and the model was trained on uint8" in reasons["deep.tif"]
     assert "4 bands" in reasons["four.tif"]
     said = capsys.readouterr().err
-    assert "1 maps, 5 scenes skipped" in said and str(tmp_path / "maps" / "skipped.csv") in said
+    assert "1 maps, 5 scenes skipped" in said and str(tmp_path / "maps" / "scenes_skipped.csv") in said
     assert sorted(p.name for p in (tmp_path / "maps").glob("*.tif*")) == ["good.tif", "good.tif.aux.xml"]
     (folder / "good.tif").unlink()
     with pytest.raises(CmidError, match="none of 5 scenes could be mapped"):
@@ -155,6 +156,47 @@ def test_what_does_not_fit_is_skipped_in_words_and_the_rest_is_mapped(tmp_path, 
     for name, match in (("torn.tif", "torn.tif"), ("text.tif", "text.tif"), ("deep.tif", "uint16")):
         with pytest.raises(CmidError, match=match):
             cmid.predict("segmentation", model, folder / name, out=tmp_path / "one", max_bad_share=0.0)
+
+
+def test_the_list_of_skipped_scenes_keeps_off_what_others_wrote(tmp_path, model):
+    folder = tmp_path / "scenes"
+    write_raster(folder / "a.tif", patchy(3, 64, 64))
+    (folder / "b.tif").write_text("no raster")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(model.read_bytes())
+    (run / "skipped.csv").write_text("path,reason\ntrained.png,damaged\n")  # as training lists its images
+    cmid.predict("segmentation", run, folder, out=run)
+    assert rows(run / "scenes_skipped.csv").keys() == {"b.tif"}
+    (folder / "b.tif").unlink()
+    cmid.predict("segmentation", run, folder, out=run)
+    assert not (run / "scenes_skipped.csv").exists()
+    assert (run / "skipped.csv").read_text() == "path,reason\ntrained.png,damaged\n"
+    out = tmp_path / "out"
+    out.mkdir()
+    for theirs in ("path,reason\nmine,mine\n", "scene,reason,more\n", ""):
+        (out / "scenes_skipped.csv").write_text(theirs)
+        with pytest.raises(UsageError, match=r"is no list of scenes that could not be mapped.*another --out"):
+            cmid.predict("segmentation", run, folder, out=out, overwrite=True)
+        assert [p.read_text() for p in out.iterdir()] == [theirs]
+
+
+def test_a_scene_whose_scores_are_not_finite_is_skipped_and_the_rest_is_mapped(tmp_path):
+    about = DEEP | {"low": (0.0,) * 4, "high": (1e-3,) * 4}
+    path = near_sighted(tmp_path / "run" / "model.safetensors", about, ("float32",))
+    values = patchy(4, 64, 64).astype(np.float32)
+    for name, scale in (("a", 4e-6), ("b", 1e36), ("c", 4e-6)):  # those of b overflow when they are normalised
+        write_raster(tmp_path / "s" / f"{name}.tif", values * np.float32(scale), photometric="minisblack")
+    for _ in range(2):
+        result = cmid.predict("segmentation", path, tmp_path / "s", out=tmp_path / "maps")
+        assert [each.map.name for each in result.maps] == ["a.tif", "c.tif"]
+        (reason,) = result.skipped.values()
+        assert "not finite" in reason and "try precision 32" in reason
+        assert not list((tmp_path / "maps").glob("b*"))
+    assert all(each.kept for each in result.maps)
+    with pytest.raises(NotFinite, match="not finite in rows 0 to 64 of"):
+        cmid.predict("segmentation", path, tmp_path / "s" / "b.tif", out=tmp_path / "one")
+    assert not list((tmp_path / "one").glob("b*"))
 
 
 def test_a_corrupt_block_is_nodata_and_told(tmp_path, model, capsys):
@@ -224,6 +266,23 @@ def test_what_is_finished_is_kept_and_other_settings_do_not_mix(tmp_path, model,
     assert sorted(p.name for p in (tmp_path / "fresh").iterdir()) == ["1.png"]
 
 
+def test_nothing_of_the_map_before_stays_beside_one_made_otherwise(tmp_path, model, capsys):
+    folder, out = tmp_path / "scenes", tmp_path / "maps"
+    for name in ("a", "b"):
+        write_raster(folder / f"{name}.tif", patchy(3, 64, 64))
+    cmid.predict("segmentation", model, folder, out=out, probabilities=True, polygons="gpkg")
+    (out / "a.geojson").write_text("mine")
+    (out / "b.gpkg").write_bytes(b"mine by now")
+    capsys.readouterr()
+    cmid.predict("segmentation", model, folder, out=out, turns="flips", overwrite=True)
+    maps = ["a.png", "a.tif", "a.tif.aux.xml", "b.png", "b.tif", "b.tif.aux.xml", "maps.jsonl"]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*maps, "a.geojson", "b.gpkg"])
+    said = capsys.readouterr().err
+    assert "a.tif (and 1 others): NAME_probabilities.tif of the map before was removed" in said
+    assert "a.tif: NAME.gpkg of the map before was removed" in said
+    assert "b.tif: NAME.gpkg of the map before is left there: it was changed since" in said
+
+
 def test_a_call_that_was_killed_goes_on_and_gives_the_same_files(tmp_path, model):
     folder, out = tmp_path / "scenes", tmp_path / "maps"
     write_raster(folder / "a.tif", patchy(3, 64, 64))
@@ -274,6 +333,35 @@ def test_a_full_disk_is_told_and_what_is_finished_is_kept(disk, tmp_path, model)
     assert {name: before[name] for name in before if name != "maps.jsonl"}.items() <= kept(out).items()
     result = cmid.predict("segmentation", model, folder, out=out)
     assert [each.kept for each in result.maps] == [True, False]
+
+
+def test_no_scene_is_written_over_by_its_own_map_or_another_ones(tmp_path, model):
+    folder = tmp_path / "scenes"
+    write_raster(folder / "a.tif", patchy(3, 64, 64))
+    write_raster(folder / "b_probabilities.tif", patchy(3, 64, 64))
+    (folder / "a.tif.aux.xml").write_text("<PAMDataset/>")
+    Image.fromarray(np.moveaxis(patchy(3, 64, 64), 0, -1)).save(folder / "b.png")
+    (folder / "all.txt").write_text("a.tif\nb.png\n")
+    (folder / "others.txt").write_text("b.png\nb_probabilities.tif\n")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "c.tif").hardlink_to(folder / "a.tif")
+    (tmp_path / "away").symlink_to(folder)
+    before = kept(tmp_path)
+    for flag, data, out, name in (
+        ("quicklook", "scenes/a.tif", "scenes", "scenes/a.tif"),
+        ("restart", "scenes/a.tif", "scenes", "scenes/a.tif"),
+        ("overwrite", "away/a.tif", "scenes", "scenes/a.tif"),
+        ("overwrite", "scenes/a.tif", "away", "away/a.tif"),
+        ("overwrite", "linked/c.tif", "linked", "linked/c.tif"),
+        ("overwrite", "scenes/b.png", "scenes", "scenes/b.png"),
+        ("overwrite", "scenes/all.txt", "scenes", "scenes/a.tif"),
+        ("overwrite", "scenes/others.txt", "scenes", "scenes/b_probabilities.tif"),
+    ):
+        with pytest.raises(UsageError, match=rf"{name} would be written over the scene .*choose another --out"):
+            cmid.predict("segmentation", model, tmp_path / data, out=tmp_path / out, probabilities=True, **{flag: True})
+    assert kept(tmp_path) == before
+    files = SceneFiles([str(folder / "a.tif")])
+    assert files.at(folder / "a.tif.aux.xml") and not files.at(folder / "b.png") and not files.at(folder / "none.tif")
 
 
 def test_requests_that_cannot_be_carried_out(tmp_path, model):

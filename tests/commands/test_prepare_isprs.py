@@ -48,6 +48,27 @@ def few(tmp_path):
     return write_folders(tmp_path / "few", potsdam_files(FEW))
 
 
+def spoil_colours(few):
+    """Gives seven pixels of 2_10 a colour beside that of cars."""
+    odd = coloured(tile_labels(0))
+    odd[5, 3:10] = (252, 255, 0)
+    (few / "5_Labels_all/top_potsdam_2_10_label.tif").write_bytes(tif(odd))
+
+
+def stop_at(monkeypatch, count):
+    """Names of the tiles that are made from now on; the one of that count ends the run."""
+    made, make = [], prepare_isprs._Work.make
+
+    def stop(self, found):
+        made.append(self.name)
+        if len(made) == count:
+            raise KeyboardInterrupt
+        return make(self, found)
+
+    monkeypatch.setattr(prepare_isprs._Work, "make", stop)
+    return made
+
+
 def test_every_window_of_every_tile_is_there(potsdam):
     each = len(windows(SIDE, SIDE, 64, 64))
     assert (potsdam.train, potsdam.test, potsdam.labels) == (24 * each, 14 * each, ("eroded", "full"))
@@ -161,9 +182,7 @@ def test_labels_of_one_kind(few, tmp_path):
 
 @pytest.mark.parametrize(("unknown", "label"), [("nearest", 4), ("ignore", 255)])
 def test_colours_that_are_none_of_the_benchmarks(few, tmp_path, unknown, label):
-    odd = coloured(tile_labels(0))
-    odd[5, 3:10] = (252, 255, 0)
-    (few / "5_Labels_all/top_potsdam_2_10_label.tif").write_bytes(tif(odd))
+    spoil_colours(few)
     settings = {"out": tmp_path / "out", **SMALL}
     with pytest.raises(UsageError, match=r"2_10_label.tif holds 1 colours .*#FCFF00 .* in 7 pixels.*--unknown"):
         cmid.prepare("potsdam", few, **settings)
@@ -173,17 +192,34 @@ def test_colours_that_are_none_of_the_benchmarks(few, tmp_path, unknown, label):
     assert any("7 pixels of full labels had other colours" in note for note in result.notes)
 
 
+@pytest.mark.parametrize(("first", "then", "label"), [("nearest", "ignore", 255), ("ignore", "nearest", 4)])
+def test_a_stopped_run_does_not_mix_what_is_done_with_unknown_colours(few, tmp_path, monkeypatch, first, then, label):
+    spoil_colours(few)
+    made = stop_at(monkeypatch, 3)
+    settings = {"out": tmp_path / "out", **SMALL}
+    with pytest.raises(KeyboardInterrupt):
+        cmid.prepare("potsdam", few, **settings, unknown=first)
+    with pytest.raises(UsageError, match=r"2_10_label.tif holds 1 colours .*#FCFF00"):
+        cmid.prepare("potsdam", few, **settings)
+    result = cmid.prepare("potsdam", few, **settings, unknown=then)
+    assert made == [*FEW, "2_10", "2_10", "2_13"]  # 2_11 has no such colours, and is kept
+    assert Manifest.read(result.folder).unknown == then
+    with Image.open(result.folder / "train/masks_full/2_10_0_0_64_64.png") as mask:
+        assert (np.asarray(mask)[5, 3:10] == label).all()
+
+
+def test_a_stopped_run_keeps_unknown_colours_that_were_treated_the_same(few, tmp_path, monkeypatch):
+    spoil_colours(few)
+    made = stop_at(monkeypatch, 2)
+    settings = {"out": tmp_path / "out", "unknown": "nearest", **SMALL}
+    with pytest.raises(KeyboardInterrupt):
+        cmid.prepare("potsdam", few, **settings)
+    cmid.prepare("potsdam", few, **settings)
+    assert made == ["2_10", "2_11", "2_11", "2_13"]
+
+
 def test_a_stopped_run_goes_on(few, tmp_path, monkeypatch):
-    made = []
-    make = prepare_isprs._Work.make
-
-    def stop_at_the_third(self, found):
-        made.append(self.name)
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        return make(self, found)
-
-    monkeypatch.setattr(prepare_isprs._Work, "make", stop_at_the_third)
+    made = stop_at(monkeypatch, 3)
     settings = {"out": tmp_path / "out", **SMALL}
     with pytest.raises(KeyboardInterrupt):
         cmid.prepare("potsdam", few, **settings)

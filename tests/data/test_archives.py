@@ -10,9 +10,9 @@ from cmid.data.archives import find_members, take_out
 from cmid.errors import CmidError, UsageError
 
 
-def zipped(contents):
+def zipped(contents, method=zipfile.ZIP_DEFLATED):
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in contents.items():
             archive.writestr(name, data)
     return out.getvalue()
@@ -36,6 +36,18 @@ def test_files_and_zips_in_zips(tmp_path):
         "outer/no.zip": b"none",
     }
     assert found[-1].told.endswith("outer.zip!in.zip!deep/c.tif")
+
+
+def test_zips_of_one_name_in_other_folders_are_not_mixed(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        inner = zipped({f"deep/{name}.tif": name.encode()})
+        (tmp_path / "in" / name / "same.zip").write_bytes(zipped({"in.zip": zipped({"in.zip": inner})}))
+    found = find_members(tmp_path / "in", tmp_path / "scratch", always)
+    assert {each.name: take_out(each, tmp_path / "out").read_bytes() for each in found} == {
+        "a/same/in/in/deep/a.tif": b"a",
+        "b/same/in/in/deep/b.tif": b"b",
+    }
 
 
 def test_paths_in_a_zip_lead_nowhere(tmp_path):
@@ -92,6 +104,22 @@ def test_damaged_zips(tmp_path, damage):
     with pytest.raises(UsageError, match="damaged"):
         for each in find_members(tmp_path / "a.zip", tmp_path, always):
             take_out(each, tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_wherever_a_zip_is_damaged_it_is_told(tmp_path, method, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_FILE_BYTES", 1 << 20)
+    whole = zipped({"a.tif": bytes(range(256)) * 40}, method)
+    damaged = 0
+    for at in range(0, len(whole), 3):
+        (tmp_path / "a.zip").write_bytes(whole[:at] + b"\xff\xff\xff" + whole[at + 3 :])
+        try:
+            for each in find_members(tmp_path / "a.zip", tmp_path, always):
+                take_out(each, tmp_path / "b.tif")
+        except UsageError as error:
+            damaged += "damaged" in str(error)
+            assert "make room" not in str(error)
+    assert damaged > 0.4 * len(whole) / 3
 
 
 def test_nothing_there(tmp_path):
