@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
-from cmid.commands import VERBS, carry_out, settings_class
+from cmid.commands import VERBS, carry_out, positional, settings_class
 from cmid.errors import CmidError, UsageError, did_you_mean
 
 SOURCE = "command line"
@@ -145,7 +145,8 @@ def _place(verb: str, free: list[str], words: Words) -> None:
         words.kind = free.pop(0)
     names = [name for name in how.positional if name not in words.given]
     if len(free) > len(names):
-        shape = " ".join((*(f"{{{','.join(how.kinds)}}}" for _ in how.kinds[:1]), *how.positional.values()))
+        shown = positional(verb, words.kind).values()
+        shape = " ".join((*(f"{{{','.join(how.kinds)}}}" for _ in how.kinds[:1]), *shown))
         raise UsageError(f"Unexpected {free[len(names)]!r}: expected `cmid {verb} {shape}` and options.")
     words.given |= dict(zip(names, free, strict=False))
 
@@ -179,7 +180,7 @@ def _help(verb: str, named: str | None) -> str:
     kinds = [each for each in how.kinds if each not in how.apart]
     leading = named if named in how.apart else f"{{{','.join(kinds)}}}" if kinds else ""
     parts = ["cmid", verb, *([leading] if leading else [])]
-    parts += [word if getattr(defaults, name) == "" else f"[{word}]" for name, word in how.positional.items()]
+    parts += [word if getattr(defaults, name) == "" else f"[{word}]" for name, word in positional(verb, named).items()]
     parser = make_parser(
         kind,
         usage=" ".join([*parts, "[--setting value ...]"]),
@@ -191,7 +192,7 @@ def _help(verb: str, named: str | None) -> str:
     parser.add_argument("--config", metavar="FILE.yaml", help="Your own settings; they win over a recipe.")
     for action in parser._actions:
         if action.dest in known:
-            action.metavar = how.positional.get(action.dest) or _placeholder(action.dest, known[action.dest])
+            action.metavar = positional(verb, named).get(action.dest) or _placeholder(action.dest, known[action.dest])
             default = attrgetter(action.dest)(defaults)
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
             shown = shown.lower() if isinstance(default, bool) else shown

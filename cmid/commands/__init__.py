@@ -18,10 +18,12 @@ class Apart:
     Attributes:
         target: `module:function`; the function takes the resolved settings alone.
         settings: name of its dataclass in `cmid.config`, whose docstring is the kind's help.
+        words: those that help shows for positional fields, where they differ from the verb's.
     """
 
     target: str
     settings: str
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ VERBS: dict[str, Verb] = {
         kinds=("classification", "segmentation"),
         apart={
             "segmentation": Apart(
-                "cmid.commands.predict_segmentation:predict_segmentation", "PredictSegmentationConfig"
+                "cmid.commands.predict_segmentation:predict_segmentation",
+                "PredictSegmentationConfig",
+                {"data": "SCENES"},
             )
         },
     ),
@@ -104,6 +108,12 @@ VERBS: dict[str, Verb] = {
 def settings_class(verb: str, kind: str | None = None) -> type[Any]:
     """The dataclass of `cmid.config` that holds the settings of `verb`, or of its kind."""
     return getattr(import_module("cmid.config"), _way(verb, kind).settings)
+
+
+def positional(verb: str, kind: str | None = None) -> dict[str, str]:
+    """Fields of `verb`, or of its kind, that may be given without their name, with the word that help shows."""
+    way = _way(verb, kind)
+    return {**VERBS[verb].positional, **(way.words if isinstance(way, Apart) else {})}
 
 
 def _way(verb: str, kind: str | None) -> Verb | Apart:
@@ -142,7 +152,7 @@ def prepare(
     settings = resolve(settings_class(verb, kind), given, recipe=recipe, config=config, source=source)
     if getattr(settings, "resume", False) and recipe is None and config is None:
         settings = resolve(type(settings), given, config=_of_run(settings), source=source)
-    for name, word in how.positional.items():
+    for name, word in positional(verb, kind).items():
         if getattr(settings, name) == "":
             raise UsageError(f"`{verb}` needs {word} (setting {name!r}), which was not given.")
     return settings
