@@ -22,6 +22,7 @@ from torch.utils.data import get_worker_info
 from cmid.data.decode import BadImage
 from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
 from cmid.data.lasting_threads import lasting_threads
+from cmid.data.nodata import OpenRaster
 from cmid.data.reading import note_file
 from cmid.errors import UsageError, did_you_mean
 
@@ -258,51 +259,6 @@ def _counted(types: Counter[str]) -> str:
     return ", ".join(f"{n} {name}" for name, n in types.most_common())
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A raster that is kept open, and what says of each of its bands which pixels are no measurement.
-
-    Asking GDAL for the latter at each window would take longer than many a window. For each band, in order:
-
-    Attributes:
-        raster: of rasterio.
-        nodata: the value that is none, in the band's own type where it can hold it; None where there is no such value.
-        mask: "" where no mask need be read; else "band", or "alpha" or "file" for one that all bands share.
-        alpha: whether the band is marked as transparency.
-    """
-
-    raster: Any
-    nodata: tuple[Any, ...]
-    mask: tuple[str, ...]
-    alpha: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, raster: Any) -> "_Opened":
-        from rasterio.enums import ColorInterp, MaskFlags
-
-        nodata, mask = [], []
-        for flags, value, dtype in zip(raster.mask_flag_enums, raster.nodatavals, raster.dtypes, strict=True):
-            by_value = MaskFlags.nodata in flags and value is not None
-            nodata.append(_in_type(value, np.dtype(dtype)) if by_value else None)
-            if by_value or MaskFlags.all_valid in flags:
-                mask.append("")
-            elif MaskFlags.alpha in flags:
-                mask.append("alpha")
-            else:
-                mask.append("file" if MaskFlags.per_dataset in flags else "band")
-        alpha = tuple(interp == ColorInterp.alpha for interp in raster.colorinterp)
-        return cls(raster, tuple(nodata), tuple(mask), alpha)
-
-
-def _in_type(nodata: float, dtype: np.dtype) -> Any:
-    """`nodata` as a number that an array of `dtype` is compared with soonest; None where no value can equal it."""
-    if dtype.kind == "f" or dtype.itemsize > 4:  # 64 bits: GDAL's real number is not exact, so compared as reals
-        return None if np.isnan(nodata) else nodata
-    limits = np.iinfo(dtype)
-    # compared with a real number all values would be made real first, which takes eight times as long
-    return dtype.type(nodata) if nodata == np.floor(nodata) and limits.min <= nodata <= limits.max else None
-
-
 class OpenRasters:
     """Rasters kept open from window to window, in each process its own; the least used are closed.
 
@@ -353,7 +309,7 @@ class OpenRasters:
         try:
             opened = self._opened(path)
             values = opened.raster.read(list(bands), window=where)
-            valid = self._valid(opened, bands, values, where, together)
+            valid = opened.valid(bands, values, where, together=together)
         except BadImage:
             raise
         except (RasterioError, OSError, ValueError) as error:
@@ -364,7 +320,7 @@ class OpenRasters:
             raise BadImage(path, f"it is smaller than when the run began: window {window} is not in it")
         return values, valid
 
-    def _opened(self, path: str) -> _Opened:
+    def _opened(self, path: str) -> OpenRaster:
         import rasterio
 
         here = (os.getpid(), threading.get_ident())
@@ -375,32 +331,8 @@ class OpenRasters:
             self._environment.__enter__()
         if path not in self._open:
             with rasterio.Env(**_beside(path)):
-                self._open[path] = _Opened.of(_open(path))
+                self._open[path] = OpenRaster.of(_open(path))
             while len(self._open) > OPEN_AT_ONCE:
                 self._open.popitem(last=False)[1].raster.close()
         self._open.move_to_end(path)
         return self._open[path]
-
-    def _valid(
-        self, opened: _Opened, bands: Sequence[int], values: np.ndarray, where: Any, together: bool
-    ) -> np.ndarray:
-        valid = np.ones(values.shape[1:], np.bool_)
-        measured_alpha = any(opened.alpha[band - 1] for band in bands)
-        seen = {""} | ({"alpha"} if measured_alpha else set())
-        for band in bands:
-            if (mask := opened.mask[band - 1]) not in seen:
-                valid &= opened.raster.read_masks(band, window=where) > 0
-                seen |= {mask} - {"band"}  # the others are the same for all bands
-        there = np.zeros_like(valid)
-        for band, plane in zip(bands, values, strict=True):
-            if (nodata := opened.nodata[band - 1]) is not None:
-                # from the values at hand: `read_masks` would read the window again
-                if together:
-                    there |= plane != nodata
-                else:
-                    valid &= plane != nodata
-            else:
-                there[:] = True
-            if plane.dtype.kind == "f":
-                valid &= np.isfinite(plane)
-        return valid & there if together else valid

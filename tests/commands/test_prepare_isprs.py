@@ -81,7 +81,8 @@ def test_every_window_of_every_tile_is_there(potsdam):
 @pytest.mark.parametrize("borders", ["eroded", "full"])
 def test_windows_hold_what_the_tiles_do(potsdam, borders):
     sides = open_pixel_labelled(str(potsdam.folder), PixelLabelsConfig(borders=borders), 0)
-    assert sides.account["isprs"] == {"dataset": "Potsdam", "bands": "RGB", "labels": borders}
+    facts = {"dataset": "Potsdam", "bands": "RGB", "labels": borders, "departures": ["windows of 64 px every 64 px"]}
+    assert sides.account["isprs"] == facts
     assert sides.train.classes[5] == "clutter"
     for side in (sides.train, sides.test):
         for i in range(0, len(side), 7):

@@ -199,7 +199,7 @@ def test_a_mask_of_the_whole_file_is_read_once_for_all_bands(tmp_path, monkeypat
 
 @pytest.mark.parametrize(("nodata", "hidden"), [(300, False), (0.5, False), (7, True)])
 def test_a_nodata_value_that_the_type_cannot_hold_equals_no_pixel(nodata, hidden):
-    from cmid.data.rasters import _in_type
+    from cmid.data.nodata import _in_type
 
     number = _in_type(nodata, np.dtype("uint8"))
     assert (number is not None) == hidden
