@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,12 @@ from rich.console import Console
 
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.pixel_scale import bring_to_scale
-from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole, open_prepared_tiles
+from cmid.commands.pixel_sources import ToScore, open_prepared_tiles, open_to_score
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.segmentation_scores import WRITTEN, SegmentationResult, protocols_of, score
 from cmid.config import EvaluateSegmentationConfig, as_plain
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 from cmid.data.pixel_subsets import PixelSubset
-from cmid.data.prepared import is_prepared
 from cmid.errors import UsageError, did_you_mean
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.segmenter_files import SegmenterMetadata, load_segmenter
@@ -87,15 +85,18 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     out = checked_folder(config.out, model, WRITTEN, overwrite=config.overwrite)
     segmenter, about = load_segmenter(model)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    source, account, notes = _opened(config, console)
+    if config.over == "tiles":
+        tiles, isprs = open_prepared_tiles(config.data, replace(config.labels, tile_px=WHOLE_PX))
+        source, account, notes = ToScore(tiles, {"isprs": isprs | {"over": "tiles"}}, ())
+    else:
+        source, account, notes = open_to_score(config.data, config.labels, config.part, config.seed, console)
     test = _checked(source, about, config.data)
     for note in notes:
         console.print(f"note: {note}")
     trained, here = about.backbone.bands or (), source.names
     if trained and [name.casefold() for name in trained] != [name.casefold() for name in here]:
         console.print(f"caution: the model was trained on the bands {', '.join(trained)}; these are {', '.join(here)}")
-    learned = trained_on(model)
-    learned = {_whole(name) for name in learned}  # windows of a scene may be others now
+    learned = {_whole(name) for name in trained_on(model)}  # windows of a scene may be others now
     seen = sum(_whole(os.path.realpath(Path(config.data) / test.name(i))) in learned for i in range(len(test)))
     if seen:
         console.print(f"caution: {seen} of these images are among those the model was trained on")
@@ -119,31 +120,6 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
         resamples=config.bootstrap,
     )  # fmt: skip
     return replace(result, model=model)
-
-
-def _opened(
-    config: EvaluateSegmentationConfig, console: Console
-) -> tuple[PixelSource, dict[str, Any], tuple[str, ...]]:
-    """The images to score, what they are, and what the user should hear."""
-    if config.over == "tiles":
-        source, isprs = open_prepared_tiles(config.data, replace(config.labels, tile_px=WHOLE_PX))
-        return source, {"isprs": isprs | {"over": "tiles"}}, ()
-    if config.part == "all":
-        named = [n for n in ("train_list", "test_list", "test_groups") if getattr(config.labels, n)]
-        if named:
-            raise UsageError(f"part is all, but labels.{named[0]} names some: leave one of them out")
-        if is_prepared(Path(config.data)):
-            raise UsageError(f"part is all, but {config.data} is a benchmark with a split: leave part out")
-    try:
-        sides = open_pixel_labelled(config.data, config.labels, config.seed, console)
-    except UsageError:
-        if config.part == "test" or is_prepared(Path(config.data)):
-            raise
-        sides = None  # too few images to be split: all of them then
-    if sides is None or config.part == "all" or (config.part == "auto" and sides.drawn):
-        source, notes = open_pixel_labelled_whole(config.data, config.labels)
-        return source, {}, notes
-    return sides.test, sides.account, sides.notes
 
 
 def _whole(name: str) -> str:

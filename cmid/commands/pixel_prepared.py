@@ -45,12 +45,6 @@ def prepared_sides(
     return train, test, account, _notes(manifest, labels)
 
 
-def prepared_test(data: str, labels: PixelLabelsConfig) -> tuple[PixelPairs, tuple[str, ...]]:
-    """The windows to test on, and notes; raises as above."""
-    _, test, _, notes = prepared_sides(data, labels)
-    return test, notes
-
-
 def prepared_tiles(data: str, labels: PixelLabelsConfig) -> tuple[PixelPairs, dict[str, Any]]:
     """The tiles to test on, whole, in windows of at most `labels.tile_px` that do not overlap, and what they are."""
     folder, manifest, classes = _opened(data, labels)

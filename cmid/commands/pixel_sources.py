@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
 from cmid.commands.pixel_folders import open_folder
-from cmid.commands.pixel_prepared import prepared_sides, prepared_test, prepared_tiles
+from cmid.commands.pixel_prepared import prepared_sides, prepared_tiles
 from cmid.commands.pixel_torchgeo import open_torchgeo_sides, open_torchgeo_whole
 from cmid.config import PixelLabelsConfig
 from cmid.data.pixel_labels import PixelSource
-from cmid.data.pixel_splits import split_pairs
+from cmid.data.pixel_splits import named_split, split_pairs
 from cmid.data.prepared import is_prepared
 from cmid.data.torchgeo_datasets import is_named
 from cmid.errors import UsageError
@@ -33,10 +33,13 @@ class PixelSides:
     account: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def drawn(self) -> bool:
-        """Whether nothing said what is for test, so that it was drawn by seed."""
-        return str(self.account.get("split", {}).get("how", "")).startswith("by a draw")
+
+class ToScore(NamedTuple):
+    """Images to score, what they are, plain values, and what the user should hear."""
+
+    source: PixelSource
+    account: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console: Console | None = None) -> PixelSides:
@@ -73,13 +76,44 @@ def open_pixel_labelled(data: str, labels: PixelLabelsConfig, seed: int, console
 def open_pixel_labelled_whole(
     data: str, labels: PixelLabelsConfig, console: Console | None = None
 ) -> tuple[PixelSource, tuple[str, ...]]:
-    """All images of a folder, or those for test of a set that has a split, and what is to be told; same errors."""
+    """All images of a folder, or those for test of a data set of torchgeo, and what is to be told; same errors."""
     if is_named(data):
         return open_torchgeo_whole(data, labels, console)
-    if is_prepared(Path(data)):
-        return prepared_test(data, labels)
     opened = open_folder(data, labels, console)
     return opened.source_of(range(len(opened.pairs))), opened.notes
+
+
+def open_to_score(
+    data: str,
+    labels: PixelLabelsConfig,
+    part: Literal["auto", "test", "all"],
+    seed: int,
+    console: Console | None = None,
+) -> ToScore:
+    """The images that a finished model is scored on; other arguments and errors as for `open_pixel_labelled`.
+
+    Args:
+        part: `auto`: those for test where something says which, else all; `test`: drawn by `seed` where nothing does.
+    """
+    if part == "all":
+        named = [name for name in ("train_list", "test_list", "test_groups") if getattr(labels, name)]
+        if named:
+            raise UsageError(f"part is all, but labels.{named[0]} names some: leave one of them out")
+        if is_prepared(Path(data)):
+            raise UsageError(f"part is all, but {data} is a benchmark with a split: leave part out")
+    elif part == "test" or is_prepared(Path(data)):
+        sides = open_pixel_labelled(data, labels, seed, console)
+        return ToScore(sides.test, sides.account, sides.notes)
+    elif not is_named(data):
+        opened = open_folder(data, labels, console)
+        split = named_split(
+            opened.pairs, data=data, train_list=labels.train_list, test_list=labels.test_list,
+            test_groups=labels.test_groups,
+        )  # fmt: skip
+        places = range(len(opened.pairs)) if split is None else split.test
+        return ToScore(opened.source_of(places), opened.account, opened.notes)
+    source, notes = open_pixel_labelled_whole(data, labels, console)
+    return ToScore(source, {}, notes)
 
 
 def open_prepared_tiles(data: str, labels: PixelLabelsConfig) -> tuple[PixelSource, dict[str, Any]]:

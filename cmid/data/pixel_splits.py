@@ -45,6 +45,22 @@ def split_pairs(
     Raises:
         UsageError: lists that name images that are not there or share some, groups that are not there, an empty side.
     """
+    named = named_split(pairs, data=data, train_list=train_list, test_list=test_list, test_groups=test_groups)
+    chosen = named or _drawn(pairs, data, seed)
+    if not chosen.train:
+        raise UsageError(f"no images are left for train in {data}, split {chosen.how}")
+    return chosen
+
+
+def named_split(
+    pairs: Sequence[Pair],
+    *,
+    data: str,
+    train_list: str | None = None,
+    test_list: str | None = None,
+    test_groups: Sequence[str] = (),
+) -> Split | None:
+    """As `split_pairs`, but nothing is drawn: None where nothing says what is for test. Train may be empty."""
     if test_groups and (train_list or test_list):
         raise UsageError("test_groups and lists both say what is for test: give one of them")
     if train_list or test_list:
@@ -54,10 +70,9 @@ def split_pairs(
     elif any(pair.split == "train" for pair in pairs) and any(pair.split in ("val", "test") for pair in pairs):
         chosen = _by_folders(pairs)
     else:
-        chosen = _drawn(pairs, data, seed)
-    for side, places in (("train", chosen.train), ("test", chosen.test)):
-        if not places:
-            raise UsageError(f"no images are left for {side} in {data}, split {chosen.how}")
+        return None
+    if not chosen.test:
+        raise UsageError(f"no images are left for test in {data}, split {chosen.how}")
     return chosen
 
 

@@ -176,6 +176,9 @@ def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(data, tmp
     assert "does not know rad. Did you mean red" in one_line(capsys)
     assert main(["evaluate", "segmentation", model, str(data), "--out", str(tmp_path / "e"), *words]) == 2
     assert "holds files" in one_line(capsys)
+    wrong = [*plain, "--labels.test_groups", "tile_9"]
+    assert main(["evaluate", "segmentation", model, str(data), *wrong]) == 2, "not: all of them then"
+    assert "test_groups names 'tile_9'" in one_line(capsys)
     assert main(["evaluate", "segmentation", model, str(data), "--part", "all", *words]) == 2
     assert "labels.test_groups names some" in one_line(capsys)
     assert main(["evaluate", "segmentation", model, str(data), *plain]) == 0

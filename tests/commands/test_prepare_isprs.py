@@ -10,7 +10,7 @@ from PIL import Image
 import cmid
 import cmid.commands.prepare_isprs as prepare_isprs
 from cmid.cli import main
-from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole, open_prepared_tiles
+from cmid.commands.pixel_sources import open_pixel_labelled, open_prepared_tiles, open_to_score
 from cmid.config import PixelLabelsConfig
 from cmid.data.isprs import BENCHMARKS, POTSDAM, windows
 from cmid.data.prepared import Manifest
@@ -114,7 +114,7 @@ def test_whole_tiles_are_kept_for_test(potsdam):
 
 
 def test_clutter_can_be_left_out(potsdam):
-    source, notes = open_pixel_labelled_whole(str(potsdam.folder), PixelLabelsConfig(unlabelled=("clutter",)))
+    source, _, notes = open_to_score(str(potsdam.folder), PixelLabelsConfig(unlabelled=("clutter",)), "auto", 0)
     assert source.classes == ("impervious surface", "building", "low vegetation", "tree", "car")
     assert np.unique(source.read(0).labels).max() == 255
     assert "eroded" in " ".join(notes)
