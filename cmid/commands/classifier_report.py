@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cmid.commands.sources import shown_bands
-from cmid.commands.whole_files import write_whole
+from cmid.commands.whole_files import write_page_whole
 from cmid.data.decode import BadImage
 from cmid.data.sources import LabelledSource
 from cmid.report.classifier import (
@@ -51,12 +51,7 @@ def write_page(
         title=run.resolve().name, facts=facts, settings=settings, skipped=list(scores["skipped"].items()),
         kicker="Classification report",
     )  # fmt: skip
-    page, then = render(header, sections), "and go on with --resume" if learned else "or choose another --out"
-    return write_whole(
-        run / "report.html",
-        lambda part: part.write_text(page, encoding="utf-8", errors="replace"),
-        advice=f"Make room, {then}.",
-    )
+    return write_page_whole(run, render(header, sections), learned=learned)
 
 
 def _curves(run: Path) -> list[Section | Absent]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cmid.commands.segment_images import HowToLook, classes_of
 from cmid.commands.sources import shown_bands
-from cmid.commands.whole_files import write_whole
+from cmid.commands.whole_files import write_page_whole
 from cmid.data.pixel_labels import PixelSource
 from cmid.data.pixel_subsets import PixelSubset
 from cmid.report.curves import loss_section, pace_section, read_table
@@ -76,12 +76,7 @@ def write_page(
         title=folder.resolve().name, facts=facts, settings=settings, skipped=list(scores["skipped"].items()),
         kicker="Segmentation report",
     )  # fmt: skip
-    page, then = render(header, sections), "and go on with --resume" if learned else "or choose another --out"
-    return write_whole(
-        folder / "report.html",
-        lambda part: part.write_text(page, encoding="utf-8", errors="replace"),
-        advice=f"Make room, {then}.",
-    )
+    return write_page_whole(folder, render(header, sections), learned=learned)
 
 
 def _tiles(learner: Segmenter, source: PixelSource, look: HowToLook, rows: list[dict[str, Any]]) -> list[Tile]:

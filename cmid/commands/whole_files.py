@@ -7,6 +7,15 @@ from pathlib import Path
 from cmid.errors import CmidError
 
 
+def write_page_whole(folder: Path, page: str, *, learned: bool) -> Path:
+    """Writes `report.html` of a training run (`learned`) or of an evaluation; raises `CmidError`."""
+    return write_whole(
+        folder / "report.html",
+        lambda part: part.write_text(page, encoding="utf-8", errors="replace"),
+        advice=f"Make room, {'and go on with --resume' if learned else 'or choose another --out'}.",
+    )
+
+
 def write_whole(path: Path, write: Callable[[Path], object], *, advice: str) -> Path:
     """What `write` writes to the path it is given, moved to `path` when it is complete; folders are made.
 

@@ -3,7 +3,8 @@
 import csv
 import errno
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISREG
 
 import numpy as np
@@ -88,6 +89,40 @@ def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
         if error.errno == errno.ELOOP:  # a link to itself leads nowhere
             return False
         raise
+
+
+def listed_positions(path: Path | str, names: Sequence[str], where: str, prefix: str = "") -> list[int]:
+    """Which of `names` a list file names, in its order, each once; a name may stand there with another suffix.
+
+    Args:
+        path: of the list, one path a line.
+        names: with slashes.
+        where: they are, in words.
+        prefix: that paths in the list may begin with.
+
+    Raises:
+        UsageError: it names others, or nothing.
+    """
+    by_name = {name: i for i, name in enumerate(names)}
+    by_stem = {str(PurePosixPath(name).with_suffix("")): i for i, name in enumerate(names)}
+    found: dict[int, None] = {}
+    missing = []
+    for entry in read_list(Path(path)):
+        name = str(PurePosixPath(entry.replace("\\", "/"))).removeprefix(prefix)
+        position = by_name.get(name, by_stem.get(str(PurePosixPath(name).with_suffix(""))))
+        if position is None:
+            missing.append(name)
+        else:
+            found[position] = None
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UsageError(
+            f"{path} names files that are not in {where}: {', '.join(missing[:3])}{more}; expected paths such as "
+            f"{names[0]}"
+        )
+    if not found:
+        raise UsageError(f"{path} lists no files: expected one path a line, such as {names[0]}")
+    return list(found)
 
 
 def read_list(path: Path) -> list[str]:

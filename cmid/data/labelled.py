@@ -3,14 +3,14 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
-from cmid.data.folder import find_files, kind_of, read_list, why
+from cmid.data.folder import find_files, kind_of, listed_positions, why
 from cmid.errors import UsageError
 
 
@@ -151,27 +151,8 @@ class LabelledFolder:
 
     def _listed(self, path: Path | str) -> np.ndarray:
         """Positions of the entries of a list, in its order, each once."""
-        by_name = {name: i for i, name in enumerate(self._names)}
-        by_stem = {str(PurePosixPath(name).with_suffix("")): i for i, name in enumerate(self._names)}
         outer = "" if self.root == self.path else f"{self.root.name}/"
-        found: dict[int, None] = {}
-        missing = []
-        for entry in read_list(Path(path)):
-            name = str(PurePosixPath(entry.replace("\\", "/"))).removeprefix(outer)
-            position = by_name.get(name, by_stem.get(str(PurePosixPath(name).with_suffix(""))))
-            if position is None:
-                missing.append(name)
-            else:
-                found[position] = None
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise UsageError(
-                f"{path} names files that are not in {self.root}: {', '.join(missing[:3])}{more}; expected paths such "
-                f"as {self._names[0]}"
-            )
-        if not found:
-            raise UsageError(f"{path} lists no files: expected one path a line, such as {self._names[0]}")
-        return np.array(list(found), dtype=np.int64)
+        return np.array(listed_positions(path, self._names, str(self.root), outer), dtype=np.int64)
 
 
 def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed: int) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from cmid.data.folder import read_list
+from cmid.data.folder import listed_positions
 from cmid.data.mask_pairs import Pair
 from cmid.errors import UsageError, did_you_mean
 
@@ -133,23 +132,4 @@ def _by_lists(pairs: Sequence[Pair], data: str, train_list: str | None, test_lis
 
 
 def _listed(pairs: Sequence[Pair], data: str, path: str) -> list[int]:
-    by_name = {pair.image: i for i, pair in enumerate(pairs)}
-    by_stem = {pair.own_name: i for i, pair in enumerate(pairs)}
-    found: dict[int, None] = {}
-    missing = []
-    for entry in read_list(Path(path)):
-        name = str(PurePosixPath(entry.replace("\\", "/")))
-        place = by_name.get(name, by_stem.get(str(PurePosixPath(name).with_suffix(""))))
-        if place is None:
-            missing.append(name)
-        else:
-            found[place] = None
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise UsageError(
-            f"{path} names images that are not in {data}, or have no mask: {', '.join(missing[:3])}{more}; expected "
-            f"paths such as {pairs[0].image}"
-        )
-    if not found:
-        raise UsageError(f"{path} lists no images: expected one path a line, such as {pairs[0].image}")
-    return list(found)
+    return listed_positions(path, [pair.image for pair in pairs], f"{data}, or have no mask")

@@ -129,7 +129,7 @@ def test_lists_win(tmp_path, palette):
     with pytest.raises(UsageError, match="1 images are in both"):
         open_pixel_labelled(str(tmp_path / "data"), config, 0)
     (tmp_path / "train.txt").write_text("Tile 9/images/part_1.png\n")
-    with pytest.raises(UsageError, match="names images that are not in"):
+    with pytest.raises(UsageError, match=r"names files that are not in .*, or have no mask"):
         open_pixel_labelled(str(tmp_path / "data"), config, 0)
 
 
