@@ -47,8 +47,7 @@ def measured(source: PixelSource, about: BackboneMetadata, seed: int, console: C
         return about
     sampled: Any = source
     with progress(console, "measuring bands") as tick:
-        names = tuple(str(band + 1) for band in range(source.bands))
-        found = measure(sampled, names, images=min(len(source), MEASURED), seed=seed, tick=tick)
+        found = measure(sampled, source.names, images=min(len(source), MEASURED), seed=seed, tick=tick)
     about = replace(about, mean=found.mean, std=found.std)
     return replace(about, low=found.low, high=found.high) if deep else about
 
