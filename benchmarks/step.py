@@ -23,6 +23,7 @@ from cmid.backbones import create_backbone
 from cmid.config import CMIDConfig, OptimizerConfig, ViewConfig
 from cmid.contracts import Progress, View, Views
 from cmid.data.augment import BatchAugment
+from cmid.layers.small_map_conv import cpu_has_tiles, use_matrix_products
 from cmid.methods.cmid import CMID
 from cmid.ops.masking import fill_with_mean, to_pixels
 from cmid.train.hardware import cpu_multiplies_bf16, resolve_precision
@@ -53,6 +54,8 @@ class Steps:
         self.learner = CMID(create_backbone(arguments.backbone, img_size=arguments.size), CMIDConfig()).train()
         self.format = torch.channels_last if self.learner.backbone.norm == "batch" else torch.contiguous_format
         self.learner.to(memory_format=self.format)
+        if self.precision == "bf16" and cpu_has_tiles():  # as the trainer does; both sides gain
+            use_matrix_products(self.learner)
         self.optimiser = build_optimiser(self.learner, OptimizerConfig(), lr=1e-4)
         self.raw = uint8_batch(arguments.batch, arguments.size)
         self.augment = BatchAugment(ViewConfig(size=arguments.size))

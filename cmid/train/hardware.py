@@ -17,6 +17,7 @@ from cmid.config import TrainConfig
 from cmid.contracts import Learner, Views
 from cmid.errors import UsageError
 from cmid.layers.batch_norm import synchronise
+from cmid.layers.small_map_conv import cpu_has_tiles, use_matrix_products
 from cmid.train.memory import keep_freed_memory
 from cmid.train.team import Team, start_team
 
@@ -123,6 +124,8 @@ class Machine:
             learner.to(memory_format=torch.channels_last)
         if compile_backbone:
             learner.backbone.compile()  # in place: the names in a checkpoint stay as they are
+        elif self.device.type == "cpu" and self.precision == "bf16" and cpu_has_tiles():
+            use_matrix_products(learner)
         return self.fabric.setup_module(Stepped(learner), move_to_device=False)
 
     def seed(self, seed: int) -> None:
