@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cmid.backbones import create_backbone
 from cmid.commands.evaluate import resolve_weights
-from cmid.commands.fingerprint import fingerprint
+from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.sources import open_labelled, put_on_scale
 from cmid.commands.twins import Twins, without_twins
 from cmid.config import EvaluateConfig, FinetuneConfig, ViewConfig
@@ -186,6 +186,7 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, TrainingBatch]:
         pin_memory=resolve_device(config.train.accelerator).type == "cuda",
         touch=RandAugment(m.randaugment, parts.size, mean) if m.randaugment and colours else None,
         fingerprint=fingerprint(source),
+        labels=label_fingerprint(*(side for side in (source, parts.validation) if side is not None)),
     )
     classes, smoothing = len(source.classes), config.classification.smoothing
     return loader, TrainingBatch(mean, std, m, classes=classes, smoothing=smoothing, multi_label=parts.multi_label)

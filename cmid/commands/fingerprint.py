@@ -1,9 +1,11 @@
-"""Whether two sources hold the same images: by name and order, whatever folder they lie in, without reading them."""
+"""Whether two sources hold the same images and labels: by name and order, wherever they lie, without reading them."""
 
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from cmid.data.artificial_dates import ArtificialDates
 from cmid.data.few_labels import LabelledSubset
@@ -11,7 +13,7 @@ from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledImages
 from cmid.data.places import Places
 from cmid.data.scenes import SceneSource
-from cmid.data.sources import ImageSource
+from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource
 
 
@@ -23,6 +25,20 @@ def fingerprint(source: ImageSource) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for words in _named(source):
         digest.update(os.fsencode(words) + b"\0")
+    return digest.hexdigest()
+
+
+def label_fingerprint(*sources: LabelledSource) -> str:
+    """16 hexadecimal digits that another label of any image, or another name, number or order of classes change.
+
+    The images' names are `fingerprint`'s to look at.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for source in sources:
+        labels = source.labels.astype("<i8" if source.labels.ndim == 1 else "<f4")  # the same bytes on every machine
+        for name in (*source.classes, str(labels.shape)):
+            digest.update(os.fsencode(name) + b"\0")
+        digest.update(np.ascontiguousarray(labels).tobytes())
     return digest.hexdigest()
 
 

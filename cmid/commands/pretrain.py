@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.dates import with_dates
-from cmid.commands.fingerprint import fingerprint
+from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
@@ -21,7 +21,7 @@ from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
 from cmid.data.images import ImageLoader
 from cmid.data.places import Places
-from cmid.data.sources import ImageSource
+from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.views import ViewLoader
 from cmid.errors import UsageError
 from cmid.evaluation.online import FeatureSpread, OnlineKnn
@@ -69,7 +69,9 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         if method_of(config).dates:
             opened = with_dates(opened)
         source, config = opened.source, opened.config
-        images = fingerprint(source)
+        images, labels = fingerprint(source), ""
+        if method_of(config).labelled and isinstance(source, LabelledSource):
+            labels = label_fingerprint(source)
         loader = ViewLoader(
             source,
             views_of(config),
@@ -84,11 +86,12 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             read_timeout_s=config.read_timeout_s,
             pin_memory=resolve_device(config.train.accelerator).type == "cuda",
             fingerprint=images,
+            labels=labels,
         )
         torch.manual_seed(config.seed)
         learner = build_learner(config)
         probes = build_probes(config, source)
-    check_same_data(team, source, config, images)
+    check_same_data(team, source, config, images, labels)
     what = "windows an epoch" if config.source == "scenes" else "places" if isinstance(source, Places) else "images"
     mode = f" ({config.cmid.mode})" if config.method == "cmid" else ""
     console.print(
@@ -177,23 +180,25 @@ def check_queue(config: PretrainConfig, processes: int) -> None:
         )
 
 
-def check_same_data(team: Team, source: ImageSource, config: PretrainConfig, images: str) -> None:
-    """All processes must have opened the same images (by their `fingerprint`), of the same bands.
+def check_same_data(team: Team, source: ImageSource, config: PretrainConfig, images: str, labels: str) -> None:
+    """All processes must have opened the same images and labels (by their fingerprints), of the same bands.
 
     Raises:
         UsageError: in all processes; the leading one tells.
     """
     v = config.views
-    everywhere = team.gather((len(source), images, source.bands, v.bands, v.mean, v.std, v.low, v.high))
+    everywhere = team.gather((len(source), images, labels, source.bands, v.bands, v.mean, v.std, v.low, v.high))
     first = everywhere[0]
     rank, seen = next(((rank, seen) for rank, seen in enumerate(everywhere) if seen != first), (0, first))
     if rank == 0:
         return
     said = f"{first[0]} images in process 0, {seen[0]} in process {rank}"
-    if seen[0] == first[0] and seen[2:] == first[2:]:
+    if seen[:2] == first[:2] and seen[2] != first[2]:
+        said = f"the same {first[0]} images with other labels in processes 0 and {rank}"
+    elif seen[0] == first[0] and seen[3:] == first[3:]:
         said = f"as many images ({first[0]}) of other names or in another order in processes 0 and {rank}"
     elif seen[0] == first[0]:
-        said = f"bands, mean or deviation differ: {first[2:]} in process 0, {seen[2:]} in process {rank}"
+        said = f"bands, mean or deviation differ: {first[3:]} in process 0, {seen[3:]} in process {rank}"
     error = UsageError(
         f"the processes do not see the same data in {config.data}: {said}. Put it on a disk that all of them see, or "
         "the same copy on each"

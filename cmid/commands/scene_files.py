@@ -98,10 +98,13 @@ class RasterScene:
 
 
 class ImageScene:
-    """A PNG, JPEG or another image, as three 8-bit colours; it has no place, and every pixel is valid."""
+    """A PNG, JPEG or another image, as three 8-bit colours; it has no place, and every pixel is valid.
+
+    It is not turned by its EXIF orientation: GDAL does not turn it either, and the map is to lie on what GDAL shows.
+    """
 
     def __init__(self, path: str, stretch: Stretch | None = None) -> None:
-        self._pixels = np.ascontiguousarray(np.moveaxis(decode(path).pixels, -1, 0))
+        self._pixels = np.ascontiguousarray(np.moveaxis(decode(path, as_stored=True).pixels, -1, 0))
         self._stretch = stretch
         self.bands, self.height, self.width = self._pixels.shape
         self.colours: tuple[int, ...] = (0, 1, 2)

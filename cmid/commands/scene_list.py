@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from cmid.commands.scene_files import identity_of
-from cmid.data.decode import SUFFIXES, BadImage
+from cmid.data.decode import SUFFIXES, BadImage, orientation_of
 from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import choose_bands, read_header
@@ -178,10 +178,13 @@ def _looked_at(path: str, stem: PurePosixPath, wanted: Sequence[str], trained: S
     if not path.lower().endswith(RASTERS):
         if wanted:
             raise UsageError(f"it is read as three colours: bands can be chosen of {' '.join(RASTERS)} alone")
-        note = ""
+        notes = []
         if len(known) == 3 and not _are_colours(known):
-            note = f"images are read as three colours, which are taken for the model's {', '.join(trained)}"
-        return Found(path, stem, _pixels(path), identity, (), note)
+            notes.append(f"images are read as three colours, which are taken for the model's {', '.join(trained)}")
+        pixels, turn = _pixels(path)
+        if turn != 1:
+            notes.append(f"EXIF orientation {turn} is not applied: the map lies on the pixels as the file stores them")
+        return Found(path, stem, pixels, identity, (), "; ".join(notes))
     header = read_header(path)
     pixels, named = header.width * header.height, [name.casefold() for name in header.names]
     if wanted:
@@ -203,14 +206,14 @@ def _are_colours(names: Sequence[str]) -> bool:
     return all(name.isdigit() for name in names) or [name[0] for name in names] == [name[0] for name in COLOURS]
 
 
-def _pixels(path: str) -> int:
-    """Width times height of an image, from its first bytes."""
+def _pixels(path: str) -> tuple[int, int]:
+    """Width times height of an image, and its EXIF orientation, from its first bytes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return image.width * image.height
+                return image.width * image.height, orientation_of(image)
     except Image.DecompressionBombError:
-        return 1  # decoding says what is too large
+        return 1, 1  # decoding says what is too large
     except Exception as error:  # decoders raise anything at all on damaged bytes
         raise BadImage(path, " ".join(str(error).split())[:200] or type(error).__name__) from error

@@ -8,7 +8,8 @@ What is chosen where a file leaves a choice:
   of the image's own values, over all bands together, fills 0..255: sensors use 10 to 14 of their 16 bits, so dividing
   by 257 would leave them black. Nodata, zeros and NaN do not count. The colours keep their balance.
 - Of more than 3 bands the first three are taken; of two, the first.
-- The EXIF orientation is applied. Of several frames or pages the first is read.
+- The EXIF orientation is applied, unless pixels are asked for as the file stores them. Of several frames or pages the
+  first is read.
 - JPEGs go to torchvision's decoder, which gives Pillow's pixels sooner (benchmarks/views.py); what it refuses, and
   what may be decoded at 1/2, 1/4 or 1/8 because the caller says that suffices, goes to Pillow.
 """
@@ -67,7 +68,9 @@ class Decoded:
     factor: int = 1
 
 
-def decode(path: Path | str, reduction: Reduction | None = None, *, data: bytes | None = None) -> Decoded:
+def decode(
+    path: Path | str, reduction: Reduction | None = None, *, data: bytes | None = None, as_stored: bool = False
+) -> Decoded:
     """Read one image file as 8-bit RGB, by the rules above.
 
     Args:
@@ -75,6 +78,8 @@ def decode(path: Path | str, reduction: Reduction | None = None, *, data: bytes 
         data: the file's bytes, where they have been read already.
         reduction: asked once, with the source's size, how far a JPEG may be shrunk while decoding; other formats
             are always read whole.
+        as_stored: leave the pixels where they lie in the file, whatever its EXIF orientation is; not of a TIFF, which
+            `cmid.data.rasters` reads so.
 
     Raises:
         BadImage: where it is missing, truncated, no image, or larger than `MAX_PIXELS`.
@@ -88,7 +93,7 @@ def decode(path: Path | str, reduction: Reduction | None = None, *, data: bytes 
                         raise Image.DecompressionBombError
                     if image.tile and ";16" in str(image.tile[0].args) and len(image.getbands()) > 1:
                         return _whole(_read_deep(path, data, str(image.format)))  # Pillow keeps the upper byte only
-                    return _read_usual(image, file, reduction)
+                    return _read_usual(image, file, reduction, as_stored)
             except Image.UnidentifiedImageError:
                 if (suffix := Path(path).suffix.lower()) not in UNKNOWN_TO_PILLOW:
                     empty = not data if data is not None else Path(path).stat().st_size == 0
@@ -104,6 +109,17 @@ def decode(path: Path | str, reduction: Reduction | None = None, *, data: bytes 
         raise BadImage(path, _reason(error)) from error
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an open file, 2 to 8; 1 where it has none or no such, and of a TIFF.
+
+    A TIFF has its turned size from the start, and Pillow turns it while loading.
+    """
+    if "exif" not in image.info:
+        return 1
+    turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return turn if turn in range(2, 9) else 1
+
+
 def _opened(path: Path | str, data: bytes | None) -> BinaryIO:
     return open(path, "rb") if data is None else BytesIO(data)  # noqa: PTH123 - the caller closes it
 
@@ -117,10 +133,8 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _read_usual(image: Image.Image, file: BinaryIO, reduction: Reduction | None) -> Decoded:
-    turn = 1
-    if "exif" in image.info:
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+def _read_usual(image: Image.Image, file: BinaryIO, reduction: Reduction | None, as_stored: bool) -> Decoded:
+    turn = 1 if as_stored else orientation_of(image)
     width, height = image.size
     if turn in (5, 6, 7, 8):
         width, height = height, width

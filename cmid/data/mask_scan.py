@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from cmid.data.decode import FORMATS, BadImage
+from cmid.data.decode import FORMATS, BadImage, orientation_of
 from cmid.data.mask_pairs import Pair
 from cmid.data.masks import MaskHeader, Window, count_codes, is_raster, mask_header, read_mask
 from cmid.data.palettes import Kind
@@ -28,16 +28,18 @@ class ImageHeader:
     """What an image says of itself.
 
     Attributes:
-        width: in pixels, turned as its EXIF says.
+        width: in pixels, as the file stores them.
         height: in pixels.
         raster: its header, if it is one.
         place: of a raster, as `MaskHeader.place`.
+        turn: of a picture, its EXIF orientation.
     """
 
     width: int
     height: int
     raster: Raster | None = None
     place: tuple[tuple[float, ...], str] | None = None
+    turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,14 @@ class Scanned:
         if self.image is None or self.mask is None:
             return ""
         sizes = [f"{each.width} x {each.height}" for each in (self.image, self.mask)]
-        if sizes[0] != sizes[1]:
+        if sizes[0] != sizes[1] and not _is_turned(self.image, self.mask):
             return f"{self.pair.image} is {sizes[0]}, its mask {self.pair.mask} {sizes[1]}"
+        if self.image.turn != self.mask.turn and not _size_tells(self.image, self.mask):
+            return (
+                f"{self.pair.image} has EXIF orientation {self.image.turn}, its mask {self.pair.mask} {self.mask.turn} "
+                "(1 is none), and their size does not tell whether the mask is of the image as stored or as shown: "
+                "write the image anew without the tag, turned or not, as its mask is"
+            )
         if _elsewhere(self.image.place, self.mask.place):
             here, there = (_told(each) for each in (self.image.place, self.mask.place))
             return f"{self.pair.image} lies at {here}, its mask {self.pair.mask} at {there}"
@@ -154,10 +162,7 @@ def image_header(path: str) -> ImageHeader:
         return ImageHeader(header.width, header.height, header, place)
     try:
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            return ImageHeader(width, height)
+            return ImageHeader(*image.size, turn=orientation_of(image))
     except FileNotFoundError:
         raise BadImage(path, "no such file") from None
     except Exception as error:  # readers raise anything at all on damaged bytes
@@ -167,11 +172,13 @@ def image_header(path: str) -> ImageHeader:
 def _look(folder: Path, pair: Pair, tile_px: int, own_palette: bool, rasters: OpenRasters) -> Scanned:
     path = str(folder / pair.mask)
     image, mask = image_header(str(folder / pair.image)), mask_header(path, own_palette=own_palette)
-    pair = pair.of_size(image.width, image.height)
+    turned = _is_turned(image, mask)
+    width, height = (image.height, image.width) if turned else (image.width, image.height)
+    pair = pair.of_size(width, height)
     windows: list[Window | None] = [None]
     if image.raster is not None:
-        windows = [*windows_of(image.width, image.height, tile_px)]
-    items = tuple(Item(pair, mask.kind, image.width, image.height, window) for window in windows)
+        windows = [*windows_of(width, height, tile_px)]
+    items = tuple(Item(pair, mask.kind, width, height, window, turned) for window in windows)
     looked = Scanned(pair, "", image, mask, items)
     if looked.differs:
         return looked
@@ -191,6 +198,16 @@ def _look(folder: Path, pair: Pair, tile_px: int, own_palette: bool, rasters: Op
     elif len(parts) > len(items):
         counts = [sum(counts, Counter())]
     return Scanned(pair, "", image, mask, items, tuple(counts), nodata)
+
+
+def _size_tells(image: ImageHeader, mask: MaskHeader) -> bool:
+    """Whether a mask without EXIF orientation can be of one reading of its image alone: as stored, or as shown."""
+    return mask.turn == 1 and image.turn >= 5 and image.width != image.height  # others keep width and height
+
+
+def _is_turned(image: ImageHeader, mask: MaskHeader) -> bool:
+    """Whether a mask is of its image as viewers show it, and not as it is stored."""
+    return _size_tells(image, mask) and (mask.width, mask.height) == (image.height, image.width)
 
 
 def _elsewhere(here: tuple[tuple[float, ...], str] | None, there: tuple[tuple[float, ...], str] | None) -> bool:

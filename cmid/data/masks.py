@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from cmid.data.decode import FORMATS, MAX_PIXELS, BadImage
+from cmid.data.decode import FORMATS, MAX_PIXELS, BadImage, orientation_of
 from cmid.data.palettes import Colour, Kind
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import OpenRasters, opened, reason_of
@@ -43,6 +43,7 @@ class MaskHeader:
         colours: of values, where it has a table of them.
         names: of values, where it has some.
         place: of a raster, its coordinates: transform as six numbers, and the coordinate system's name.
+        turn: of a picture, its EXIF orientation; width, height and what is read are as the file stores them.
     """
 
     width: int
@@ -52,6 +53,7 @@ class MaskHeader:
     colours: Mapping[int, Colour] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
     place: tuple[tuple[float, ...], str] | None = None
+    turn: int = 1
 
 
 def is_raster(path: str) -> bool:
@@ -72,8 +74,8 @@ def mask_header(path: str, *, own_palette: bool = False) -> MaskHeader:
     if is_raster(path):
         return _raster_header(path)
     with _picture(path) as image:
-        table = _table(image)
-        return MaskHeader(*image.size, _kind(path, image.mode, own_palette), image.format == "JPEG", table)
+        kind = _kind(path, image.mode, own_palette)
+        return MaskHeader(*image.size, kind, image.format == "JPEG", _table(image), turn=orientation_of(image))
 
 
 def read_mask(

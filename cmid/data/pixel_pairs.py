@@ -24,9 +24,11 @@ class Item:
     Attributes:
         pair: image and mask.
         kind: what the mask's codes are.
-        width: in pixels, of the file.
-        height: in pixels, of the file.
+        width: in pixels, of the image as it is read.
+        height: in pixels.
         window: x0, y0, x1, y1 of the part of a raster that this is; None: a picture, whole.
+        turned: a picture is turned by its EXIF orientation, as its mask is of what viewers show; else both are read as
+            their files store them.
     """
 
     pair: Pair
@@ -34,6 +36,7 @@ class Item:
     width: int
     height: int
     window: Window | None = None
+    turned: bool = False
 
 
 class PixelPairs:
@@ -140,16 +143,19 @@ class PixelPairs:
 
     def _pixels(self, item: Item) -> tuple[np.ndarray, np.ndarray | None]:
         if item.window is None:
-            return decode(self._path(item.pair.image)).pixels, None
+            return self._picture(item), None
         values, valid = self._values(item)
         stretch = self.stretch or Stretch((), (), (0.0,) * self.bands)
         return stretch.pixels(values, valid), valid
 
     def _values(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
         if item.window is None:
-            pixels = decode(self._path(item.pair.image)).pixels
+            pixels = self._picture(item)
             return np.moveaxis(pixels, -1, 0), np.ones(pixels.shape[:2], np.bool_)
         return self._images.read(self._path(item.pair.image), self._bands[item.pair.image], item.window)
+
+    def _picture(self, item: Item) -> np.ndarray:
+        return decode(self._path(item.pair.image), as_stored=not item.turned).pixels
 
     def _path(self, name: str) -> str:
         return str(self.folder / name)

@@ -61,6 +61,7 @@ class ViewLoader:
         dates: of a source of places, from which of the dates drawn each crop is cut, as in (0, 1, 2, 0): the first date
             is none of the others, which differ as far as the place has so many. Empty: all are cut from one image.
         fingerprint: says whether the images are those of another time; kept in `state_dict`.
+        labels: the same of their labels; empty where nothing is learned from any.
 
     Attributes:
         skipped: position of every image that could not be read so far, in this process, with name and reason.
@@ -89,6 +90,7 @@ class ViewLoader:
         batches: Callable[..., Batches] = Batches,
         dates: tuple[int, ...] = (),
         fingerprint: str = "",
+        labels: str = "",
     ) -> None:
         if dates and not (isinstance(source, DatedSource) and len(dates) == crops and not views.small_crops):
             raise ValueError(f"dates {dates} are for a source of places and as many crops, all of one size")
@@ -111,7 +113,7 @@ class ViewLoader:
         )  # fmt: skip
         self._batches = batches(source, views, seed, crops, self._bad_allowed, self.workers, touch, dates)
         self._pin_memory = pin_memory
-        self._fingerprint = fingerprint
+        self._fingerprint, self._labels = fingerprint, labels
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
@@ -218,6 +220,7 @@ class ViewLoader:
             "batch": self.batch,
             "images": len(self.source),
             "fingerprint": self._fingerprint,
+            "labels": self._labels,
             "skipped": dict(self.skipped),
         }
 

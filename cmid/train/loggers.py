@@ -4,6 +4,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from cmid.errors import UsageError
@@ -67,7 +68,19 @@ class Loggers:
                 act(logger)
             except Exception as error:
                 self._loggers.remove(logger)
+                _let_go(logger)
                 self._say(f"Warning: {type(logger).__name__} failed and gets nothing more: {error}")
+
+
+def _let_go(logger: Any) -> None:
+    """Ends the thread by which TensorBoard writes, with what it has been given before.
+
+    Else it would live on with the run, and end by a traceback of its own where the run's folder has gone. The others
+    write by processes or requests of their own, and a service that does not answer is not asked again.
+    """
+    if type(logger).__name__ == "TensorBoardLogger":
+        with suppress(Exception):
+            logger.finalize("failed")
 
 
 def _build(name: str, run: RunDirectory, step: int) -> Any:

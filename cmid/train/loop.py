@@ -146,7 +146,7 @@ def fit(
             },
         }  # fmt: skip
         counted = loader.state_dict()
-        identity["fixed"] |= {name: counted[name] for name in ("images", "fingerprint") if name in counted}
+        identity["fixed"] |= {name: counted[name] for name in ("images", "fingerprint", "labels") if name in counted}
         saver = Saver(books, train.checkpoint_minutes, line.say)
         doing = _Run(stepper, built, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")

@@ -32,7 +32,7 @@ class Loader(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Plain values that `load_state_dict` takes.
 
-        Those under `images` and `fingerprint` may not differ when a run is resumed.
+        Those under `images`, `fingerprint` and `labels` may not differ when a run is resumed.
         """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -80,6 +80,49 @@ def test_several_classes_an_image_are_learned_scored_and_predicted(tmp_path, cap
         assert predicted[row["image"].rpartition("/")[2]]["class"] == row["predicted"]
 
 
+def relabelled(path):
+    """The first two images of another class each change labels; names and order stay."""
+    head, *lines = path.read_text().splitlines()
+    mark = "," if path.suffix == ".csv" else " "
+    rows = [line.rsplit(mark, 1) for line in lines]
+    other = next(i for i, row in enumerate(rows) if row[1] != rows[0][1])
+    rows[0][1], rows[other][1] = rows[other][1], rows[0][1]
+    path.write_text("\n".join([head, *(mark.join(row) for row in rows), ""]))
+
+
+@pytest.mark.parametrize("kind", ["table of several classes", "published lists"])
+def test_a_run_does_not_go_on_with_other_labels_of_the_same_images(tmp_path, capsys, kind):
+    data = table = several(tmp_path / "images", 16)
+    if kind == "published lists":
+        data, table = table.parent, table.with_name("train.txt")
+        (data / "labels.csv").unlink()
+        (data / "img").mkdir()
+        for path in sorted(data.glob("*.png")):
+            path.rename(data / "img" / path.name)
+        table.write_text("".join(f"{i:02d}.png {i % 2}\n" for i in range(12)))
+        (data / "test.txt").write_text("".join(f"{i:02d}.png {i % 2}\n" for i in range(12, 16)))
+    else:
+        rows = table.read_text().splitlines()
+        split = [f"{row.split(',')[0]},{'train' if i < 12 else 'test'},{row.split(',')[1]}" for i, row in
+                 enumerate(rows[1:])]  # fmt: skip
+        table.write_text("\n".join(["image,split,labels", *split, ""]))
+    words = ["--epochs", 3, "--duplicates", "off", "--train.max_steps"]
+    assert run(data, tmp_path / "run", *words, 1) == 0
+    assert run(data, tmp_path / "run", *words, 2, "--resume") == 0, "nothing has changed"
+    kept = table.read_text()
+    relabelled(table)
+    capsys.readouterr()
+    assert run(data, tmp_path / "run", *words, 3, "--resume") == 2
+    said = one_line(capsys)
+    assert "was started with other numbers: labels was" in said and "fingerprint" not in said
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    begun_before = torch.load(last, weights_only=True)
+    del begun_before["fixed"]["labels"], begun_before["loader"]["labels"]
+    torch.save(begun_before, last)
+    table.write_text(kept)
+    assert run(data, tmp_path / "run", *words, 3, "--resume") == 0, "runs of earlier versions do not say"
+
+
 def test_several_classes_few_labels_weights_and_other_requests(tmp_path, capsys):
     table = several(tmp_path / "images")
     few = ["--per_class", 4, "--classification.class_weights", "balanced", "--epochs", 1]

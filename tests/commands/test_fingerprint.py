@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmid.commands.fingerprint import fingerprint
+from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.config import SceneConfig
 from cmid.data.few_labels import few_of_each
 from cmid.data.folder import FolderSource
@@ -83,6 +83,31 @@ def test_labelled_images_may_be_moved_and_not_renamed(tmp_path, lay_out, opened)
         else:
             path.write_text(re.sub(r"([ab])/", r"\1/x", path.read_text()))
     assert fingerprint(opened(again)) != first
+
+
+def test_labels_count_and_the_names_of_their_classes(tmp_path):
+    root = tmp_path / "images"
+    names = ("a/0", "a/1", "b/0", "b/1")
+    for name in (*names, "test"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / f"{name}.png")
+
+    def of(labels):
+        lines = ["image,labels,split", *(f"{n}.png,{label},train" for n, label in zip(names, labels, strict=True))]
+        (root / "labels.csv").write_text("\n".join([*lines, "test.png,k,test", ""]))
+        train = open_table(root, seed=0)[0]
+        assert fingerprint(train) == first, "the images are the same"
+        return label_fingerprint(train)
+
+    first = fingerprint(LabelledFolder(root).all())
+    found = [of("kkmm"), of("kkmm"), of("kmkm"), of("kkmn"), of("kkon"), of(["k", "k;m", "m", "m"])]
+    assert found[0] == found[1]
+    assert found[-1] == label_fingerprint(open_table(root.rename(tmp_path / "moved"), seed=0)[0])
+    assert len(set(found)) == 5, "another label, a third class, another name of a class, several classes an image"
+    one = LabelledFolder(tmp_path / "moved").all()
+    assert label_fingerprint(one) != label_fingerprint(one, one), "a side more"
+    part = few_of_each(one, 1, seed=0)
+    assert label_fingerprint(part) != label_fingerprint(one)
 
 
 def test_a_data_set_of_torchgeo_may_be_moved(tmp_path):

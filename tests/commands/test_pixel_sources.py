@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole
 from cmid.config import PixelLabelsConfig
@@ -91,6 +91,58 @@ def test_sizes_that_differ(tmp_path, palette):
     with pytest.raises(
         UsageError, match=r"1 masks.*Tile 2/images/part_1.png is 16 x 12, its mask .*part_1.png 16 x 10"
     ):
+        open_pixel_labelled(str(tmp_path / "data"), PixelLabelsConfig(palette=palette), 0)
+
+
+def marked(path, array, turn):
+    """`array` as a picture that says it is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("mask_is", ["as stored", "as shown", "marked alike"])
+def test_an_image_lies_on_its_mask_whatever_its_exif_orientation(tmp_path, palette, turn, mask_is):
+    labels = labels_of(turn)
+    pixels = coloured(labels)  # each pixel shows which class it is of
+    marked(tmp_path / "data/images/x.png", pixels, turn)
+    with Image.open(tmp_path / "data/images/x.png") as image:
+        shown = np.array(ImageOps.exif_transpose(image))
+    if mask_is == "marked alike":
+        marked(tmp_path / "data/masks/x.png", pixels, turn)
+    else:
+        draw(tmp_path / "data/masks/x.png", shown if mask_is == "as shown" else pixels)
+    config = PixelLabelsConfig(palette=palette)
+    if turn in (2, 3, 4) and mask_is != "marked alike":
+        says = rf"images/x.png has EXIF orientation {turn}, its mask masks/x.png 1 \(1 is none\).*write the image anew"
+        with pytest.raises(UsageError, match=says):
+            open_pixel_labelled_whole(str(tmp_path / "data"), config)
+        return
+    source, _ = open_pixel_labelled_whole(str(tmp_path / "data"), config)
+    found, read = source.read(0)
+    assert np.array_equal(found, coloured(read)) and np.array_equal(source.image(0), found)
+    assert np.array_equal(found, shown if mask_is == "as shown" else pixels)
+    item = source.items[0]
+    assert (item.height, item.width) == read.shape
+    values, valid = source.sample(0)
+    assert values.shape[1:] == valid.shape == read.shape
+
+
+@pytest.mark.parametrize(
+    ("size", "turn", "of_mask", "says"),
+    [
+        ((12, 12), 6, 1, "has EXIF orientation 6, its mask masks/x.png 1 "),
+        ((12, 16), 1, 6, "has EXIF orientation 1, its mask masks/x.png 6 "),
+        ((12, 16), 8, 6, "has EXIF orientation 8, its mask masks/x.png 6 "),
+    ],
+)
+def test_orientations_that_no_size_tells_apart_are_refused(tmp_path, palette, size, turn, of_mask, says):
+    labels = labels_of(0, *size)
+    marked(tmp_path / "data/images/x.png", image_of(labels), turn)
+    marked(tmp_path / "data/masks/x.png", coloured(labels), of_mask)
+    with pytest.raises(UsageError, match=says):
         open_pixel_labelled(str(tmp_path / "data"), PixelLabelsConfig(palette=palette), 0)
 
 

@@ -114,6 +114,22 @@ def test_images_in_folders_of_any_size_each_with_its_own_map(tmp_path, model, ca
     assert "no coordinate reference system" in said and "4 maps, 0 scenes skipped" in said
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_map_lies_on_the_pixels_that_gdal_reads_whatever_the_exif_orientation(tmp_path, model, capsys):
+    pixels = np.moveaxis(patchy(3, 60, 90), 0, -1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+    assert np.array_equal(read(tmp_path / "turned.png"), np.moveaxis(pixels, -1, 0))
+    for name in ("turned", "plain"):
+        cmid.predict("segmentation", model, tmp_path / f"{name}.png", out=tmp_path / name)
+        assert ("EXIF orientation 6 is not applied" in capsys.readouterr().err) == (name == "turned")
+    maps = [read(tmp_path / name / f"{name}.tif") for name in ("turned", "plain")]
+    assert maps[0].shape == (1, 60, 90) and len(np.unique(maps[0])) > 1
+    assert np.array_equal(*maps)
+
+
 def test_a_list_a_wrong_kind_of_scene_and_the_bands_that_are_chosen(tmp_path, model, capsys):
     values = patchy(5, 96, 96)
     write_raster(tmp_path / "x" / "five.tif", values)

@@ -1,6 +1,7 @@
 """A small HTTP server on 127.0.0.1 that serves parts of files, counts what it sends, and misbehaves when told to."""
 
 import re
+import sys
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,8 @@ class Served(ThreadingHTTPServer):
 
     Moods: `well`; `silent` reads the request and never answers; `404`; `503`; `dies` closes the connection half way;
     `redirects` sends everybody to an address that does not exist.
+
+    Whatever else goes wrong while a request is answered is raised by `stop`, not printed by a thread of the server.
     """
 
     daemon_threads = True
@@ -19,7 +22,7 @@ class Served(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.mood = folder, "well"
         self.address = f"http://127.0.0.1:{self.server_port}"
-        self.over = threading.Event()
+        self.over, self.failures = threading.Event(), []
         self.forget()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -32,6 +35,11 @@ class Served(ThreadingHTTPServer):
         self.over.set()
         self.shutdown()
         self.server_close()
+        if self.failures:
+            raise self.failures[0]
+
+    def handle_error(self, request, client_address):
+        self.failures.append(sys.exception())
 
 
 class _Handler(BaseHTTPRequestHandler):

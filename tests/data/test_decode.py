@@ -126,6 +126,11 @@ def test_exif_orientation_is_applied(tmp_path, turn, suffix):
     }[turn]  # fmt: skip
     assert (found.width, found.height) == upright.size
     assert np.abs(found.pixels.astype(int) - np.asarray(upright)).mean() < 4
+    if suffix == "tif":
+        return
+    stored = decode(path, lambda width, height: 1, as_stored=True)
+    assert (stored.width, stored.height) == image.size
+    assert np.abs(stored.pixels.astype(int) - np.asarray(image)).mean() < 4
 
 
 def test_one_pixel(tmp_path):

@@ -1,4 +1,5 @@
 import importlib.util
+import threading
 
 import pytest
 import yaml
@@ -60,12 +61,16 @@ def test_each_service_follows_a_run_and_its_resumption(tmp_path, monkeypatch, na
 
 
 def test_a_logger_that_fails_is_left_out_and_the_run_goes_on(tmp_path):
-    pytest.importorskip("tensorboard")
-    told = []
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    told, before = [], set(threading.enumerate())
     loggers = Loggers(["tensorboard"], RunDirectory(tmp_path), {"a": 1}, 0, told.append)
     loggers.log({"total": 1.0}, 1)
+    assert set(threading.enumerate()) - before, "TensorBoard writes by a thread of its own"
     loggers.log({"total": ["not", "a", "number"]}, 2)
+    assert not set(threading.enumerate()) - before, "which would outlive the run, and its folder"
     loggers.log({"total": 1.0}, 3)
     loggers.close("success")
     assert len(told) == 1
     assert "TensorBoardLogger failed and gets nothing more" in told[0]
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("total")] == [(1, 1.0)], "what it was given before is kept"
