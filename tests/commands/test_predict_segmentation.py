@@ -300,7 +300,7 @@ def test_nothing_of_the_map_before_stays_beside_one_made_otherwise(tmp_path, mod
 def test_a_call_that_was_killed_goes_on_and_gives_the_same_files(tmp_path, model):
     folder, out = tmp_path / "scenes", tmp_path / "maps"
     write_raster(folder / "a.tif", patchy(3, 64, 64))
-    write_raster(folder / "b.tif", patchy(3, 1000, 160, seed=1))
+    write_raster(folder / "b.tif", patchy(3, 480, 160, seed=1))
     options = ["--window", "64", "--overlap", "32", "--batch-size", "1", "--polygons", "gpkg", "--probabilities"]
     argv = ["predict", "segmentation", str(model), str(folder), "--precision", "32", *options, "--out"]
     journal = out / "b.tif.partial" / "journal"
