@@ -1,15 +1,14 @@
 """Fixtures that several rooms' tests share."""
 
-import os
 import signal
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from tests.processes import run_together
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts what it puts in the background like that
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,13 +45,8 @@ def two_processes():
     """Runs a module in two real processes that train together; fails with their output where one fails."""
 
     def run(module, *arguments):
-        root = Path(__file__).resolve().parents[1]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-        done = subprocess.run(
-            [*command, module, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+        codes, said, errors = run_together(2, module, *arguments, timeout=240)
+        assert codes == [0, 0], said[-2000:] + errors[-6000:]
 
     return run
 

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -20,6 +18,7 @@ from cmid.commands.compare_plan import key_of, plan_rows
 from cmid.errors import UsageError
 from cmid.train import read_checkpoint
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
+from tests.processes import begin
 
 SMALL = [
     "--pretrain.backbone", "resnet18", "--pretrain.views.size", "32", "--pretrain.epochs", "2",
@@ -137,20 +136,21 @@ def test_other_settings_are_other_runs(data):
 
 def test_killed_in_the_middle_of_a_cell_it_goes_on(data, tmp_path):
     out = tmp_path / "out"
-    given = words(data, out, "--methods", "byol", "--no-untrained", "--no-report", "--pretrain.epochs", "14")
-    whole = subprocess.Popen([sys.executable, "-m", "cmid", *given], start_new_session=True, stderr=subprocess.DEVNULL)
+    given = words(data, out, "--methods", "byol", "--no-untrained", "--no-report", "--pretrain.epochs", "30")
+    given[given.index("resnet18")] = "test_resnet"  # whose checkpoints are small: there is one after each epoch
+    whole = begin("cmid", given, dict(os.environ), tmp_path / "told")
     deadline = time.monotonic() + 120
     while not list(out.glob("runs/*/checkpoints/last.ckpt")):
-        assert whole.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+        assert whole.is_alive() and time.monotonic() < deadline
+        time.sleep(0.005)
     os.killpg(whole.pid, signal.SIGKILL)
-    whole.wait()
+    whole.join()
     assert not list(out.glob("cells/*.json"))
     [run] = out.glob("runs/*")
     reached = read_checkpoint(run).progress.epoch
-    assert reached < 14, "it was killed on the way"
+    assert reached < 30, "it was killed on the way"
     assert main(given) == 0
-    assert read_checkpoint(run).progress.epoch == 14
+    assert read_checkpoint(run).progress.epoch == 30
     [cell] = out.glob("cells/*.json")
     assert json.loads(cell.read_text())["status"] == "trained"
 

@@ -43,6 +43,7 @@ def drawn(tmp_path):
 def test_again_it_resumes_and_then_only_looks(drawn, capfd, monkeypatch):
     monkeypatch.setattr(demo_map, "SCENE_PX", 256)
     monkeypatch.setattr(demo_map, "CROPS", 24)
+    monkeypatch.setattr(room, "CLASSIFIER_EPOCHS", 2)
     out, run = drawn, drawn / "run"
     before = {path: path.stat().st_mtime_ns for path in (out / "scenes").rglob("*.*")}
     # a demo of 3 epochs that was stopped after the first step

@@ -1,8 +1,10 @@
 """`cmid finetune segmentation` and `evaluate segmentation` from the command line: what they leave, learn and answer."""
 
 import csv
+import io
 import json
 import re
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
@@ -53,22 +55,30 @@ def run(data, out, *words):
     return main(["finetune", "segmentation", "random", str(data), "--out", str(out), *SMALL, *map(str, words)])
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A run of 12 epochs with its data beside it, and what was told of it; to be read, not written."""
+    root, told = tmp_path_factory.mktemp("learned"), io.StringIO()
+    with redirect_stderr(told):
+        assert run(draw(root / "data"), root / "run", "--epochs", 12) == 0
+    return root, told.getvalue()
+
+
 def one_line(capsys):
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cmid: error:")]
     assert len(errors) == 1
     return errors[0]
 
 
-def test_what_a_run_leaves_and_that_its_scores_are_torchmetrics(data, tmp_path, capsys):
-    assert run(data, tmp_path / "run", "--epochs", 12) == 0
-    told = capsys.readouterr().err
-    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+def test_what_a_run_leaves_and_that_its_scores_are_torchmetrics(learned):
+    root, told = learned
+    scores = json.loads((root / "run" / "scores.json").read_text())
     assert scores["mean_iou"] > 0.6, "squares are told from ground by their colours"
     assert "mIoU" in told and "[3 classes, all labelled pixels]" in told
-    segmenter, about = load_segmenter(tmp_path / "run" / "model.safetensors")
+    segmenter, about = load_segmenter(root / "run" / "model.safetensors")
     assert (about.classes, about.colours, about.dtypes) == (Squares.classes, COLOURS, ("uint8",))
     assert (about.head, about.width, about.window) == ("lateral_sum", 16, 64)
-    last = read_checkpoint(tmp_path / "run").learner_state
+    last = read_checkpoint(root / "run").learner_state
     assert torch.equal(segmenter.scores.state_dict()["1.weight"], last["scores.1.weight"])
     source, metric = Squares(16, per_group=4), MulticlassJaccardIndex(3, average="macro", ignore_index=255)
     look = HowToLook(about.backbone.mean, about.backbone.std, 64)
@@ -77,10 +87,10 @@ def test_what_a_run_leaves_and_that_its_scores_are_torchmetrics(data, tmp_path, 
         if i in test:
             metric.update(torch.from_numpy(classes), torch.from_numpy(image.labels))
     assert scores["mean_iou"] == pytest.approx(metric.compute().item(), abs=1e-6)
-    rows = list(csv.DictReader((tmp_path / "run" / "tiles.csv").open()))
+    rows = list(csv.DictReader((root / "run" / "tiles.csv").open()))
     assert {row["group"] for row in rows} == {"tile_3"} and len(rows) == scores["images"] == 4
     assert [float(r["mean_iou"]) for r in rows] == sorted(float(r["mean_iou"]) for r in rows), "the worst first"
-    account = json.loads((tmp_path / "run" / "data.json").read_text())
+    account = json.loads((root / "run" / "data.json").read_text())
     assert len(account["split"]["train"]) == 12 and not set(account["split"]["train"]) & set(account["split"]["test"])
 
 
@@ -141,13 +151,13 @@ def test_a_class_with_an_output_that_is_not_learned(data, tmp_path):
     assert scores["protocols"][1]["mean_iou"] < scores["mean_iou"]
 
 
-def test_a_segmenter_is_trained_further_or_begun_anew(data, tmp_path, capsys):
-    assert run(data, tmp_path / "run", "--epochs", 6) == 0
-    command = ["finetune", "segmentation", str(tmp_path / "run"), "--out"]
+def test_a_segmenter_is_trained_further_or_begun_anew(learned, tmp_path, capsys):
+    data, learned_run = learned[0] / "data", learned[0] / "run"
+    command = ["finetune", "segmentation", str(learned_run), "--out"]
     words = [w for w in SMALL if w not in ("--backbone", "test_resnet")]
     assert main([*command, str(tmp_path / "on"), str(data), *words, "--epochs", "1", "--optimizer.lr", "1e-6"]) == 0
     assert "its heads are trained further" in capsys.readouterr().err
-    first, on = (json.loads((tmp_path / n / "scores.json").read_text())["mean_iou"] for n in ("run", "on"))
+    first, on = (json.loads((out / "scores.json").read_text())["mean_iou"] for out in (learned_run, tmp_path / "on"))
     assert on == pytest.approx(first, abs=0.02), "nearly nothing was learned, and nothing lost"
     other = draw(tmp_path / "other", names=("soil", "red", "blue"))
     assert main([*command, str(tmp_path / "no"), str(other), *words, "--epochs", "1"]) == 2
@@ -155,13 +165,12 @@ def test_a_segmenter_is_trained_further_or_begun_anew(data, tmp_path, capsys):
     assert main([*command, str(tmp_path / "anew"), str(other), *words, "--epochs", "1", "--new_head"]) == 0
 
 
-def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(data, tmp_path, capsys):
-    assert run(data, tmp_path / "run", "--epochs", 4) == 0
+def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(learned, tmp_path, capsys):
+    data, model = learned[0] / "data", str(learned[0] / "run")
     plain = ["--workers", "0", "--precision", "32", "--accelerator", "cpu"]
     words = [*plain, "--labels.test_groups", "tile_3"]
-    model = str(tmp_path / "run")
     assert main(["evaluate", "segmentation", model, str(data), "--out", str(tmp_path / "e"), *words]) == 0
-    ours, theirs = (json.loads((tmp_path / n / "scores.json").read_text()) for n in ("e", "run"))
+    ours, theirs = (json.loads((out / "scores.json").read_text()) for out in (tmp_path / "e", learned[0] / "run"))
     assert ours["confusion"] == theirs["confusion"] and ours["interval"] == theirs["interval"]
     assert (tmp_path / "e" / "report.html").is_file() and (tmp_path / "e" / "tiles.csv").is_file()
     # the same images under palettes in another order, and under one with a class the model does not know
@@ -187,10 +196,9 @@ def test_evaluate_finds_what_the_run_found_and_matches_classes_by_name(data, tmp
     assert "caution: 12 of these images are among those the model was trained on" in told
 
 
-def test_windows_of_a_large_image_and_turns(data, tmp_path):
+def test_windows_of_a_large_image_and_turns(learned):
     """Looked at in windows, an image gets nearly the classes that it gets as a whole."""
-    assert run(data, tmp_path / "run", "--epochs", 6) == 0
-    segmenter, about = load_segmenter(tmp_path / "run" / "model.safetensors")
+    segmenter, about = load_segmenter(learned[0] / "run" / "model.safetensors")
     b, device = about.backbone, torch.device("cpu")
     source = Squares(4, side=256)
     whole, windows, turned = (

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,8 +21,8 @@ from tests.commands.test_bad_scenes import damage
 from tests.data.rasters_on_disk import write_raster
 from tests.predict.small_scenes import patchy
 from tests.predict.test_full_disk import disk, fill  # noqa: F401 - a fixture
+from tests.processes import begin
 
-ROOT = Path(__file__).resolve().parents[2]
 SEE = {"window": 256, "overlap": 128, "precision": "32"}
 """Windows whose margin, a quarter of the overlap and more, is as far as the small segmenters look."""
 
@@ -302,21 +300,20 @@ def test_nothing_of_the_map_before_stays_beside_one_made_otherwise(tmp_path, mod
 def test_a_call_that_was_killed_goes_on_and_gives_the_same_files(tmp_path, model):
     folder, out = tmp_path / "scenes", tmp_path / "maps"
     write_raster(folder / "a.tif", patchy(3, 64, 64))
-    write_raster(folder / "b.tif", patchy(3, 1000, 160, seed=1))
+    write_raster(folder / "b.tif", patchy(3, 480, 160, seed=1))
     options = ["--window", "64", "--overlap", "32", "--batch-size", "1", "--polygons", "gpkg", "--probabilities"]
     argv = ["predict", "segmentation", str(model), str(folder), "--precision", "32", *options, "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     journal = out / "b.tif.partial" / "journal"
     size = 0
     for how in (signal.SIGINT, signal.SIGKILL):
-        command = [sys.executable, "-m", "cmid", *argv, str(out)]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 100
-            while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > size + 5000):
-                time.sleep(0.002)
-            process.send_signal(how)
-            said = process.communicate()[1]
-        assert process.returncode == (-9 if how == signal.SIGKILL else 130), said
+        process = begin("cmid", [*argv, str(out)], dict(os.environ), tmp_path / how.name)
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size > size + 5000):
+            time.sleep(0.002)
+        os.kill(process.pid, how)
+        process.join(100)
+        said = (tmp_path / f"{how.name}.err").read_text()
+        assert process.exitcode == (-9 if how == signal.SIGKILL else 130), said
         assert ("the same command goes on" in said) == (how == signal.SIGINT)
         assert ("1 of 2 maps are finished and kept" in said) == (size > 0)
         assert (out / "a.tif").exists() and not (out / "b.tif").exists()

@@ -1,6 +1,5 @@
 """A run that was interrupted, however it was, equals one that never was: bit by bit, row by row."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from cmid.errors import CmidError, UsageError
 from cmid.train import Interrupted, read_checkpoint
 from cmid.train.schedules import CosineWithWarmup
+from tests.processes import fork_server
 
 from .small_run import SETTINGS, MemoryLoader, Probe, SmallLearner, numbers, rows, run_fit, small_learner
 
@@ -60,11 +60,9 @@ def train_in_a_process(out, resume, how, loader):
 @pytest.fixture(scope="module")
 def start():
     """Starts training in a process of its own, forked from one that has the imports behind it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cmid.train.loop", "lightning.fabric", "timm.optim"])
 
     def begin(out, *, resume, how=HOW, loader=SlowLoader):
-        process = context.Process(target=train_in_a_process, args=(str(out), resume, how, loader))
+        process = fork_server().Process(target=train_in_a_process, args=(str(out), resume, how, loader))
         process.start()
         return process
 
@@ -240,8 +238,7 @@ def break_and_go_on(out, resume, how, loader):
 def test_what_was_trained_before_the_loader_failed_is_saved(tmp_path, start, unbroken):
     out = tmp_path / "run"
     rarely = {**HOW, "train": {**HOW["train"], "checkpoint_minutes": 0.0}}
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=break_and_go_on, args=(str(out), False, rarely, None))
+    process = fork_server().Process(target=break_and_go_on, args=(str(out), False, rarely, None))
     process.start()
     process.join(120)
     assert process.exitcode == 0

@@ -12,24 +12,30 @@ import pytest
 import torch
 
 from cmid.train import read_checkpoint
+from tests.processes import run_together
 from tests.train.small_run import numbers
 
 ROOT = Path(__file__).resolve().parents[2]
-ALONE = [sys.executable, "-m"]
-TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
+ALONE, TOGETHER = 1, 2
+"""Processes, forked from one that has the imports behind it; what torchrun itself has a part in is started by it."""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
 
 
-def start(how, out, *words):
+def start(out, *words):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [*how, "tests.train.fit_in_processes", str(out), *words], cwd=ROOT, env=environment, text=True,
+        [*TORCHRUN, "tests.train.fit_in_processes", str(out), *words], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
 def run(how, out, *words, told="SAID"):
     """Exit code, the errors told, and what went to stderr; fails where the processes do not come to an end."""
-    process = start(how, out, *words)
+    if how != TORCHRUN:
+        codes, said, errors = run_together(how, "tests.train.fit_in_processes", str(out), *words)
+        assert len({bool(code) for code in codes}) == 1, f"some have failed, some not: {codes}\n{errors}"
+        return codes[0], re.findall(rf"^{told} (.*)$", said, re.M), errors
+    process = start(out, *words)
     try:
         said, errors = process.communicate(timeout=150)
     finally:
@@ -113,7 +119,7 @@ def test_processes_are_of_one_mind_on_what_is_saved_where_the_disk_is_full(tmp_p
 
 def test_a_process_that_is_killed_stops_the_other_and_the_checkpoint_survives(alone, tmp_path):
     out = tmp_path / "run"
-    code, _, errors = run(TOGETHER, out, "die=1")
+    code, _, errors = run(TORCHRUN, out, "die=1")
     assert code != 0, errors
     assert read_checkpoint(out).progress.step == 3
     code, _, errors = run(TOGETHER, out, "resume")
@@ -123,7 +129,7 @@ def test_a_process_that_is_killed_stops_the_other_and_the_checkpoint_survives(al
 
 def test_a_signal_to_one_process_stops_both_with_the_run_saved(alone, tmp_path):
     out = tmp_path / "run"
-    process = start(TOGETHER, out, "slow")
+    process = start(out, "slow")
     deadline = time.monotonic() + 100
     while not (out / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
