@@ -19,6 +19,7 @@ from cmid.errors import UsageError
 from cmid.layers.batch_norm import synchronise
 from cmid.layers.small_map_conv import cpu_has_tiles, use_matrix_products
 from cmid.train.memory import keep_freed_memory
+from cmid.train.sharding import require_shardable
 from cmid.train.team import Team, start_team
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class Machine:
 
     Attributes:
         fabric: Lightning's handle on device, precision and processes.
-        team: the processes of the run.
         device: where tensors go.
         precision: of forward and backward; parameters stay float32.
         channels_last: memory format of convolution weights and images.
+        team: the processes of the run.
+        sharded: whether they divide parameters, gradients and optimiser state among them.
     """
 
     fabric: "Fabric"
@@ -104,6 +106,7 @@ class Machine:
     precision: Precision
     channels_last: bool
     team: Team = field(default_factory=Team)
+    sharded: bool = False
 
     def words(self) -> str:
         """The machine in words."""
@@ -113,14 +116,18 @@ class Machine:
             f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}",
         ]
         parts += [f"{self.team.size} processes"] * (self.team.size > 1)
+        parts += ["parameters divided among them (fsdp)"] * self.sharded
         return ", ".join(parts + ["channels last"] * self.channels_last)
 
     def place(self, learner: Learner, *, compile_backbone: bool, sync_batch_norm: bool = True) -> Any:
         """Moves `learner` here, in place; gives the module to call, which computes in the chosen precision."""
-        learner.to(self.device)
+        if self.sharded:  # block by block to the device, where whole it might not fit
+            self.team.make_alike((*learner.parameters(), *learner.buffers()))  # as DDP does by itself
+        else:
+            learner.to(self.device)
         if sync_batch_norm and self.team.size > 1:
             synchronise(learner, self.device.type)
-        if self.channels_last:
+        if self.channels_last and not self.sharded:  # parts of parameters are gathered in torch's own order
             learner.to(memory_format=torch.channels_last)
         if compile_backbone:
             learner.backbone.compile()  # in place: the names in a checkpoint stay as they are
@@ -212,6 +219,9 @@ def choose_machine(train: TrainConfig, learner: Learner, team: Team | None = Non
         keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # crops keep one size
+    sharded = train.strategy == "fsdp" and team.size > 1
+    if sharded:
+        require_shardable(learner, compiled=train.compile)
     fabric = team.fabric
     assert fabric is not None
-    return Machine(fabric, fabric.device, precision, channels_last, team)
+    return Machine(fabric, fabric.device, precision, channels_last, team, sharded)
