@@ -124,7 +124,7 @@ class WholeLearner:
         return copy.deepcopy(self._hollow, memo)
 
     def optimiser_state(self, optimiser: Optimizer) -> dict[str, Any]:
-        """The optimiser's `state_dict` with whole tensors, on the CPU where they were divided."""
+        """The optimiser's `state_dict`; where its tensors were divided, whole on the leading process's CPU."""
         state = optimiser.state_dict()
         if self._hollow is None:
             return state
@@ -133,8 +133,9 @@ class WholeLearner:
     def _gathered(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         gathered = {}
         for name, value in entries.items():
-            whole = whole_tensor(value) if isinstance(value, Tensor) else value
-            gathered[name] = whole.cpu() if self._leads and isinstance(whole, Tensor) else None
+            whole = whole_tensor(value).cpu() if isinstance(value, Tensor) else value
+            if self._leads:  # the others let go of each tensor before the next
+                gathered[name] = whole
         return gathered
 
     def load(
@@ -147,15 +148,14 @@ class WholeLearner:
         """
         if self._hollow is not None:
             own = self._learner.state_dict()
-            learner_state = {name: _divided(value, own.get(name)) for name, value in learner_state.items()}
-            parameters = [each for group in optimiser.param_groups for each in group["params"]]
-            entries = {
-                number: {name: _divided(value, parameters[number]) for name, value in each.items()}
-                for number, each in state["state"].items()
-            }
-            state = {**state, "state": entries}
+            learner_state = {name: _as(value, own.get(name)) for name, value in learner_state.items()}
         load_learner(self._learner, learner_state, path)
-        optimiser.load_state_dict(state)
+        parameters = [each for group in optimiser.param_groups for each in group["params"]]
+        entries = {
+            number: {name: _as(value, parameters[number]) for name, value in each.items()}
+            for number, each in state["state"].items()
+        }
+        optimiser.load_state_dict({**state, "state": entries})
 
 
 def _of(learner: Learner) -> list[Tensor]:
@@ -170,16 +170,24 @@ def _like(original: Tensor, values: Tensor) -> Tensor:
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """All rows of what is divided; anything else as it is."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_divided(tensor) else tensor
 
 
-def _divided(value: Any, like: Any) -> Any:
-    """This process's part of a whole `value` where `like`, of the same shape, is divided; else as it is."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
+def _is_divided(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # whether it is a DTensor, whose import takes a second
 
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+
+def _as(value: Any, like: Any) -> Any:
+    """A whole tensor in the form of `like`, where it has its shape: this process's part of it, its memory format.
+
+    Fused optimisers go through a parameter and its state number by number, in whatever order each of them lies.
+    """
+    if not isinstance(value, Tensor) or not isinstance(like, Tensor) or value.shape != like.shape:
         return value
+    if not _is_divided(like):
+        return value if value.stride() == like.stride() else torch.empty_like(like, dtype=value.dtype).copy_(value)
+    from torch.distributed.tensor import distribute_tensor
+
     # Without a source each cuts its part from its own copy, which is the same in all; cloned, it lets go of the rest.
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None).clone()
+    whole = value.to(like.device).contiguous()
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None).clone()
