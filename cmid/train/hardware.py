@@ -98,7 +98,7 @@ class Machine:
         precision: of forward and backward; parameters stay float32.
         channels_last: memory format of convolution weights and images.
         team: the processes of the run.
-        sharded: whether they divide parameters, gradients and optimiser state among them.
+        strategy: how they share the work, ddp or fsdp.
     """
 
     fabric: "Fabric"
@@ -106,7 +106,12 @@ class Machine:
     precision: Precision
     channels_last: bool
     team: Team = field(default_factory=Team)
-    sharded: bool = False
+    strategy: str = "ddp"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the processes divide parameters, gradients and optimiser state among them."""
+        return self.strategy == "fsdp" and self.team.size > 1
 
     def words(self) -> str:
         """The machine in words."""
@@ -116,7 +121,9 @@ class Machine:
             f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}",
         ]
         parts += [f"{self.team.size} processes"] * (self.team.size > 1)
-        parts += ["parameters divided among them (fsdp)"] * self.sharded
+        if self.strategy == "fsdp":
+            divided = "parameters divided among them (fsdp)"
+            parts.append(divided if self.sharded else "one process, so train.strategy fsdp divides nothing")
         return ", ".join(parts + ["channels last"] * self.channels_last)
 
     def place(self, learner: Learner, *, compile_backbone: bool, sync_batch_norm: bool = True) -> Any:
@@ -219,9 +226,9 @@ def choose_machine(train: TrainConfig, learner: Learner, team: Team | None = Non
         keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # crops keep one size
-    sharded = train.strategy == "fsdp" and team.size > 1
-    if sharded:
-        require_shardable(learner, compiled=train.compile)
     fabric = team.fabric
     assert fabric is not None
-    return Machine(fabric, fabric.device, precision, channels_last, team, sharded)
+    machine = Machine(fabric, fabric.device, precision, channels_last, team, train.strategy)
+    if machine.sharded:
+        require_shardable(learner, compiled=train.compile)
+    return machine

@@ -45,9 +45,16 @@ def shard(module: nn.Module, mesh: "DeviceMesh") -> nn.Module:
         parameter.data = parameter.data.contiguous()  # as `fully_shard` demands
     for backbone in (part for part in module.modules() if isinstance(part, Backbone)):
         for block in blocks(backbone):
+            block.register_forward_hook(_no_view)
             fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
     return module
+
+
+def _no_view(module: nn.Module, args: object, output: Any) -> Any:
+    """A view that were changed in place, as some blocks return one, would not call for its block in the backward."""
+    is_view = isinstance(output, Tensor) and output.requires_grad and output._is_view()
+    return output.clone() if is_view else None
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
@@ -170,11 +177,12 @@ def _like(original: Tensor, values: Tensor) -> Tensor:
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """All rows of what is divided; anything else as it is."""
-    return tensor.full_tensor() if _is_divided(tensor) else tensor
+    return tensor.full_tensor() if is_divided(tensor) else tensor
 
 
-def _is_divided(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # whether it is a DTensor, whose import takes a second
+def is_divided(tensor: Tensor) -> bool:
+    """Whether each process holds but some rows of `tensor`."""
+    return hasattr(tensor, "full_tensor")  # a DTensor's, whose import takes a second
 
 
 def _as(value: Any, like: Any) -> Any:
@@ -184,7 +192,7 @@ def _as(value: Any, like: Any) -> Any:
     """
     if not isinstance(value, Tensor) or not isinstance(like, Tensor) or value.shape != like.shape:
         return value
-    if not _is_divided(like):
+    if not is_divided(like):
         return value if value.stride() == like.stride() else torch.empty_like(like, dtype=value.dtype).copy_(value)
     from torch.distributed.tensor import distribute_tensor
 
