@@ -127,7 +127,7 @@ def compare_methods(cases):
             moved += key.startswith("teacher_") and not torch.equal(value, begun[key])
             if value.is_floating_point() and not key.endswith("queue"):  # keys lie in another order
                 away, way = (value - state[key]).norm(), (state[key] - begun[key]).norm()
-                assert away <= 2e-3 * way + 1e-4, f"{name}, {key}: {away} after a way of {way}"
+                assert away <= 1e-2 * way + 1e-4, f"{name}, {key}: {away} after a way of {way}"
         assert moved or not hasattr(learner, "teacher_backbone"), name
         share = own_share(learner, optimiser)
         assert 0.4 < share < 0.6, f"{name} holds {share}"
