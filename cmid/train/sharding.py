@@ -190,8 +190,10 @@ def _as(value: Any, like: Any) -> Any:
 
     Fused optimisers go through a parameter and its state number by number, in whatever order each of them lies.
     """
-    if not isinstance(value, Tensor) or not isinstance(like, Tensor) or value.shape != like.shape:
+    if not isinstance(value, Tensor):
         return value
+    if not isinstance(like, Tensor) or value.shape != like.shape:
+        return value.clone()  # a file that is mapped would be kept for it
     if not is_divided(like):
         return value if value.stride() == like.stride() else torch.empty_like(like, dtype=value.dtype).copy_(value)
     from torch.distributed.tensor import distribute_tensor
