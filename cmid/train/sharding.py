@@ -140,9 +140,9 @@ class WholeLearner:
     def _gathered(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         gathered = {}
         for name, value in entries.items():
-            whole = whole_tensor(value).cpu() if isinstance(value, Tensor) else value
+            whole = whole_tensor(value) if isinstance(value, Tensor) else value
             if self._leads:  # the others let go of each tensor before the next
-                gathered[name] = whole
+                gathered[name] = whole.cpu() if isinstance(whole, Tensor) else whole
         return gathered
 
     def load(

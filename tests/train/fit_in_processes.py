@@ -29,6 +29,11 @@ class SharedLearner(SmallLearner):
         self.brightness = batch[0].images.mean()  # of this process's images
         return super().forward(batch)
 
+    def before_step(self, progress):
+        if self.seen_fractions and self.seen_fractions[-1] == progress.epoch:  # a further batch that is added up
+            assert self.head.weight.grad is not None, "gradients that are divided must not wait, whole, to be so"
+        super().before_step(progress)
+
     def extra_logs(self):
         return super().extra_logs() | {"brightness": self.brightness}
 
