@@ -13,7 +13,7 @@ file knows that a learner is divided, and checkpoints are those of any other run
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from cmid.train.checkpoints import load_learner
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
 
 SMALLEST_BLOCK = 0.01
 """Share of its backbone's parameters from which on a block is gathered by itself: each costs a round of messages."""
@@ -180,7 +181,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_divided(tensor) else tensor
 
 
-def is_divided(tensor: Tensor) -> bool:
+def is_divided(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether each process holds but some rows of `tensor`."""
     return hasattr(tensor, "full_tensor")  # a DTensor's, whose import takes a second
 

@@ -35,10 +35,13 @@ def test_a_divided_run_has_the_numbers_and_the_files_of_one_process(alone, tmp_p
     same_rows(numbers(alone / "steps.csv"), numbers(tmp_path / "run" / "steps.csv"))
     same_rows(numbers(alone / "metrics.csv"), numbers(tmp_path / "run" / "metrics.csv"))
     same_weights(alone, tmp_path / "run")
-    same_form(read_checkpoint(alone).state, read_checkpoint(tmp_path / "run").state)
+    states = [read_checkpoint(path).state for path in (alone, tmp_path / "run")]
+    assert list(states[0]) == list(states[1])
+    for name in ("learner", "optimiser"):
+        same_form(states[0][name], states[1][name], name)
 
 
-def same_form(one, two, where="state"):
+def same_form(one, two, where):
     assert type(one) is type(two), where
     if isinstance(one, dict):
         assert list(one) == list(two), where
