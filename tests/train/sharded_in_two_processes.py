@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from cmid.backbones import create_backbone
 from cmid.config import CMIDConfig, OptimizerConfig, TrainConfig
-from cmid.contracts import Progress
+from cmid.contracts import Learner, Progress
 from cmid.methods.cmid import CMID
 from cmid.train import gather_team
 from cmid.train.hardware import Sealed, choose_machine
@@ -159,10 +159,57 @@ def compare_optimisers():
             )
 
 
-def main(case):
+FAMILIES = (
+    "test_byobnet",
+    "test_coatnet",
+    "test_convnext",
+    "test_efficientnet",
+    "test_mambaout",
+    "test_nfnet",
+    "test_vit",
+)
+
+
+class OnlyBackbone(Learner):
+    """Its loss is the size of what it sees."""
+
+    def __init__(self, name):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = create_backbone(name, mask_stage=None, img_size=64).train()
+
+    def forward(self, batch, part=None):
+        torch.manual_seed(1)
+        return {"size": self.backbone(batch[0].images).last.square().mean()}
+
+
+def compare_backbones(names):
+    """Backbones of many families: what is gathered by itself is all that its blocks need when they run."""
+    settings = TrainConfig(accelerator="cpu", precision="32", strategy="fsdp")
+    team, views = gather_team(settings), rivals.batch("supervised")
+    for name in names:
+        one, two = OnlyBackbone(name), OnlyBackbone(name)
+        module = choose_machine(settings, two, team).place(two, compile_backbone=False, sync_batch_norm=False)
+        losses = one(views)["size"], module(Sealed(views), None)["size"]
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0, msg=lambda m, n=name: f"{n}: {m}")
+        for loss in losses:
+            loss.backward()
+        for (key, whole), divided in zip(one.named_parameters(), two.parameters(), strict=True):
+            assert (whole.grad is None) == (divided.grad is None), f"{name}, {key}"
+            if whole.grad is not None:
+                away = (divided.grad.full_tensor() - whole.grad).norm()
+                assert away <= 1e-4 * whole.grad.norm() + 1e-5, f"{name}, {key}: {away}"
+
+
+def main(case, *names):
     torch.set_num_threads(1)
-    compare_optimisers() if case == "optimisers" else compare_methods(CASES[case])
+    if case in CASES:
+        compare_methods(CASES[case])
+    elif case == "backbones":
+        compare_backbones(names or FAMILIES)
+    else:
+        compare_optimisers()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -23,7 +23,7 @@ def alone(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("case", ["cmid", "rivals", "optimisers"])
+@pytest.mark.parametrize("case", ["cmid", "rivals", "backbones", "optimisers"])
 def test_divided_learners_are_those_of_one_process(two_processes, case):
     two_processes("tests.train.sharded_in_two_processes", case)
 
