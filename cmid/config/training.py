@@ -54,6 +54,8 @@ class TrainConfig:
     """Processes on each node, one a GPU; under torchrun and SLURM leave it out."""
     nodes: int = 1
     """Nodes that train together, started by SLURM or torchrun."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Several processes: ddp holds all in each; fsdp divides parameters, gradients and optimiser state among them."""
     sync_batch_norm: bool = True
     """Batch-norm over the batch of all processes, as one process would have it."""
     workers: int = -1

@@ -7,8 +7,9 @@ from cmid.train.checkpoints import Checkpoint, load_learner, read_checkpoint
 from cmid.train.collapse import collapse_warning
 from cmid.train.hardware import gather_team, resolve_device, resolve_precision
 from cmid.train.interrupts import Interrupted
-from cmid.train.loop import FitResult, fit
+from cmid.train.loop import fit
 from cmid.train.protocols import Loader, Probe
+from cmid.train.result import FitResult
 from cmid.train.run_directory import RunDirectory
 from cmid.train.team import Team
 

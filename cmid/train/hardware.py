@@ -19,6 +19,7 @@ from cmid.errors import UsageError
 from cmid.layers.batch_norm import synchronise
 from cmid.layers.small_map_conv import cpu_has_tiles, use_matrix_products
 from cmid.train.memory import keep_freed_memory
+from cmid.train.sharding import require_shardable
 from cmid.train.team import Team, start_team
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ class Machine:
 
     Attributes:
         fabric: Lightning's handle on device, precision and processes.
-        team: the processes of the run.
         device: where tensors go.
         precision: of forward and backward; parameters stay float32.
         channels_last: memory format of convolution weights and images.
+        team: the processes of the run.
+        strategy: how they share the work, ddp or fsdp.
     """
 
     fabric: "Fabric"
@@ -104,6 +106,12 @@ class Machine:
     precision: Precision
     channels_last: bool
     team: Team = field(default_factory=Team)
+    strategy: str = "ddp"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the processes divide parameters, gradients and optimiser state among them."""
+        return self.strategy == "fsdp" and self.team.size > 1
 
     def words(self) -> str:
         """The machine in words."""
@@ -113,14 +121,20 @@ class Machine:
             f"precision {self.precision}{' (emulated here: 32 is faster)' if slow else ''}",
         ]
         parts += [f"{self.team.size} processes"] * (self.team.size > 1)
+        if self.strategy == "fsdp":
+            divided = "parameters divided among them (fsdp)"
+            parts.append(divided if self.sharded else "one process, so train.strategy fsdp divides nothing")
         return ", ".join(parts + ["channels last"] * self.channels_last)
 
     def place(self, learner: Learner, *, compile_backbone: bool, sync_batch_norm: bool = True) -> Any:
         """Moves `learner` here, in place; gives the module to call, which computes in the chosen precision."""
-        learner.to(self.device)
+        if self.sharded:  # block by block to the device, where whole it might not fit
+            self.team.make_alike((*learner.parameters(), *learner.buffers()))  # as DDP does by itself
+        else:
+            learner.to(self.device)
         if sync_batch_norm and self.team.size > 1:
             synchronise(learner, self.device.type)
-        if self.channels_last:
+        if self.channels_last and not self.sharded:  # parts of parameters are gathered in torch's own order
             learner.to(memory_format=torch.channels_last)
         if compile_backbone:
             learner.backbone.compile()  # in place: the names in a checkpoint stay as they are
@@ -214,4 +228,7 @@ def choose_machine(train: TrainConfig, learner: Learner, team: Team | None = Non
         torch.backends.cudnn.benchmark = True  # crops keep one size
     fabric = team.fabric
     assert fabric is not None
-    return Machine(fabric, fabric.device, precision, channels_last, team)
+    machine = Machine(fabric, fabric.device, precision, channels_last, team, train.strategy)
+    if machine.sharded:
+        require_shardable(learner, compiled=train.compile)
+    return machine

@@ -11,9 +11,8 @@ Every batch seeds torch from (seed, its number in the run, rank), so no state of
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,7 +22,7 @@ from rich.console import Console
 from cmid.config import OptimizerConfig, TrainConfig
 from cmid.contracts import Learner, Progress, Views
 from cmid.errors import CmidError, UsageError
-from cmid.train.checkpoints import FORMAT, load_learner
+from cmid.train.checkpoints import FORMAT
 from cmid.train.collapse import collapse_warning, warn_of_collapse
 from cmid.train.hardware import choose_machine
 from cmid.train.interrupts import Interrupted, Interrupts, undisturbed
@@ -33,35 +32,14 @@ from cmid.train.optimisers import build_optimiser, scaled_lr
 from cmid.train.plan import Plan, draw_seed
 from cmid.train.progress_line import ProgressLine
 from cmid.train.protocols import Loader, Probe
+from cmid.train.result import FitResult
 from cmid.train.run_directory import RunDirectory
 from cmid.train.saving import Saver
 from cmid.train.schedules import CosineWithWarmup
+from cmid.train.sharding import WholeLearner
 from cmid.train.step import Stepper
 from cmid.train.team import Team
 from cmid.train.watch import FiniteWatch
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a run came to.
-
-    Attributes:
-        run: its folder.
-        last_checkpoint: the newest checkpoint.
-        best_checkpoint: the one of the best epoch; None before the first whole epoch.
-        epochs_done: as a fraction where `max_steps` stopped it amid an epoch.
-        steps_done: optimiser steps.
-        metrics: of the last whole epoch; before the first, the loss terms so far.
-        images_per_s: median of this session.
-    """
-
-    run: Path
-    last_checkpoint: Path
-    best_checkpoint: Path | None
-    epochs_done: float
-    steps_done: int
-    metrics: dict[str, float]
-    images_per_s: float
 
 
 def fit(
@@ -128,6 +106,7 @@ def fit(
         line = ProgressLine(None if team.leads else Console(quiet=True))
         journal = Journal(books, plan, train.log_every, machine.device, line)
         watch = FiniteWatch(run, loader.names)
+        whole = WholeLearner(learner, sharded=machine.sharded, leads=team.leads)
         module = machine.place(learner, compile_backbone=train.compile, sync_batch_norm=train.sync_batch_norm)
         images_per_step = images_per_batch * min(train.accumulate, len(loader)) * team.size
         lr, how = scaled_lr(optimizer, images_per_step)
@@ -148,7 +127,7 @@ def fit(
         counted = loader.state_dict()
         identity["fixed"] |= {name: counted[name] for name in ("images", "fingerprint", "labels") if name in counted}
         saver = Saver(books, train.checkpoint_minutes, line.say)
-        doing = _Run(stepper, built, loader, run, saver, identity, probes, seed)
+        doing = _Run(stepper, built, whole, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
         for note in run.notes:
@@ -175,6 +154,7 @@ class _Run:
         self,
         stepper: Stepper,
         optimiser: torch.optim.Optimizer,
+        whole: WholeLearner,
         loader: Loader,
         run: RunDirectory,
         saver: Saver,
@@ -182,7 +162,8 @@ class _Run:
         probes: Sequence[Probe],
         seed: int,
     ) -> None:
-        self.stepper, self.optimiser, self.loader, self.run, self.saver = stepper, optimiser, loader, run, saver
+        self.stepper, self.optimiser, self.whole = stepper, optimiser, whole
+        self.loader, self.run, self.saver = loader, run, saver
         self.identity, self.probes, self.seed = identity, probes, seed
         self.learner, self.plan, self.journal = stepper.learner, stepper.plan, stepper.journal
         self.team = stepper.machine.team
@@ -289,10 +270,13 @@ class _Run:
             return {}
         found: dict[str, float] = {}
         modes = [(module, module.training) for module in self.learner.modules()]
-        with self.journal.paused(), torch.no_grad(), self.team.as_one():
-            for probe in due if self.team.leads else ():
-                self.stepper.machine.seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
-                found |= probe(self.learner, self.stepper.machine.device)
+        device = self.stepper.machine.device
+        with self.journal.paused(), torch.no_grad():
+            learner = self.whole.on(device)
+            with self.team.as_one():
+                for probe in due if self.team.leads else ():
+                    self.stepper.machine.seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
+                    found |= probe(learner, device)
         found = self.team.of_leader(found)
         for module, training in modes:
             module.training = training
@@ -302,20 +286,21 @@ class _Run:
         """Writes a checkpoint, after making sure that everything so far was finite."""
         self.stepper.check()
         with undisturbed(), self.journal.paused():
+            learner, optimiser = self.whole.on("cpu"), self.whole.optimiser_state(self.optimiser)
             with self.team.as_one():
-                written = self.team.leads and self.saver.save(self._state(), self.learner)
+                written = self.team.leads and self.saver.save(self._state(learner, optimiser), learner)
             if self.team.any(written)[0]:  # what the leading process has saved all have saved
                 self.saved_at = self.progress.step
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, learner: Learner, optimiser: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint holds."""
         return {
             "format": FORMAT,
             "cmid": version("cmid"),
             "machine": self.stepper.machine.words(),
             **self.identity,
-            "learner": dict(self.learner.state_dict()),
-            "optimiser": self.optimiser.state_dict(),
+            "learner": dict(learner.state_dict()),
+            "optimiser": optimiser,
             "progress": asdict(self.progress),
             "position": {"epoch": self.epoch, "batch": self.batch},
             "loader": self.loader.state_dict(),
@@ -330,7 +315,8 @@ class _Run:
             UsageError: the run was started with another seed, batch size, number of epochs or amount of data.
             CmidError: the checkpoint cannot be used.
         """
-        state = self.run.checkpoint(lazy=False).state
+        # Each takes but its rows where these are divided: one looks at the check sums, the others map the file.
+        state = self.run.checkpoint(lazy=self.stepper.machine.sharded and not self.team.leads).state
         now, before = self.identity["fixed"], {"processes": 1, **state["fixed"]}
         moved = now["processes"] != before["processes"]
         free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()
@@ -342,8 +328,7 @@ class _Run:
                 f"The run in {self.run.path} was started with other numbers: {'; '.join(differing)}. Resume with its "
                 "own settings and data, or start a new run in another --out."
             )
-        load_learner(self.learner, state["learner"], self.run.last)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.whole.load(state["learner"], self.optimiser, state["optimiser"], self.run.last)
         self.stepper.machine.load_precision_state(state["precision"])
         self.loader.load_state_dict(state["loader"])
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
@@ -397,4 +382,5 @@ class _Run:
             steps_done=self.progress.step,
             metrics=past[-1] if past else self.journal.unfinished_epoch(),
             images_per_s=self.journal.median_images_per_s,
+            learner=self.whole.on(self.stepper.machine.device),
         )

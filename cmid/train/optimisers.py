@@ -8,6 +8,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from cmid.config import OptimizerConfig
 from cmid.contracts import Backbone
 from cmid.errors import UsageError
+from cmid.train.sharding import is_divided
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, undecayed: Sequence[str] = ()) -> list[dict]:
@@ -91,7 +92,8 @@ def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Op
     if config.name == "adamw":
         return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=config.eps, fused=fused)
     if config.name == "sgd":
-        return SGD(groups, lr=lr, momentum=betas[0], fused=fused)
+        divided = any(is_divided(p) for group in groups for p in group["params"])  # which torch fuses for AdamW alone
+        return SGD(groups, lr=lr, momentum=betas[0], fused=fused and not divided)
     return Lars(groups, lr=lr, momentum=betas[0], eps=config.eps)
 
 

@@ -16,6 +16,7 @@ from cmid.train.journal import Journal
 from cmid.train.means import means_of
 from cmid.train.plan import Plan, draw_seed
 from cmid.train.schedules import CosineWithWarmup
+from cmid.train.sharding import whole_tensor
 from cmid.train.watch import FiniteWatch, Seen
 
 
@@ -135,8 +136,10 @@ class Stepper:
         more_to_come = (batch + 1) % self.plan.accumulate != 0 and batch + 1 < self.plan.batches_per_epoch
         parts, summed = self.learner.parts, dict[str, Tensor]()
         for part in range(parts):
-            # Gradients of processes meet once, after the last part of the last batch.
-            with fabric.no_backward_sync(self.module, enabled=more_to_come or part < parts - 1):
+            # Gradients of processes meet once, after the last part of the last batch; those that are divided after
+            # each part, as each process would have to keep them whole until then.
+            waits = (more_to_come or part < parts - 1) and not self.machine.sharded
+            with fabric.no_backward_sync(self.module, enabled=waits):
                 terms: dict[str, Tensor] = self.module(Sealed(views), part if parts > 1 else None)
                 total = torch.stack([term.float() for term in terms.values()]).sum()
                 fabric.backward(total / window if window > 1 else total)
@@ -164,7 +167,9 @@ class Stepper:
             )
         elif not half:
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        return None if half or norm is None else norm.detach().reshape(1).to(self.machine.device, torch.float32)
+        if half or norm is None:
+            return None
+        return whole_tensor(norm.detach()).reshape(1).to(self.machine.device, torch.float32)
 
     def _write_down(self, done: Progress, losses: list[Seen], waited: float, norm: Tensor | None) -> None:
         for loss in losses:

@@ -8,7 +8,7 @@ import atexit
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cmid.config import TrainConfig
 from cmid.errors import CmidError, UsageError
+from cmid.train.sharding import shard
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -94,6 +95,14 @@ class Team:
         dist.all_reduce(total)
         return total / self.size
 
+    def make_alike(self, tensors: Iterable[Tensor]) -> None:
+        """Gives the tensors of all processes, of the same shapes in the same order, the values of the leading one's."""
+        with _lost(), torch.no_grad():
+            for tensor in tensors if self.size > 1 else ():
+                values = tensor.contiguous()
+                dist.broadcast(values, 0, group=self._group)
+                tensor.copy_(values)
+
     @contextmanager
     def as_one(self) -> Iterator[None]:
         """What fails inside in one process fails in all; nothing inside may talk to the other processes.
@@ -147,13 +156,15 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightning.fabric import Fabric
-        from lightning.fabric.strategies import DDPStrategy
+        from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
     devices, nodes = _asked(train)
     if device_type == "cuda" and devices > torch.cuda.device_count():
         hint = "; let each task see all GPUs of its node (srun --gpus-per-node)" if _of_slurm() else ""
         raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here{hint}")
     if device_type == "mps" and devices * nodes > 1:
         raise UsageError(f"train.devices is {devices}, but an Apple GPU is one; use 1, or --train.accelerator cpu")
+    if train.strategy == "fsdp" and precision == "16":
+        raise UsageError("train.strategy fsdp computes in bf16 or 32: choose one of them as train.precision")
     strategy: Any = "auto"
     if devices * nodes > 1:
         if not _may_start():
@@ -165,7 +176,10 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
         # Said of 1 x 1 convolutions in channels-last, whose two layouts are the same bytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Queue, centre and batch-norm are the same in all processes by themselves; sending them would cost a step more.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=timedelta(minutes=30))
+        patience = timedelta(minutes=30)
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=patience)
+        if train.strategy == "fsdp":
+            strategy = ModelParallelStrategy(shard, devices * nodes, tensor_parallel_size=1, timeout=patience)
     names: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

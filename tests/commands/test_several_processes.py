@@ -38,6 +38,23 @@ def test_the_command_line_starts_two_processes_and_one_of_them_tells(tmp_path):
     assert (tmp_path / "run" / "backbone.safetensors").is_file()
 
 
+def test_a_run_with_divided_parameters_goes_on_in_one_process(tmp_path):
+    draw(tmp_path / "images", 16)
+    done = run_two(tmp_path, "--train.strategy", "fsdp", "--train.max_steps", "1")
+    assert done.returncode == 0, done.stderr
+    assert "parameters divided among them" in done.stderr and "Warning" not in done.stderr
+    first = {path.name for path in (tmp_path / "run").iterdir()}
+    words = ["--recipe", "cmid-tiny", "--no-report", "--resume", "--batch_size", "8", "--train.max_steps", "0"]
+    alone = subprocess.run(
+        [sys.executable, "-m", "cmid", "pretrain", "images", *words, "--train.accelerator", "cpu", "--out", "run"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    assert "no image is seen twice" in alone.stderr and alone.stderr.count("step 2/2") == 1
+    assert first <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def failure_of(call, *arguments):
     try:
         call(*arguments)

@@ -3,6 +3,7 @@
 The learner draws nothing, and each process takes its share of the same batches of eight images.
 
     python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [bad=RANK] [slow] [full]
+        [fsdp] [accumulate=N] [clip=NORM] [precision=P]
 """
 
 import os
@@ -27,6 +28,11 @@ class SharedLearner(SmallLearner):
     def forward(self, batch):
         self.brightness = batch[0].images.mean()  # of this process's images
         return super().forward(batch)
+
+    def before_step(self, progress):
+        if self.seen_fractions and self.seen_fractions[-1] == progress.epoch:  # a further batch that is added up
+            assert self.head.weight.grad is not None, "gradients that are divided must not wait, whole, to be so"
+        super().before_step(progress)
 
     def extra_logs(self):
         return super().extra_logs() | {"brightness": self.brightness}
@@ -58,6 +64,17 @@ class SharedLoader(MemoryLoader):
             yield Views(tuple(crops), views.indices[rows], views.epoch)
 
 
+class ProbeOfWhole(Probe):
+    """The leading process runs student and teacher alone; what it tells of them is free of biases before batch-norm."""
+
+    def __call__(self, learner, device):
+        found = super().__call__(learner, device)
+        for name, backbone in {"student": learner.backbone, "teacher": learner.teacher}.items():
+            assert backbone(torch.ones(2, 3, 16, 16)).last.isfinite().all()
+            found[f"{name}_size"] = backbone.conv2.weight.square().sum().item()
+        return found
+
+
 def prepare(views):
     return Views(tuple(v.with_images(v.images.float() / 255 - 0.5) for v in views), views.indices, views.epoch)
 
@@ -81,7 +98,11 @@ def main():
     out, *words = sys.argv[1:]
     events = dict(word.partition("=")[::2] for word in words)
     torch.set_num_threads(1)
-    team = gather_team(TrainConfig(accelerator="cpu", precision="32"))
+    how = {
+        "accelerator": "cpu", "precision": events.get("precision", "32"),
+        "strategy": "fsdp" if "fsdp" in events else "ddp", "accumulate": int(events.get("accumulate", 1)),
+    }  # fmt: skip
+    team = gather_team(TrainConfig(**how))
     watch_saving(team, "full" in events)
     torch.manual_seed(5)
     learner = SharedLearner(hidden=False)
@@ -90,9 +111,10 @@ def main():
     try:
         run_fit(
             Path(out), learner=learner, loader=SharedLoader(team, events), prepare=prepare, team=team, epochs=3,
-            images_per_batch=8 // team.size, resume="resume" in events, probes=[Probe(knn_top1=[1.0, 3.0, 2.0])],
+            images_per_batch=8 // team.size, resume="resume" in events, probes=[ProbeOfWhole(knn_top1=[1.0, 3.0, 2.0])],
+            optimizer={"clip_norm": float(events.get("clip", 1))},
             train={
-                "accelerator": "cpu", "max_steps": int(events.get("steps", 0)),
+                **how, "max_steps": int(events.get("steps", 0)),
                 "checkpoint_minutes": 1e-9 if {"resume", "slow", "die", "full"} & events.keys() else 0.0,
             },
         )  # fmt: skip
