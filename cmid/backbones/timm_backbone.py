@@ -61,7 +61,8 @@ class TimmBackbone(Backbone):
         whole = set(model.state_dict())
         entering = self._probe(self._entries([level["module"] for level in info]))
         self._levels = self.model.prune_intermediate_layers(self._levels, prune_norm=not self._norm_last)
-        if any(True for _ in getattr(model, "head", nn.Identity()).parameters()):
+        head = getattr(model, "head", None)  # HRNet's is a word
+        if isinstance(head, nn.Module) and any(True for _ in head.parameters()):
             model.head = nn.Identity()  # older timm leaves ConvNeXt's, whose norm nothing would train
         self._left_behind = frozenset(whole - set(model.state_dict()))
         batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

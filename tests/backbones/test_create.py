@@ -18,6 +18,7 @@ FAMILIES = [
     ("convnext_atto", {}, (40, 80, 160, 320), (4, 8, 16, 32), "layer"),
     ("convnext_tiny", {"depths": (1, 1, 1, 1)}, (96, 192, 384, 768), (4, 8, 16, 32), "layer"),
     ("vit_tiny_patch16_224", {}, (192,) * 4, (16,) * 4, "layer"),
+    ("hrnet_w18_small", {}, (128, 256, 512, 1024), (4, 8, 16, 32), "batch"),
     ("efficientnet_b0", {}, (24, 40, 112, 320), (4, 8, 16, 32), "batch"),
 ]
 IDS = [family[0] for family in FAMILIES]
@@ -39,14 +40,14 @@ def test_what_is_promised_is_what_comes_out(name, small, channels, strides, norm
 
 @pytest.mark.parametrize(("name", "small", "channels", "strides", "norm"), FAMILIES, ids=IDS)
 def test_without_mask_it_is_the_timm_model(name, small, channels, strides, norm):
+    if name in ("efficientnet_b0", "hrnet_w18_small"):
+        pytest.skip("its forward_features ends elsewhere: at the head's convolution, or before the last map's own")
     backbone = create_backbone(name, **small).eval()
     images = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         last, whole = backbone(images).last, backbone.model.forward_features(images)
     if whole.ndim == 3:
         whole = whole[:, 1:].reshape(1, 6, 4, 192)  # without the class token
-    if name == "efficientnet_b0":
-        return  # its forward_features goes on to the head's convolution
     assert torch.equal(last, whole if whole.shape == last.shape else whole.permute(0, 3, 1, 2))
 
 
