@@ -162,7 +162,9 @@ def image_header(path: str) -> ImageHeader:
         return ImageHeader(header.width, header.height, header, place)
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return ImageHeader(*image.size, turn=orientation_of(image))
+            size, turn = image.size, orientation_of(image)
+            image.getexif()  # reads a PNG to its end: one that is cut off is told before training, and left out
+            return ImageHeader(*size, turn=turn)
     except FileNotFoundError:
         raise BadImage(path, "no such file") from None
     except Exception as error:  # readers raise anything at all on damaged bytes
