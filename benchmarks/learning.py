@@ -92,7 +92,7 @@ def main():
         else:
             run, scores = train(arguments, name, epochs, seed, settings), []
             trained = read_checkpoint(run)
-            settings_then = {**trained.settings, "data": Path(trained.settings["data"]).name}
+            settings_then = trained.settings | {key: Path(trained.settings[key]).name for key in ("data", "out")}
             about = {"machine": trained.state.get("machine"), "settings": settings_then}
             for which in ("student", "teacher"):
                 file = run / f"{which}.safetensors"

@@ -58,11 +58,8 @@ class SmallMapConv2d(nn.Conv2d):
 
 
 def _in_bf16_on_cpu(input: Tensor) -> bool:
-    if input.device.type != "cpu":
-        return False
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and input.dtype != torch.float64
-    return False
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast and input.device.type == "cpu" and input.dtype != torch.float64
 
 
 def _output_size(

@@ -12,6 +12,8 @@ from cmid.errors import UsageError
 from cmid.train import resolve_device, resolve_precision
 from cmid.train.hardware import Machine, cpu_multiplies_bf16
 
+from .small_run import rows, run_fit
+
 CPU = torch.device("cpu")
 
 
@@ -82,3 +84,14 @@ def test_lightning_says_nothing_and_leaves_no_folders(tmp_path, request):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert names == {"settings.yaml", "steps.csv", "metrics.csv", "checkpoints"}
+
+
+def test_a_run_goes_on_in_another_memory_format(tmp_path):
+    """Fused AdamW goes through weights and their moments in the order in which they lie."""
+    optimizer = {"name": "adamw", "betas": (0.9, 0.999)}
+    for name, formats in (("one", [False, False]), ("two", [True, False])):
+        for channels_last, steps in zip(formats, (4, 0), strict=True):
+            how = {"channels_last": channels_last, "max_steps": steps}
+            run_fit(tmp_path / name, optimizer=optimizer, train=how, resume=steps == 0)
+    ours, theirs = (rows(tmp_path / name / "steps.csv") for name in ("one", "two"))
+    assert [float(row["total"]) for row in ours] == pytest.approx([float(row["total"]) for row in theirs], rel=1e-4)

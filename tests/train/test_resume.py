@@ -392,14 +392,3 @@ def test_a_second_signal_stops_at_once():
             time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert Interrupted("x", signal.SIGINT).exit_code == 130
-
-
-def test_a_run_goes_on_in_another_memory_format(tmp_path):
-    """Fused AdamW goes through weights and their moments in the order in which they lie."""
-    optimizer = {"name": "adamw", "betas": (0.9, 0.999)}
-    for name, formats in (("one", [False, False]), ("two", [True, False])):
-        for channels_last, steps in zip(formats, (4, 0), strict=True):
-            how = {"channels_last": channels_last, "max_steps": steps}
-            run_fit(tmp_path / name, optimizer=optimizer, train=how, resume=steps == 0)
-    ours, theirs = (rows(tmp_path / name / "steps.csv") for name in ("one", "two"))
-    assert [float(row["total"]) for row in ours] == pytest.approx([float(row["total"]) for row in theirs], rel=1e-4)
