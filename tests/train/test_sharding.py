@@ -11,16 +11,8 @@ from cmid.train import read_checkpoint
 from cmid.train.hardware import choose_machine
 from cmid.train.sharding import blocks, require_shardable
 from cmid.train.team import start_team
+from tests.train.runs_in_processes import ALONE, TOGETHER, run, same_rows, same_weights
 from tests.train.small_run import numbers, run_fit, small_learner
-from tests.train.test_several_processes import ALONE, TOGETHER, run, same_rows, same_weights
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone") / "run"
-    code, _, errors = run(ALONE, out)
-    assert code == 0, errors
-    return out
 
 
 @pytest.mark.parametrize("case", ["cmid", "rivals", "backbones", "optimisers"])
