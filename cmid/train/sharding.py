@@ -126,7 +126,7 @@ class WholeLearner:
         for empty, divided in zip(_of(self._hollow), _of(self._learner), strict=True):
             whole = whole_tensor(divided.detach())
             if self._leads:
-                memo[id(empty)] = _like(divided, whole.to(device, copy=whole is divided))
+                memo[id(empty)] = _like(divided, whole.to(device, copy=not is_divided(divided)))
         if not self._leads:
             return self._learner
         return copy.deepcopy(self._hollow, memo)

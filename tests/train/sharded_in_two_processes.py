@@ -59,22 +59,27 @@ def fix_masks(learner, views, share):
         learner.draw_mask = lambda _: mask[share]
 
 
-def train(learner, run, optimiser, views):
-    """Some steps in all their parts; gives the losses and the gradients of the first."""
-    losses, gradients = [], {}
+def train(learner, run, optimiser, views, state_of):
+    """Some steps in all their parts; gives all losses, and gradients and `state_of()` after the first step.
+
+    Later gradients are of weights that have parted by rounding, which batch-norm over few images magnifies.
+    """
+    losses, gradients, after = [], {}, None
     for step in range(STEPS):
         learner.before_step(Progress(step, 4, step, 4))
         for part in range(learner.parts):
             terms = run(views, part if learner.parts > 1 else None)
             sum(terms.values()).backward()
             losses += [value.detach() for value in terms.values()]
-        if step == 0:  # later ones are of weights that have parted by rounding
+        if step == 0:
             gradients = {n: whole_tensor(p.grad).clone() for n, p in learner.named_parameters() if p.grad is not None}
         optimiser.step()
         optimiser.zero_grad()
         with torch.no_grad():
             learner.after_step(Progress(step + 1, 4, step + 1, 4))
-    return torch.stack(losses), gradients
+        if step == 0:
+            after = state_of()
+    return torch.stack(losses), gradients, after
 
 
 def own_share(learner, optimiser):
@@ -93,7 +98,8 @@ def compare_methods(cases):
         begun = copy.deepcopy(learner.state_dict())
         fix_masks(learner, views, slice(None))
         optimiser = build_optimiser(learner, PLAIN, 0.005)
-        alone[name] = begun, *train(learner, learner, optimiser, views), learner.state_dict()
+        state_of = lambda learner=learner: copy.deepcopy(learner.state_dict())  # noqa: E731
+        alone[name] = begun, *train(learner, learner, optimiser, views, state_of)
     settings = TrainConfig(accelerator="cpu", precision="32", strategy="fsdp")
     team = gather_team(settings)
     for name, build in cases.items():
@@ -112,7 +118,8 @@ def compare_methods(cases):
         module = machine.place(learner, compile_backbone=False)
         optimiser = build_optimiser(learner, PLAIN, 0.005)
         run = lambda views, part, module=module: module(Sealed(views), part)  # noqa: E731
-        ours, our_gradients = train(learner, run, optimiser, rivals.rows(views, half))
+        state_of = lambda whole=whole: whole.on("cpu")  # noqa: E731
+        ours, our_gradients, one_piece = train(learner, run, optimiser, rivals.rows(views, half), state_of)
         dist.all_reduce(ours)
         torch.testing.assert_close(ours / 2, losses, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}, losses: {m}")
         assert our_gradients.keys() == gradients.keys(), name
@@ -121,13 +128,12 @@ def compare_methods(cases):
             away = (our_gradients[key] - theirs).norm()
             assert away <= 2e-4 * theirs.norm() + 1e-5, f"{name}, gradient of {key}: {away} of {theirs.norm()}"
         moved = 0
-        one_piece = whole.on("cpu")
         assert type(one_piece) is type(learner) and list(one_piece.state_dict()) == list(state), name
         for key, value in one_piece.state_dict().items():
             moved += key.startswith("teacher_") and not torch.equal(value, begun[key])
             if value.is_floating_point() and not key.endswith("queue"):  # keys lie in another order
                 away, way = (value - state[key]).norm(), (state[key] - begun[key]).norm()
-                assert away <= 1e-2 * way + 1e-4, f"{name}, {key}: {away} after a way of {way}"
+                assert away <= 5e-4 * way + 1e-5, f"{name}, {key}: {away} after a way of {way}"
         assert moved or not hasattr(learner, "teacher_backbone"), name
         share = own_share(learner, optimiser)
         assert 0.4 < share < 0.6, f"{name} holds {share}"
