@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cmid.backbones import create_backbone
 from cmid.layers import small_map_conv as ours
+from cmid.train.hardware import cpu_has_tiles
 from cmid.train.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "small_map_conv.json"
@@ -94,7 +95,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     repeats = parser.parse_args().repeats
-    if not ours.cpu_has_tiles():
+    if not cpu_has_tiles():
         raise SystemExit("This CPU has no AMX tiles for bfloat16: cmid leaves its convolutions to torch.")
     torch.manual_seed(0)
     keep_freed_memory()

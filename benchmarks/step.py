@@ -23,10 +23,10 @@ from cmid.backbones import create_backbone
 from cmid.config import CMIDConfig, OptimizerConfig, ViewConfig
 from cmid.contracts import Progress, View, Views
 from cmid.data.augment import BatchAugment
-from cmid.layers.small_map_conv import cpu_has_tiles, use_matrix_products
+from cmid.layers.small_map_conv import use_matrix_products
 from cmid.methods.cmid import CMID
 from cmid.ops.masking import fill_with_mean, to_pixels
-from cmid.train.hardware import cpu_multiplies_bf16, resolve_precision
+from cmid.train.hardware import cpu_has_tiles, cpu_multiplies_bf16, resolve_precision
 from cmid.train.memory import keep_freed_memory
 from cmid.train.optimisers import build_optimiser
 

@@ -16,12 +16,6 @@ POSITIONS = 64  # of the output's map, up to which the gradient of the weights g
 WEIGHTS = 2**20  # number, from which on such maps forward and the gradient of the input gain as well
 
 
-def cpu_has_tiles() -> bool:
-    """Whether this CPU multiplies bfloat16 in tiles (AMX)."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
-
-
 def use_matrix_products(module: nn.Module) -> None:
     """Lets the plain convolutions in `module`, in place, be computed as products where that is faster.
 

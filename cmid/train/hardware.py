@@ -17,7 +17,7 @@ from cmid.config import TrainConfig
 from cmid.contracts import Learner, Views
 from cmid.errors import UsageError
 from cmid.layers.batch_norm import synchronise
-from cmid.layers.small_map_conv import cpu_has_tiles, use_matrix_products
+from cmid.layers.small_map_conv import use_matrix_products
 from cmid.train.memory import keep_freed_memory
 from cmid.train.sharding import require_shardable
 from cmid.train.team import Team, start_team
@@ -48,8 +48,7 @@ def resolve_device(accelerator: str) -> torch.device:
 
 def cpu_multiplies_bf16() -> bool:
     """Whether this CPU has matrix instructions for bfloat16; elsewhere it is emulated and slower than float32."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16")):
+    if any(_cpu_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")):
         return True
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
@@ -57,6 +56,16 @@ def cpu_multiplies_bf16() -> bool:
     wanted = {"bf16"} if platform.machine() in {"aarch64", "arm64"} else {"avx512_bf16", "amx_bf16"}
     lines = cpuinfo.read_text(errors="replace").splitlines()
     return any(wanted & set(line.split()) for line in lines if line.lower().startswith(("flags", "features")))
+
+
+def cpu_has_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 in tiles (AMX)."""
+    return bool(_cpu_capabilities().get("amx_bf16"))
+
+
+def _cpu_capabilities() -> dict[str, Any]:
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
 
 
 def resolve_precision(requested: str, device: torch.device) -> Precision:
