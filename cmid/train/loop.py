@@ -12,6 +12,7 @@ Every batch seeds torch from (seed, its number in the run, rank), so no state of
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -382,5 +383,5 @@ class _Run:
             steps_done=self.progress.step,
             metrics=past[-1] if past else self.journal.unfinished_epoch(),
             images_per_s=self.journal.median_images_per_s,
-            learner=self.whole.on(self.stepper.machine.device),
+            learner=partial(self.whole.on, self.stepper.machine.device),
         )

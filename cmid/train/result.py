@@ -1,5 +1,6 @@
 """What a run came to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ class FitResult:
         steps_done: optimiser steps.
         metrics: of the last whole epoch; before the first, the loss terms so far.
         images_per_s: median of this session.
-        learner: as it is after the last step; in one piece on the leading process, whatever the strategy.
+        learner: gives it as it is after the last step, on the leading process in one piece whatever the strategy; to
+            be called by all processes, as each gives its part.
     """
 
     run: Path
@@ -27,4 +29,4 @@ class FitResult:
     steps_done: int
     metrics: dict[str, float]
     images_per_s: float
-    learner: Any = field(repr=False)
+    learner: Callable[[], Any] = field(repr=False)
