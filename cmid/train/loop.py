@@ -39,7 +39,7 @@ from cmid.train.saving import Saver
 from cmid.train.schedules import CosineWithWarmup
 from cmid.train.sharding import WholeLearner
 from cmid.train.step import Stepper
-from cmid.train.team import Team
+from cmid.train.team import Team, is_loss, told_of_loss
 from cmid.train.watch import FiniteWatch
 
 
@@ -199,6 +199,8 @@ class _Run:
             status = "aborted"
             raise
         except RuntimeError as error:
+            if is_loss(error):  # where the gradients should have met, or divided parameters
+                raise told_of_loss(error) from error
             if "DataLoader worker" not in str(error):
                 raise
             # torch's signal handler says so wherever we happen to be, in the middle of a step too

@@ -140,11 +140,21 @@ def _lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise CmidError(
-            "Another process of the run is gone, so this one stops, too. What it wrote before it died says why (the "
-            "kernel's log, where memory ran out); the last good checkpoint is kept: go on with --resume. "
-            f"({str(error).splitlines()[0][:120]})"
-        ) from error
+        raise told_of_loss(error) from error
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Whether an error amid a step says that another process no longer answers: gloo's and nccl's do."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
+def told_of_loss(error: RuntimeError) -> CmidError:
+    """The same for the user."""
+    return CmidError(
+        "Another process of the run is gone, so this one stops, too. What it wrote before it died says why (the "
+        "kernel's log, where memory ran out); the last good checkpoint is kept: go on with --resume. "
+        f"({str(error).splitlines()[0][:120]})"
+    )
 
 
 def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:

@@ -2,8 +2,8 @@
 
 The learner draws nothing, and each process takes its share of the same batches of eight images.
 
-    python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [bad=RANK] [slow] [full]
-        [fsdp] [accumulate=N] [clip=NORM] [precision=P]
+    python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [drop=RANK] [bad=RANK] [slow]
+        [full] [fsdp] [accumulate=N] [clip=NORM] [precision=P]
 """
 
 import os
@@ -30,6 +30,8 @@ class SharedLearner(SmallLearner):
         return super().forward(batch)
 
     def before_step(self, progress):
+        if self.drops and progress.step == 3:  # amid a step, when the others are about to talk to it
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.seen_fractions and self.seen_fractions[-1] == progress.epoch:  # a further batch that is added up
             assert self.head.weight.grad is not None, "gradients that are divided must not wait, whole, to be so"
         super().before_step(progress)
@@ -106,6 +108,7 @@ def main():
     watch_saving(team, "full" in events)
     torch.manual_seed(5)
     learner = SharedLearner(hidden=False)
+    learner.drops = events.get("drop") == str(team.rank)
     if events.get("nan") == str(team.rank):
         learner.fail_at = (4, float("nan"))
     try:
@@ -115,7 +118,7 @@ def main():
             optimizer={"clip_norm": float(events.get("clip", 1))},
             train={
                 **how, "max_steps": int(events.get("steps", 0)),
-                "checkpoint_minutes": 1e-9 if {"resume", "slow", "die", "full"} & events.keys() else 0.0,
+                "checkpoint_minutes": 1e-9 if {"resume", "slow", "die", "drop", "full"} & events.keys() else 0.0,
             },
         )  # fmt: skip
     except CmidError as error:

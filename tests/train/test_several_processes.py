@@ -69,6 +69,15 @@ def test_a_process_that_is_killed_stops_the_other_and_the_checkpoint_survives(al
     same_rows(numbers(alone / "steps.csv"), numbers(out / "steps.csv"))
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_amid_a_step_stops_the_other_in_words(tmp_path, rank, strategy):
+    code, said, errors = run(TOGETHER, tmp_path / "run", f"drop={rank}", strategy)
+    assert code != 0 and len(said) == 1, errors
+    assert "Another process of the run is gone" in said[0] and "--resume" in said[0]
+    assert read_checkpoint(tmp_path / "run").progress.step == 3
+
+
 def test_a_signal_to_one_process_stops_both_with_the_run_saved(alone, tmp_path):
     out = tmp_path / "run"
     process = start(out, "slow")
