@@ -4,7 +4,8 @@
     python benchmarks/scaling.py --batch 32       # 1 x 64 against 2 x 32
 
 Efficiency is the rate (images/s) of two over twice the rate of one; with the same total batch, and with the same
-batch for each process. Physical limit, in the same run: two processes side by side that know nothing of each other.
+batch for each process; once more without batch-norm over the processes (`train.sync_batch_norm false`), which tells
+what its exchanges cost. Physical limit, in the same run: two processes side by side that know nothing of each other.
 What two cores lose by sharing clock, cache and memory is in the limit; what is lost to the batch-norm sums, the
 gradients and the waiting for one another is not.
 
@@ -41,6 +42,7 @@ from cmid.train import RunDirectory, fit, gather_team
 RESULTS = Path(__file__).parent / "results"
 RECIPE = "cmid-small"
 PAUSE_S = 0.02
+UNSYNCED = "two_unsynced"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
@@ -110,9 +112,8 @@ class Turns:
 
 def train(given):
     """One process of a side: real steps, a block at a time."""
-    config = resolve(
-        PretrainConfig, {"batch_size": given.images, "train.precision": "32", "train.accelerator": "cpu"}, recipe=RECIPE
-    )
+    train = {"train.precision": "32", "train.accelerator": "cpu", "train.sync_batch_norm": given.side != UNSYNCED}
+    config = resolve(PretrainConfig, {"batch_size": given.images, **train}, recipe=RECIPE)
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", 0))
     core = rank if given.core is None else given.core
@@ -170,6 +171,7 @@ def measure(given):
         sides = [
             Side("one_all", folder, given, 2 * given.batch, 1, together=False),
             Side("two", folder, given, given.batch, 2, together=True),
+            Side(UNSYNCED, folder, given, given.batch, 2, together=True),
             Side("limit", folder, given, given.batch, 2, together=False),
             Side("one_half", folder, given, given.batch, 1, together=False),
         ]
@@ -224,6 +226,8 @@ def main():
         "images_per_s": {name: of(values) for name, values in rates.items()},
         "efficiency_same_total_batch": ratios(rates["two"], rates["one_all"], 2),
         "efficiency_same_batch_each": ratios(rates["two"], rates["one_half"], 2),
+        "efficiency_same_total_batch_unsynced": ratios(rates[UNSYNCED], rates["one_all"], 2),
+        "efficiency_same_batch_each_unsynced": ratios(rates[UNSYNCED], rates["one_half"], 2),
         "limit_same_total_batch": ratios(rates["limit"], rates["one_all"], 2),
         "limit_same_batch_each": ratios(rates["limit"], rates["one_half"], 2),
         "share_of_limit": ratios(rates["two"], rates["limit"]),

@@ -24,12 +24,13 @@ from cmid.commands.compare_plan import Cell, Row, plan_cells, plan_rows, slug
 from cmid.commands.compare_scores import CellScores, score
 from cmid.commands.compare_tables import Line, write_tables
 from cmid.commands.dates import with_dates
-from cmid.commands.fingerprint import fingerprint
+from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of
 from cmid.commands.pace import images_per_second
 from cmid.commands.sources import open_one_class_each, open_source
 from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
+from cmid.data.sources import LabelledSource
 from cmid.errors import CmidError, UsageError
 from cmid.train import Interrupted
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
@@ -82,12 +83,14 @@ def compare(config: CompareConfig) -> CompareResult:
     reference = config.reference or names[0]
     if reference not in names:
         raise UsageError(f"reference is {reference!r}, which is none of the rows: {', '.join(names)}")
-    labelled = "-".join(map(fingerprint, open_one_class_each(config.labelled, config.train_list, config.test_list)))
-    images, count, seen = "", 0, dict[str, int]()
+    sides = open_one_class_each(config.labelled, config.train_list, config.test_list)
+    labelled = "-".join((*map(fingerprint, sides), label_fingerprint(*sides)))
+    learned, count, seen = dict[str, str](), 0, dict[str, int]()
     if rows:
         source = open_source(replace(rows[0].config, data=config.data)).source
         images, count = fingerprint(source), len(source)
-        rows = [_labelled(row) for row in rows]
+        rows, labels = map(list, zip(*map(_labelled, rows), strict=True))
+        learned = {row.label: images + each for row, each in zip(rows, labels, strict=True)}
         for row in rows:  # whatever does not fit is told before anything is trained
             seen[row.label] = _count_of(row, count)
             if row.config.batch_size > seen[row.label]:
@@ -98,7 +101,7 @@ def compare(config: CompareConfig) -> CompareResult:
     out = Path(config.out)
     _take(out, config)
     rows = _with_budget(rows, config, seen, console)
-    cells = plan_cells(rows, config, images)
+    cells = plan_cells(rows, config, learned)
     _tell_plan(cells, config, count, console)
     runs = {row.label: _Runs(row) for row in rows}
     for number, cell in enumerate(cells, 1):
@@ -126,11 +129,13 @@ def compare(config: CompareConfig) -> CompareResult:
     return CompareResult(out, csv, table, page, tuple(lines))
 
 
-def _labelled(row: Row) -> Row:
-    """The row with what labels decide filled in, where its method learns from them."""
+def _labelled(row: Row) -> tuple[Row, str]:
+    """The row with what labels decide filled in, and their fingerprint; empty where its method learns without them."""
     if not method_of(row.config).labelled:
-        return row
-    return replace(row, config=with_labels(open_source(row.config)).config)
+        return row, ""
+    opened = with_labels(open_source(row.config))
+    labels = label_fingerprint(opened.source) if isinstance(opened.source, LabelledSource) else ""
+    return replace(row, config=opened.config), labels
 
 
 def _count_of(row: Row, images: int) -> int:

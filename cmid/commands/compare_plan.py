@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -99,19 +99,19 @@ def _row(label: str, config: CompareConfig) -> Row:
     return Row(label, resolve(PretrainConfig, given, config=base, source=f"the row {label!r}"))
 
 
-def plan_cells(rows: Sequence[Row], config: CompareConfig, images: str) -> list[Cell]:
+def plan_cells(rows: Sequence[Row], config: CompareConfig, learned: Mapping[str, str]) -> list[Cell]:
     """Every row with every seed, seed by seed, so that an interrupted comparison has whole columns.
 
     Args:
         rows: of `plan_rows`, with the epochs they are given.
         config: of the comparison.
-        images: fingerprint of the images they learn from.
+        learned: fingerprint of the images, and labels if any, that each row's method learns from, by the row's label.
     """
     cells = []
     for seed in config.seeds:
         for row in rows:
             made = replace(row.config, seed=seed)
-            folder = Path(config.out) / "runs" / f"{slug(row.label)}_s{seed}_{key_of(made, images)}"
+            folder = Path(config.out) / "runs" / f"{slug(row.label)}_s{seed}_{key_of(made, learned[row.label])}"
             cells.append(Cell(row, seed, replace(made, out=str(folder)), folder))
     return cells
 

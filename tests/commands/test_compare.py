@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import cmid
 from cmid.backbones import create_backbone
 from cmid.cli import main
 from cmid.commands import prepare
@@ -114,6 +116,29 @@ def test_what_was_scored_is_kept_without_its_run(compared, data, tmp_path):
     assert not any((tmp_path / "out" / "runs").iterdir())
     assert (tmp_path / "out" / "compare.md").read_text() == (out / "compare.md").read_text()
     assert main(words(data, tmp_path / "out", *methods, "--labels", "2", "--no-report")) == 2, "other rules: not kept"
+
+
+def test_images_with_other_labels_are_scored_anew(data, tmp_path):
+    """Lists may give the same images, in the same order, other numbers: nothing that was kept is true of them."""
+    images = tmp_path / "labelled" / "img"
+    images.mkdir(parents=True)
+    files = sorted(Path(data[1]).rglob("*.png"))
+    for path in files:
+        shutil.copy(path, images)
+    file = tmp_path / "elsewhere.safetensors"
+    save_backbone(file, create_backbone("resnet18", mask_stage=None), BackboneMetadata("resnet18", 3, which="unknown"))
+
+    def compared_by(label):
+        for side, name in enumerate(("train", "test")):
+            lines = [f"{path.name} {label(i)}\n" for i, path in enumerate(files) if i % 2 == side]
+            (images.parent / f"{name}.txt").write_text("".join(lines))
+        settings = {"methods": [], "external": [str(file)], "labels": [1], "draws": 1, "report": False}
+        done = cmid.compare(data[0], str(images.parent), out=str(tmp_path / "out"), **settings)
+        return done.lines[0].outcomes[0]["linear"]
+
+    by_tint = compared_by(lambda i: int(files[i].parent.name == "class1"))
+    by_chance = compared_by(lambda i: i // 2 % 2)
+    assert by_tint.mean() > by_chance.mean()
 
 
 def test_other_settings_are_other_runs(data):
