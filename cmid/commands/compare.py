@@ -6,6 +6,7 @@ the same command goes on where it stopped, and a run of other settings is never 
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ import torch
 import yaml
 from rich.console import Console
 
-from cmid.commands.compare_plan import Cell, Row, plan_cells, plan_rows, slug
-from cmid.commands.compare_scores import CellScores, score
+from cmid.commands.compare_outsiders import outside, outsiders_of
+from cmid.commands.compare_plan import Cell, Row, key_of, plan_cells, plan_rows
+from cmid.commands.compare_scores import CellScores, labelled_images, score
 from cmid.commands.compare_tables import Line, write_tables
 from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
@@ -29,13 +31,10 @@ from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of
 from cmid.commands.pace import images_per_second
 from cmid.commands.sources import open_one_class_each, open_source
-from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
-from cmid.data.sources import LabelledSource
-from cmid.errors import CmidError, UsageError
+from cmid.config import CompareConfig, EvaluateConfig, as_plain
+from cmid.data.sources import ImageSource, LabelledSource
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train import Interrupted
-from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
-
-RANDOM = "random weights"
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,13 @@ def compare(config: CompareConfig) -> CompareResult:
         raise UsageError(f"reference is {reference!r}, which is none of the rows: {', '.join(names)}")
     sides = open_one_class_each(config.labelled, config.train_list, config.test_list)
     labelled = "-".join((*map(fingerprint, sides), label_fingerprint(*sides)))
+    if config.k > len(sides[0]):
+        raise UsageError(f"k is {config.k}, but there are {len(sides[0])} training images of {config.labelled}")
     learned, count, seen = dict[str, str](), 0, dict[str, int]()
     if rows:
         source = open_source(replace(rows[0].config, data=config.data)).source
         images, count = fingerprint(source), len(source)
-        rows, labels = map(list, zip(*map(_labelled, rows), strict=True))
+        rows, labels = map(list, zip(*(_labelled(row, sides[1]) for row in rows), strict=True))
         learned = {row.label: images + each for row, each in zip(rows, labels, strict=True)}
         for row in rows:  # whatever does not fit is told before anything is trained
             seen[row.label] = _count_of(row, count)
@@ -100,6 +101,8 @@ def compare(config: CompareConfig) -> CompareResult:
             build_learner(row.config)
     out = Path(config.out)
     _take(out, config)
+    # before anything is trained, so that a file or a number that does not fit is told in time
+    outsiders = [outside(name, config, labelled, rows, out, console) for name in outsiders_of(config, rows)]
     rows = _with_budget(rows, config, seen, console)
     cells = plan_cells(rows, config, learned)
     _tell_plan(cells, config, count, console)
@@ -112,10 +115,12 @@ def compare(config: CompareConfig) -> CompareResult:
         for seed, ended in mine.ended.items():
             if ended["status"] == "trained":
                 cell = mine.cells[seed]
-                about = EvaluateConfig(weights=str(cell.folder / "backbone.safetensors"), **_asked(config))
-                mine.scores[seed] = score(about, config, labelled, _kept(cell), console)
-    lines = [_line(mine, config) for mine in runs.values()]
-    lines += [_outside(name, config, labelled, rows, out, console) for name in _outsiders(config, rows)]
+                about = EvaluateConfig(weights=str(cell.folder / "backbone.safetensors"), **labelled_images(config))
+                try:
+                    mine.scores[seed] = score(about, config, labelled, _kept(cell), console)
+                except NotFinite as error:
+                    mine.ended[seed] = ended | {"status": "diverged", "reason": str(error)}
+    lines = [*(_line(mine, config) for mine in runs.values()), *outsiders]
     csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, count, seen))
     page = None
     if config.report:
@@ -129,13 +134,28 @@ def compare(config: CompareConfig) -> CompareResult:
     return CompareResult(out, csv, table, page, tuple(lines))
 
 
-def _labelled(row: Row) -> tuple[Row, str]:
-    """The row with what labels decide filled in, and their fingerprint; empty where its method learns without them."""
+def _labelled(row: Row, test: LabelledSource) -> tuple[Row, str]:
+    """The row with what labels decide filled in, and their fingerprint; empty where its method learns without them.
+
+    Raises:
+        UsageError: it would learn the labels of images that it is scored on.
+    """
     if not method_of(row.config).labelled:
         return row, ""
     opened = with_labels(open_source(row.config))
-    labels = label_fingerprint(opened.source) if isinstance(opened.source, LabelledSource) else ""
-    return replace(row, config=opened.config), labels
+    source = opened.source
+    scored = set(_paths(test))
+    if known := [path for path in _paths(source) if path in scored]:
+        raise UsageError(
+            f"{row.label} would learn the labels of {len(known)} of the {len(test)} images that it is scored on, such "
+            f"as {known[0]}: give other images, or a folder whose train.txt or labels.csv leaves them out"
+        )
+    return replace(row, config=opened.config), label_fingerprint(source) if isinstance(source, LabelledSource) else ""
+
+
+def _paths(source: ImageSource) -> list[str]:
+    """Where the images of a source lie, links followed; their names where these are no paths."""
+    return [os.path.realpath(source.name(i)) for i in range(len(source))]
 
 
 def _count_of(row: Row, images: int) -> int:
@@ -171,14 +191,13 @@ def _with_budget(rows: list[Row], config: CompareConfig, seen: Mapping[str, int]
     paces: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     timed = []
     for row in rows:
-        if row.label not in paces:
+        key = f"{row.label} {key_of(row.config, '')}"
+        if key not in paces:
             torch.manual_seed(0)
-            paces[row.label] = images_per_second(row.config, build_learner(row.config))
+            paces[key] = images_per_second(row.config, build_learner(row.config))
             kept.write_text(json.dumps(paces, indent=1) + "\n", encoding="utf-8")
-        epochs = max(1, round(60 * config.minutes_each * paces[row.label] / seen[row.label]))
-        console.print(
-            f"{row.title}: {paces[row.label]:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min"
-        )
+        epochs = max(1, round(60 * config.minutes_each * paces[key] / seen[row.label]))
+        console.print(f"{row.title}: {paces[key]:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min")
         timed.append(Row(row.label, replace(row.config, epochs=epochs)))
     return timed
 
@@ -293,10 +312,6 @@ def _passing_on() -> Iterator[list[subprocess.Popen[bytes]]]:
             signal.signal(number, handler)
 
 
-def _asked(config: CompareConfig) -> dict[str, Any]:
-    return {"data": config.labelled, "train_list": config.train_list, "test_list": config.test_list}
-
-
 def _line(mine: _Runs, config: CompareConfig) -> Line:
     """A trained method's row of the table."""
     reached = [e for e in mine.ended.values() if e["status"] == "trained"]
@@ -316,52 +331,3 @@ def _line(mine: _Runs, config: CompareConfig) -> Line:
 def _middle(values: Any) -> float:
     known = [float(v) for v in values if v is not None]
     return float(np.median(known)) if known else math.nan
-
-
-def _outsiders(config: CompareConfig, rows: Sequence[Row]) -> list[str]:
-    """Rows that are not trained here: random weights of each backbone among the rows, and what others trained."""
-    backbones = dict.fromkeys(row.config.backbone for row in rows) if config.untrained else ()
-    return [*(f"{RANDOM}, {backbone}" for backbone in backbones), *config.external]
-
-
-def _untrained(config: PretrainConfig, seed: int, path: Path) -> Path:
-    """A file of the random weights that a run with this seed begins with."""
-    if not path.is_file():
-        torch.manual_seed(seed)
-        learner = build_learner(config)
-        v = config.views
-        save_backbone(
-            path,
-            learner.backbone,
-            BackboneMetadata(
-                config.backbone, config.in_chans, which="random", mean=v.mean, std=v.std, low=v.low or None,
-                high=v.high or None, size=v.size,
-            ),
-        )  # fmt: skip
-    return path
-
-
-def _outside(name: str, config: CompareConfig, labelled: str, rows: Sequence[Row], out: Path, console: Console) -> Line:
-    """The row of random weights, or of a backbone that others trained."""
-    about = EvaluateConfig(weights=name, **_asked(config))
-    if rows:
-        about = replace(about, size=rows[0].config.views.size)
-    backbone, seeds = name, config.seeds[:1]
-    untrained = next((row.config for row in rows if name == f"{RANDOM}, {row.config.backbone}"), None)
-    if untrained is not None:
-        backbone, seeds = untrained.backbone, config.seeds
-        about = replace(about, size=untrained.views.size)
-    found = {}
-    for seed in seeds:
-        kept = out / "cells" / f"{slug(name)}_s{seed}.npz"
-        if untrained is not None:
-            about = replace(about, weights=str(_untrained(untrained, seed, kept.with_suffix(".safetensors"))))
-        found[seed] = score(about, config, labelled, kept, console)
-    return Line(
-        label=name,
-        title="Random weights" if untrained is not None else Path(name).name,
-        kind="not trained" if untrained is not None else "external",
-        outcomes={s: each.outcomes for s, each in found.items()},
-        effective_rank={s: each.effective_rank for s, each in found.items()},
-        backbone=backbone,
-    )

@@ -18,27 +18,23 @@ from cmid.commands.pretrain import pretrain
 from cmid.commands.settings import resolve
 from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite
 from cmid.report.curves import read_table
 from cmid.train import RunDirectory
 
 
 def main(settings: Path, result: Path) -> int:
     """Trains, or goes on training; writes `result` unless it was interrupted or failed for want of something."""
-    config = resolve(PretrainConfig, config=settings)
-    run = RunDirectory(config.out)
-    config = replace(config, resume=run.path.is_dir())
     try:
-        done = pretrain(config)
-    except UsageError as error:
-        print(f"cmid: error: {error}", file=sys.stderr)
-        return 2
+        config = resolve(PretrainConfig, config=settings)
+        run = RunDirectory(config.out)
+        done = pretrain(replace(config, resume=run.path.is_dir()))
+    except NotFinite as error:
+        _write(result, {"status": "diverged", "reason": str(error)})
+        return 0
     except CmidError as error:
-        if run.nonfinite.is_file():
-            _write(result, {"status": "diverged", "reason": str(error)})
-            return 0
         print(f"cmid: error: {error}", file=sys.stderr)
-        return int(getattr(error, "exit_code", 1))
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     _write(

@@ -55,6 +55,11 @@ PLACES = ("weights", "data", "train_list", "test_list")
 """Settings that say where something lies: what the labelled images and their split are is in their fingerprint."""
 
 
+def labelled_images(config: CompareConfig) -> dict[str, Any]:
+    """What is scored on, as settings of `evaluate`."""
+    return {"data": config.labelled, "train_list": config.train_list, "test_list": config.test_list}
+
+
 def few_name(labels: int) -> str:
     """The name of a linear probe on few labels."""
     return f"linear, {labels} a class"
@@ -75,9 +80,7 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
     Raises:
         CmidError: features that are not finite, or the file cannot be written.
     """
-    how = {name: value for name, value in as_plain(weights).items() if name not in PLACES}
-    rules, file = digest([how, images, config.labels, config.draws, config.k]), _identity(weights)
-    if (found := _read(kept, rules, file)) is not None:
+    if (found := kept_scores(weights, config, images, kept)) is not None:
         return found
     frozen = frozen_features(weights, console)
     (train, train_y), (test, test_y) = frozen.train, frozen.test
@@ -90,11 +93,21 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
             outcomes[few_name(labels)] = few
     about = {
         "protocol": frozen.protocol, "linear_C": probe.chosen, "few_labels_C": FEW_LABELS_C, "draws": config.draws,
-        "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped, "file": file,
+        "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped, "file": _identity(weights),
     }  # fmt: skip
     found = CellScores(outcomes, effective_rank(test), about)
-    _write(kept, rules, found)
+    _write(kept, _rules(weights, config, images), found)
     return found
+
+
+def kept_scores(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Path) -> CellScores | None:
+    """What `score` kept, where it was by the same rules, and of this file if the backbone is still there."""
+    return _read(kept, _rules(weights, config, images), _identity(weights))
+
+
+def _rules(weights: EvaluateConfig, config: CompareConfig, images: str) -> str:
+    how = {name: value for name, value in as_plain(weights).items() if name not in PLACES}
+    return digest([how, images, config.labels, config.draws, config.k])
 
 
 def _few(train: Tensor, train_y: Tensor, test: Tensor, test_y: Tensor, labels: int, draws: int) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig
 from cmid.evaluation.comparison import Figure, figure
 
+EXTERNAL = "external"
 AGAIN = "Make room, and run the same again."
 
 
@@ -56,7 +57,8 @@ def figures_of(lines: Sequence[Line], reference: str, config: CompareConfig) -> 
             own, other = line.of(probe), by_label[reference].of(probe)
             if own:
                 against = other if other and line.label != reference else None
-                found[line.label, probe] = figure(own, against, config.bootstrap)
+                paired = EXTERNAL not in (line.kind, by_label[reference].kind)  # others' runs have no seed of ours
+                found[line.label, probe] = figure(own, against, config.bootstrap, paired=paired)
     return found
 
 
@@ -155,15 +157,15 @@ def _markdown(
         *(f"Left out, since a class has fewer training images: {p}." for p in missing),
         *(f"{line.title}, seed {seed}: diverged. {why}" for line in lines for seed, why in line.diverged.items()),
     ]
-    if any(line.kind == "external" for line in lines):
+    if any(line.kind == EXTERNAL for line in lines):
         notes.append("External backbones (marked) were trained elsewhere, on other data and with another budget.")
     tables = ["\n".join("| " + " | ".join(row) + " |" for row in each) for each in (rows, ahead)]
     return "\n\n".join([*tables[: 1 + (len(ahead) > 2)], *notes]) + "\n"
 
 
 def _mark(line: Line) -> str:
-    backbone = f", {line.backbone}" if line.kind != "external" else ""
-    return backbone + (" (external)" if line.kind == "external" else "")
+    backbone = f", {line.backbone}" if line.kind != EXTERNAL else ""
+    return backbone + (" (external)" if line.kind == EXTERNAL else "")
 
 
 def _accuracy(f: Figure | None) -> str:

@@ -22,7 +22,7 @@ class CompareConfig:
     methods: tuple[str, ...] = ("cmid", "byol")
     """What is trained: methods, each perhaps with settings of its own, as in cmid?mode=parity&epochs=5."""
     external: tuple[str, ...] = ()
-    """Backbones that others trained: files of weights, or timm:NAME, whose weights are downloaded."""
+    """Backbones that others trained: FILE or FILE?backbone=NAME, or timm:NAME, whose weights are downloaded."""
     untrained: bool = True
     """Also score the backbone with random weights."""
     seeds: tuple[int, ...] = (0,)

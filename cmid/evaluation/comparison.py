@@ -37,10 +37,13 @@ class Figure:
     difference: Interval | None = None
 
 
-def figure(own: Outcomes, reference: Outcomes | None = None, resamples: int = 2000, seed: int = 0) -> Figure:
+def figure(
+    own: Outcomes, reference: Outcomes | None = None, resamples: int = 2000, seed: int = 0, *, paired: bool = True
+) -> Figure:
     """A method's figure, and its difference to `reference` where that is another method's.
 
-    Where they share no seed (an external backbone has one run), all runs of each are taken.
+    Where they share no seed, or are not `paired` (an external backbone has one run, of no seed), all runs of each are
+    taken.
 
     Raises:
         ValueError: no run, or runs on different numbers of images.
@@ -51,7 +54,7 @@ def figure(own: Outcomes, reference: Outcomes | None = None, resamples: int = 20
     spread = float(100 * each.std(ddof=1)) if len(each) > 1 else float("nan")
     difference = None
     if reference is not None:
-        shared = sorted(set(own) & set(reference))
+        shared = sorted(set(own) & set(reference)) if paired else []
         mine, theirs = (_stacked({s: side[s] for s in shared} if shared else side).mean(0) for side in (own, reference))
         if mine.shape != theirs.shape:
             raise ValueError(f"A difference needs the same images: {len(mine)} and {len(theirs)} were given.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmid.errors import CmidError
+from cmid.errors import NotFinite
 from cmid.train.run_directory import RunDirectory
 from cmid.train.team import Team
 
@@ -65,7 +65,7 @@ class FiniteWatch:
         A loss that is not spoils the gradients of all processes; the one that had it tells of it, with its files.
 
         Raises:
-            CmidError: something is not finite; the batch is written to `nonfinite.json`.
+            NotFinite: something is not finite; the batch is written to `nonfinite.json`.
         """
         team = team or Team()
         broken = self._broken()
@@ -104,7 +104,7 @@ class FiniteWatch:
             where = f"(The list of its files could not be written: {error.strerror}.) It began with {files[:4]}."
         saved = self._run.last.is_file()
         kept, again = ("The last good checkpoint is kept. ", "go on with --resume") if saved else ("", "start again")
-        raise CmidError(
+        raise NotFinite(
             f"{what} is not finite in step {seen.step + 1} (epoch {seen.epoch + 1}): {broken}. {where} {kept}Look at "
             f"those images; if they are sound, {again} with a lower --optimizer.lr, gradient clipping "
             "(--optimizer.clip_norm 1) or --train.precision 32."

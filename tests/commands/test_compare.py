@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
+from rich.console import Console
 
 import cmid
 from cmid.backbones import create_backbone
 from cmid.cli import main
-from cmid.commands import prepare
+from cmid.commands import compare, prepare
+from cmid.commands.compare_outsiders import outside, outsiders_of
 from cmid.commands.compare_plan import key_of, plan_rows
+from cmid.commands.compare_tables import Line, figures_of
 from cmid.errors import UsageError
 from cmid.train import read_checkpoint
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
@@ -191,12 +196,80 @@ def test_killed_in_the_middle_of_a_cell_it_goes_on(data, tmp_path):
         (["--methods", "byol", "--pretrain.seed", "4"], "pretrain.seed is decided by the comparison"),
         (["--methods", "byol", "--pretrain.batch_size", "60"], "batch_size 60 is more than the 12 images"),
         (["--methods", "cmid?local_stage=9"], "cmid.local_stage names map 9"),
+        (["--methods", "byol", "--labels", "0"], "labels (command line): expected at least 1, found 0"),
+        (["--methods", "byol", "--seeds", "-1"], "seeds (command line): expected 0 to"),
+        (["--methods", "byol", "--k", "13"], "k is 13, but there are 12 training images"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained(data, tmp_path, capsys, more, says):
     assert main(words(data, tmp_path / "out", *more)) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("external", "says"),
+    [("nothere.pth", "nothere.pth"), ("weights.pth?size=3", "expected FILE or FILE?backbone=NAME")],
+)
+def test_an_external_file_is_looked_at_before_anything_is_trained(data, tmp_path, capsys, external, says):
+    assert main(words(data, tmp_path / "out", "--methods", "byol", "--no-untrained", "--external", external)) == 2
+    assert says in capsys.readouterr().err
+    assert not any((tmp_path / "out" / "runs").iterdir())
+
+
+def test_an_external_row_is_compared_with_all_runs():
+    right = {seed: {"kNN-5": np.full(4, share)} for seed, share in ((0, 0.5), (1, 1.0))}
+    trained = Line("byol", "BYOL", "trained here", right, {})
+    other = Line("file.pth", "file.pth", "external", {0: right[0]}, {})
+    config = prepare("compare", {"data": "a", "labelled": "b"})
+    assert figures_of([trained, other], "byol", config)["file.pth", "kNN-5"].difference.value == -25
+    assert figures_of([trained, other], "file.pth", config)["byol", "kNN-5"].difference.value == 25
+
+
+def test_an_external_file_may_be_given_its_backbones_name(data, tmp_path):
+    file = tmp_path / "plain.pth"
+    torch.save(timm.create_model("resnet10t").state_dict(), file)
+    settings = {"methods": [], "external": [f"{file}?backbone=resnet10t"], "labels": [1], "report": False}
+    [line] = cmid.compare(*data, out=str(tmp_path / "out"), **settings).lines
+    assert (line.title, line.kind, line.backbone) == ("plain.pth", "external", "resnet10t")
+
+
+def test_labels_of_test_images_are_not_learned_from(data, tmp_path, capsys):
+    assert main(words([data[1], data[1]], tmp_path / "out", "--methods", "byol,supervised")) == 2
+    assert "supervised would learn the labels of 4 of the 4 images that it is scored on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_blow_up_in_the_last_step_have_diverged(data, tmp_path):
+    """No loss was seen to be infinite: the features are."""
+    out, more = tmp_path / "out", ["--pretrain.batch_size", "12", "--pretrain.epochs", "1", "--no-untrained"]
+    assert main(words(data, out, "--methods", "byol?optimizer.lr=1e30,byol", "--no-report", *more)) == 0
+    told = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*.json"))]
+    assert sorted(cell["status"] for cell in told) == ["diverged", "trained"]
+    assert "diverged. Finite features were expected" in (out / "compare.md").read_text()
+
+
+def test_random_weights_of_other_settings_are_scored_anew(data, tmp_path):
+    (tmp_path / "cells").mkdir()
+    found = []
+    for mean in ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (0.5, 0.5, 0.5)):
+        given = {"data": data[0], "labelled": data[1], "methods": ("byol",), "pretrain.backbone": "test_resnet"}
+        config = prepare("compare", given | {"pretrain.views.mean": mean, "pretrain.views.size": 32, "labels": (1,)})
+        rows = plan_rows(config)
+        [name] = outsiders_of(config, rows)
+        found.append(outside(name, config, "labelled", rows, tmp_path, Console(quiet=True)).effective_rank[0])
+    assert found[0] == found[2] != found[1]
+    assert len(list((tmp_path / "cells").iterdir())) == 2, "scores alone are kept"
+
+
+def test_another_backbone_has_its_own_pace(data, tmp_path, monkeypatch):
+    paces = iter((100.0, 10.0))
+    monkeypatch.setattr(compare, "images_per_second", lambda *_: next(paces))
+    for backbone, epochs in (("test_resnet", 500), ("resnet10t", 50), ("test_resnet", 500)):
+        given = {"data": data[0], "labelled": data[1], "out": str(tmp_path), "methods": ("byol",), "minutes_each": 1.0}
+        config = prepare("compare", given | {"pretrain.backbone": backbone})
+        [row] = compare._with_budget(plan_rows(config), config, {"byol": 12}, Console(quiet=True))
+        assert row.config.epochs == epochs
 
 
 def test_a_folder_of_something_else_is_left_alone(data, tmp_path, capsys):

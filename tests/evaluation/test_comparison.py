@@ -43,6 +43,13 @@ def test_differences_are_taken_on_the_seeds_that_both_have():
     )
 
 
+def test_runs_that_are_not_pairs_are_all_taken():
+    """An external backbone's one run is of no seed, under whatever number it is filed."""
+    own, other = {0: outcomes(2, 0.5), 1: outcomes(3, 0.9)}, {0: outcomes(4, 0.5)}
+    d = figure(own, other, paired=False).difference
+    assert d.value == pytest.approx(figure(own).value - figure(other).value)
+
+
 def test_runs_are_averaged_and_their_spread_told():
     runs = {s: outcomes(s, 0.5 + 0.1 * s) for s in range(3)}
     found = figure(runs)
