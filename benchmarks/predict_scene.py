@@ -27,6 +27,7 @@ import statistics
 import tempfile
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,12 @@ def main():
     if device.type == "cpu":
         keep_freed_memory()  # as the command does
     arguments.work.mkdir(parents=True, exist_ok=True)
-    write_scene(arguments.work / f"scene_{arguments.side}.tif", arguments.side)
+    # in a process of its own, whose memory would be taken for the model's
+    writer = get_context("spawn").Process(
+        target=write_scene, args=(arguments.work / f"scene_{arguments.side}.tif", arguments.side)
+    )
+    writer.start()
+    writer.join()
     if arguments.model == "segmenter":
         model = Mapping(
             arguments.backbone, arguments.head, arguments.width, arguments.classes, arguments.window, device, precision
