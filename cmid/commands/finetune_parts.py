@@ -74,6 +74,11 @@ def open_parts(config: FinetuneConfig) -> Parts:
         raise UsageError(
             f"the published protocol is for one class an image, and those of {config.data} may be of several"
         )
+    if config.published_protocol and len(test) < BATCH:
+        raise UsageError(
+            f"the published protocol counts full batches of {BATCH} test images alone, and {config.data} has "
+            f"{len(test)}: leave published_protocol out, or test on {BATCH} or more"
+        )
     if is_multi_label(test) and not test.labels.any():
         raise UsageError(f"no test image of {config.data} is of any class: there would be nothing to measure")
     check_tells_apart(train, config.data)
