@@ -65,16 +65,16 @@ def _curves(run: Path) -> list[Section | Absent]:
 def _mistakes(run: Path, test: LabelledSource, scores: Mapping[str, Any]) -> list[Mistake]:
     """The surest mistakes with their pictures; those that cannot be read any more are left out."""
     with (run / "test_predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = {row["image"]: row for row in csv.DictReader(file)}
+        rows = {row[0]: row[1:] for row in csv.reader(file)}  # by position: a class may be called as a column
     wanted = scores["confident_mistakes"][:SHOWN]
     places = {test.name(i): i for i in range(len(test))}
     found = []
     for name in wanted:
-        row = rows[name]
+        truth, predicted, *chances = rows[name]
         try:
             pixels = test.decode(places[name]).pixels
         except BadImage:
             continue
         image = as_rgb(np.moveaxis(pixels, -1, 0), shown_bands(()))
-        found.append(Mistake(image, name, row["class"], row["predicted"], float(row[row["predicted"]])))
+        found.append(Mistake(image, name, truth, predicted, max(map(float, chances))))
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cmid.commands.classifier_report import write_page
 from cmid.commands.finetune_parts import BATCH, Parts, whole_images
+from cmid.commands.predict import columns
 from cmid.commands.whole_files import write_whole
 from cmid.config import as_plain
 from cmid.data.sources import LabelledSource
@@ -232,7 +233,7 @@ def write_scores(
 def _predictions(path: Path, names: list[str], labels: Tensor, rows: Tensor, classes: tuple[str, ...]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(("image", "class", "predicted", *classes))
+        writer.writerow(columns(("image", "class", "predicted"), classes))
         for name, label, row in zip(names, labels.tolist(), rows.tolist(), strict=True):
             if isinstance(label, list):
                 true, said = (";".join(likely_classes(each, classes)) for each in (label, row))

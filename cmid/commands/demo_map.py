@@ -169,8 +169,8 @@ def _page(
             "class. Follow the road from end to end: where windows meet there is no seam.", tag("div", shown),
         ),
         tiles_section(
-            "parts", "From near", "Parts of the scene, what is really there, and what the segmenter says. Small "
-            "things, and edges, are where it is wrong.", tiles, SEMANTIC_CLASSES,
+            "parts", "From near", "Parts of the scene, what the segmenter says over them, what is really there, "
+            "and what it says alone. Small things, and edges, are where it is wrong.", tiles, SEMANTIC_CLASSES,
         ),
         classes_section(plain),
     ]  # fmt: skip

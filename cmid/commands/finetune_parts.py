@@ -15,7 +15,7 @@ from cmid.commands.sources import open_labelled, put_on_scale
 from cmid.commands.twins import Twins, without_twins
 from cmid.config import EvaluateConfig, FinetuneConfig, ViewConfig
 from cmid.contracts import Backbone
-from cmid.data.few_labels import few_of_each, held_out, missing_classes
+from cmid.data.few_labels import check_tells_apart, few_of_each, held_out, missing_classes
 from cmid.data.images import ImageLoader
 from cmid.data.mixing import RandAugment, TrainingBatch
 from cmid.data.sources import LabelledSource, is_multi_label
@@ -74,8 +74,14 @@ def open_parts(config: FinetuneConfig) -> Parts:
         raise UsageError(
             f"the published protocol is for one class an image, and those of {config.data} may be of several"
         )
+    if config.published_protocol and len(test) < BATCH:
+        raise UsageError(
+            f"the published protocol counts full batches of {BATCH} test images alone, and {config.data} has "
+            f"{len(test)}: leave published_protocol out, or test on {BATCH} or more"
+        )
     if is_multi_label(test) and not test.labels.any():
         raise UsageError(f"no test image of {config.data} is of any class: there would be nothing to measure")
+    check_tells_apart(train, config.data)
     frozen, metadata, weights, head = _weights(config, train)
     mean, std = config.mean or metadata.mean, config.std or metadata.std
     if mean is None and std is None and train.bands == 3:

@@ -29,7 +29,7 @@ class OpenedFolder:
     Attributes:
         source: all images, those of one pair after another.
         pairs: all images with masks, in the source's order, without those that were left out.
-        account: classes, colours, palette and counts, plain values.
+        account: classes, colours, palette, counts and the kinds of pictures, plain values.
         notes: what the user should hear.
     """
 
@@ -104,6 +104,7 @@ def open_folder(data: str, labels: PixelLabelsConfig, console: Console | None = 
         "palette": palette.to_plain(),
         "pixels": pixels,
         "images": len(source),
+        "pictures": sorted({each.image.picture for each in usable if each.image and each.image.picture}),
         "unreadable": [each.error for each in looked.unreadable],
     }
     kept = {item.pair.image for item in source.items}

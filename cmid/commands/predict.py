@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,6 +145,17 @@ def prepared_batches(
     skipped.update({files.name(i): reason for i, reason in loader.skipped.items()})
 
 
+def columns(first: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Names of the columns of a table, each once: a class that is called as one of the first has `class ` before it."""
+    names = list(first)
+    for name in classes:
+        column = name
+        while column in first or (column != name and column in classes):
+            column = f"class {column}"
+        names.append(column)
+    return names
+
+
 def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata) -> None:
     top = rows.argmax(1).tolist()
 
@@ -165,7 +176,7 @@ def _write(out: Path, names: list[str], rows: Tensor, about: ClassifierMetadata)
                 json.dump(found, file, indent=1)
                 return
             writer = csv.writer(file)
-            writer.writerow(("image", "class", "probability", *about.classes))
+            writer.writerow(columns(("image", "class", "probability"), about.classes))
             for name, best, row in zip(names, top, rows.tolist(), strict=True):
                 shown = (f"{p:.6f}" for p in row)
                 writer.writerow((name, named(best, row), f"{row[best]:.6f}", *shown))

@@ -247,7 +247,9 @@ class _Work:
         """Maps a scene, and notes it; gives how many windows the model was given, too."""
         c, found = self.config, job.found
         try:
-            scene = open_scene(found.path, found.bands, max_bad_share=c.max_bad_share)
+            scene = open_scene(
+                found.path, found.bands, max_bad_share=c.max_bad_share, pictures=self.model.pictures
+            )  # fmt: skip
             self._check(scene, job.outputs)
         except (BadImage, UsageError) as error:
             raise _Unfit(error) from error

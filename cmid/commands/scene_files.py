@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cmid.data.decode import SUFFIXES as IMAGES
-from cmid.data.decode import BadImage, decode
+from cmid.data.decode import BadImage, decode, look_at_image
 from cmid.data.folder import is_remote
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import OpenRasters, choose_bands, opened, read_header
@@ -98,16 +98,33 @@ class RasterScene:
 
 
 class ImageScene:
-    """A PNG, JPEG or another image, as three 8-bit colours; it has no place, and every pixel is valid.
+    """A PNG, JPEG or another image, as three 8-bit colours or one band of grey; it has no place.
 
-    It is not turned by its EXIF orientation: GDAL does not turn it either, and the map is to lie on what GDAL shows.
+    Transparent pixels (alpha 0) are not valid. A palette stands for its colours. The image is not turned by its EXIF
+    orientation: GDAL does not turn it either, and the map is to lie on what GDAL shows.
+
+    Args:
+        path: a file.
+        stretch: as of `RasterScene`.
+        pictures: kinds of image that are made three 8-bit colours, as `decode` does for training.
+
+    Raises:
+        UsageError: it holds more than 8 bits a band.
+        BadImage: it cannot be read.
     """
 
-    def __init__(self, path: str, stretch: Stretch | None = None) -> None:
-        self._pixels = np.ascontiguousarray(np.moveaxis(decode(path, as_stored=True).pixels, -1, 0))
-        self._stretch = stretch
+    def __init__(self, path: str, stretch: Stretch | None = None, pictures: Sequence[str] = ()) -> None:
+        kind, self._opaque = look_at_image(path)
+        if kind.startswith("deep") and kind not in pictures:
+            raise UsageError(
+                f"{path} is an image of more than 8 bits a band, and none such was trained on: expected 8 bits. Write "
+                "it as the training data are, or as a GeoTIFF of their type and units"
+            )
+        pixels = decode(path, as_stored=True).pixels
+        pixels = pixels[..., :1] if kind == "grey" and kind not in pictures else pixels
+        self._pixels, self._stretch = np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), stretch
         self.bands, self.height, self.width = self._pixels.shape
-        self.colours: tuple[int, ...] = (0, 1, 2)
+        self.colours: tuple[int, ...] = tuple(range(self.bands))
         self.name, self.dtype, self.place = path, "uint8", Georeference()
         self.identity = identity_of(path)
         self.unreadable: list[Window] = []
@@ -116,16 +133,21 @@ class ImageScene:
         """As `Scene.read`."""
         x0, y0, x1, y1 = window
         values, valid = self._pixels[:, y0:y1, x0:x1], np.ones((y1 - y0, x1 - x0), np.bool_)
+        valid = valid if self._opaque is None else self._opaque[y0:y1, x0:x1]
         return _stretched(values, valid, self._stretch), valid
 
 
 def open_scene(
-    path: str, bands: Sequence[str] = (), stretch: Stretch | None = None, max_bad_share: float = 0.0
+    path: str,
+    bands: Sequence[str] = (),
+    stretch: Stretch | None = None,
+    max_bad_share: float = 0.0,
+    pictures: Sequence[str] = (),
 ) -> Scene:
-    """The scene in a file, for `cmid.predict.scene_to_map`; arguments as of `RasterScene`.
+    """The scene in a file, for `cmid.predict.scene_to_map`; arguments as of `RasterScene` and `ImageScene`.
 
     Raises:
-        UsageError: no such kind of file, or bands that it lacks.
+        UsageError: no such kind of file, bands that it lacks, or an image of more than 8 bits a band.
         BadImage: it cannot be read.
     """
     suffix = Path(path).suffix.lower()
@@ -134,8 +156,10 @@ def open_scene(
     if suffix not in IMAGES:
         raise UsageError(f"{path} is no scene; expected a file ending in {' '.join(dict.fromkeys(RASTERS + IMAGES))}")
     if bands:
-        raise UsageError(f"{path} is read as three colours: bands can be chosen of {' '.join(RASTERS)} alone")
-    return ImageScene(path, stretch)
+        raise UsageError(
+            f"{path} is an image, whose bands are its colours: others can be chosen of {' '.join(RASTERS)} alone"
+        )
+    return ImageScene(path, stretch, pictures)
 
 
 def _stretched(values: np.ndarray, valid: np.ndarray, stretch: Stretch | None) -> np.ndarray:

@@ -30,7 +30,7 @@ class Found:
         stem: where its map goes, without suffix, relative to the folder of the maps.
         pixels: width times height.
         identity: what changes where the file's pixels may have.
-        bands: what is read of it, by number from 1; empty for images that are read as three colours.
+        bands: what is read of it, by number from 1; empty for images, of which all are read.
         note: what the user should hear of the choice of bands; empty where it is plain.
     """
 
@@ -177,7 +177,9 @@ def _looked_at(path: str, stem: PurePosixPath, wanted: Sequence[str], trained: S
         raise BadImage(path, "no such file" if isinstance(error, FileNotFoundError) else why(error)) from error
     if not path.lower().endswith(RASTERS):
         if wanted:
-            raise UsageError(f"it is read as three colours: bands can be chosen of {' '.join(RASTERS)} alone")
+            raise UsageError(
+                f"it is an image, whose bands are its colours: others can be chosen of {' '.join(RASTERS)} alone"
+            )
         notes = []
         if len(known) == 3 and not _are_colours(known):
             notes.append(f"images are read as three colours, which are taken for the model's {', '.join(trained)}")

@@ -1,4 +1,4 @@
-"""The page of a segmenter: its confusion matrix, each class, and its worst images beside their labels."""
+"""The page of a segmenter: its confusion matrix, each class, and its worst images with labels and answers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,8 +54,9 @@ def write_page(
     sections: list[Any] = [
         protocols_section(scores),
         tiles_section(
-            "worst", "Worst images", "Those with the least mIoU over the classes that are in them: the image, its "
-            "labels, and what the model says. Is the label, the image or the model at fault?",
+            "worst", "Worst images", "Those with the least mIoU over the classes that are in them: the image, what "
+            "the model says in the classes' colours over the image, its labels, and what the model says alone. Is the "
+            "label, the image or the model at fault?",
             _tiles(learner, source, look, worst), legend,
         ),
         tiles_section(

@@ -114,6 +114,7 @@ def score_and_keep(
     about = SegmenterMetadata(
         parts.metadata, parts.classes, parts.train.colours, s.head, int(learner.decoder.width), learner.align_corners,
         (parts.train.stored_dtype,), parts.config.size, parts.config.window,
+        tuple(parts.sides.account.get("pictures", ())),
     )  # fmt: skip
     save_segmenter(model, learner, about)
     epoch = "best on validation" if parts.validation is not None else "last"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cmid.commands.settings import stored
 from cmid.config import PretrainConfig, ViewConfig
+from cmid.data.few_labels import check_tells_apart
 from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
 from cmid.data.listed import has_lists, is_table, open_lists, open_table
@@ -98,13 +99,14 @@ def open_labelled(
 def open_one_class_each(
     data: str, train_list: str | None = None, test_list: str | None = None, seed: int = 0
 ) -> tuple[LabelledSource, LabelledSource]:
-    """As `open_labelled`, for what can score one class an image only; `UsageError` where there may be several."""
+    """As `open_labelled`, for what tells one class an image from others; `UsageError` of several each, or one only."""
     sides = open_labelled(data, train_list, test_list, seed)
     if is_multi_label(sides[0]):
         raise UsageError(
             f"the images of {data} may be of several classes, and kNN and linear probes name one: fine-tune on them, "
             "as in `cmid finetune classification WEIGHTS DATA --frozen`"
         )
+    check_tells_apart(sides[0], data)
     return sides
 
 

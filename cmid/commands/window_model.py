@@ -29,6 +29,7 @@ class WindowModel:
 
     Attributes:
         trained: refuses scenes of other bands or types.
+        pictures: kinds of image files that training took for three 8-bit colours.
         fill: what is put where a scene has no measurement, in its own units: what normalisation makes 0.
 
     Raises:
@@ -50,6 +51,7 @@ class WindowModel:
         self.fill = tuple(centre.tolist())
         self._centre, self._scale = (each.float().view(-1, 1, 1).to(device) for each in (centre, 1 / spread))
         self._deep = bool(b.low)
+        self.pictures = metadata.pictures
         # without a stretch it was trained on bytes, whatever the images were decoded from
         self.trained = Trained(b.in_chans, metadata.dtypes if self._deep else (BYTES,), b.bands or ())
 

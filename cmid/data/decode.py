@@ -15,15 +15,16 @@ What is chosen where a file leaves a choice:
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from cmid.errors import CmidError
@@ -34,6 +35,7 @@ RASTERIO_DRIVERS = {"TIFF": "GTiff", "PNG": "PNG", "JPEG2000": "JP2OpenJPEG"}
 UNKNOWN_TO_PILLOW = {".tif": "TIFF", ".tiff": "TIFF", ".jp2": "JPEG2000"}
 MAX_PIXELS = 178_956_970  # Pillow's own bound on decompression bombs: half a gigabyte as RGB
 
+Kind = Literal["colours", "grey", "deep colours", "deep grey"]
 Reduction = Callable[[int, int], int]
 """(width, height) of the source, oriented -> by how much (1, 2, 4 or 8) decoding may shrink it."""
 
@@ -84,25 +86,60 @@ def decode(
     Raises:
         BadImage: where it is missing, truncated, no image, or larger than `MAX_PIXELS`.
     """
+    with _told(path, data):
+        try:
+            with _opened(path, data) as file, Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                if kind_of_image(image).startswith("deep") and len(image.getbands()) > 1:
+                    return _whole(_read_deep(path, data, str(image.format)))  # Pillow keeps the upper byte only
+                return _read_usual(image, file, reduction, as_stored)
+        except Image.UnidentifiedImageError:
+            if (suffix := Path(path).suffix.lower()) not in UNKNOWN_TO_PILLOW:
+                raise
+            return _whole(_read_deep(path, data, UNKNOWN_TO_PILLOW[suffix]))
+
+
+def look_at_image(path: Path | str) -> tuple[Kind, np.ndarray | None]:
+    """What an image file holds before it is made RGB, and where it is not transparent, as the file stores it.
+
+    Returns:
+        its kind; and `(H, W)` bool, False where alpha is 0, None of a file without transparency or of more than 8 bits.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    with _told(path), Image.open(path, formats=FORMATS) as image:
+        kind = kind_of_image(image)
+        if kind.startswith("deep") or not image.has_transparency_data:
+            return kind, None
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return kind, np.asarray(image.convert("RGBA").getchannel("A")) > 0
+
+
+def kind_of_image(image: ImageFile.ImageFile) -> Kind:
+    """What an open file holds: colours (a palette's, too) or grey, beside alpha; deep: of more than 8 bits."""
+    grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
+    if image.mode in ("I", "F") or ";16" in f"{image.mode}{image.tile[0].args if image.tile else ''}":
+        return "deep grey" if grey else "deep colours"
+    return "grey" if grey else "colours"
+
+
+@contextmanager
+def _told(path: Path | str, data: bytes | None = None) -> Iterator[None]:
+    """Whatever goes wrong in a `with` as `BadImage`; warnings are not shown."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no news among a million files
-            try:
-                with _opened(path, data) as file, Image.open(file, formats=FORMATS) as image:
-                    if image.width * image.height > MAX_PIXELS:
-                        raise Image.DecompressionBombError
-                    if image.tile and ";16" in str(image.tile[0].args) and len(image.getbands()) > 1:
-                        return _whole(_read_deep(path, data, str(image.format)))  # Pillow keeps the upper byte only
-                    return _read_usual(image, file, reduction, as_stored)
-            except Image.UnidentifiedImageError:
-                if (suffix := Path(path).suffix.lower()) not in UNKNOWN_TO_PILLOW:
-                    empty = not data if data is not None else Path(path).stat().st_size == 0
-                    raise BadImage(path, "empty file" if empty else "not an image, or damaged at its start") from None
-                return _whole(_read_deep(path, data, UNKNOWN_TO_PILLOW[suffix]))
+            yield
     except BadImage:
         raise
     except FileNotFoundError:
         raise BadImage(path, "no such file") from None
+    except Image.UnidentifiedImageError:
+        empty = not data if data is not None else Path(path).stat().st_size == 0
+        raise BadImage(path, "empty file" if empty else "not an image, or damaged at its start") from None
     except Image.DecompressionBombError:
         raise BadImage(path, f"more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
     except Exception as error:  # decoders raise anything at all on damaged bytes

@@ -88,6 +88,18 @@ def held_out(source: LabelledSource, share: float, seed: int) -> tuple[LabelledS
     return LabelledSubset(source, rest), LabelledSubset(source, np.sort(away))
 
 
+def check_tells_apart(train: LabelledSource, data: str) -> None:
+    """Raises `UsageError` where the training images all have the same labels: there is nothing to tell apart."""
+    if (train.labels == train.labels[:1]).all():
+        first = np.atleast_1d(train.labels[0])
+        which = np.flatnonzero(first) if is_multi_label(train) else first
+        what = " and ".join(train.classes[i] for i in which) or "none"
+        raise UsageError(
+            f"all {len(train)} training images of {data} have the same label, {what}: expected two classes or more to "
+            "tell apart; add training images of another"
+        )
+
+
 def missing_classes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
     """Names of the classes that no image of `labels` `(N,)`, or `(N, K)`, is of."""
     if labels.ndim == 2:

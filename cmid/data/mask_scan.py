@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cmid.data.decode import FORMATS, BadImage, orientation_of
+from cmid.data.decode import FORMATS, BadImage, kind_of_image, orientation_of
 from cmid.data.mask_pairs import Pair
 from cmid.data.masks import MaskHeader, Window, count_codes, is_raster, mask_header, read_mask
 from cmid.data.palettes import Kind
@@ -33,6 +33,7 @@ class ImageHeader:
         raster: its header, if it is one.
         place: of a raster, as `MaskHeader.place`.
         turn: of a picture, its EXIF orientation.
+        picture: of a picture, what it holds before it is made three 8-bit colours; empty of a raster.
     """
 
     width: int
@@ -40,6 +41,7 @@ class ImageHeader:
     raster: Raster | None = None
     place: tuple[tuple[float, ...], str] | None = None
     turn: int = 1
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,9 @@ def image_header(path: str) -> ImageHeader:
         return ImageHeader(header.width, header.height, header, place)
     try:
         with Image.open(path, formats=FORMATS) as image:
-            size, turn = image.size, orientation_of(image)
+            size, turn, kind = image.size, orientation_of(image), kind_of_image(image)
             image.verify()  # a PNG's check sums to its end: one that is cut off is told before training, and left out
-            return ImageHeader(*size, turn=turn)
+            return ImageHeader(*size, turn=turn, picture=kind)
     except FileNotFoundError:
         raise BadImage(path, "no such file") from None
     except Exception as error:  # readers raise anything at all on damaged bytes

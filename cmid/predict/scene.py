@@ -117,9 +117,10 @@ class Trained:
         """Raises `UsageError` where `scene` is of another kind."""
         if scene.bands != self.bands:
             which = f" ({', '.join(self.names)})" if self.names else ""
+            found = f"{scene.bands} band{'s' * (scene.bands != 1)}"
             raise UsageError(
-                f"{scene.name} gives {scene.bands} bands, and the model was trained on {self.bands}{which}: choose the "
-                "bands it was trained on, in their order"
+                f"{scene.name} gives {found}, and the model was trained on {self.bands}{which}: give the bands it was "
+                "trained on, in their order"
             )
         if self.dtypes and scene.dtype not in self.dtypes:
             raise UsageError(

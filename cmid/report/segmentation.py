@@ -1,4 +1,4 @@
-"""What a segmenter got right and wrong: protocols, confusion matrix, each class, images beside labels and answers."""
+"""What a segmenter got right and wrong: protocols, confusion matrix, each class, images with labels and answers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,15 @@ from cmid.report.page import Absent, Section
 from cmid.report.pictures import RGB, fit, picture
 
 SIDE = 320
+QUALITY = 85
+"""JPEG quality of pictures of the ground."""
 FLAT = 95
 """JPEG quality of pictures of flat colours."""
 UNLABELLED = 255
 BLANK = (255, 255, 255)
 """The colour of pixels without a label."""
+SHARE_OVER = 0.5
+"""Of a class's colour where it lies over the image."""
 Legend = Sequence[tuple[str, tuple[int, int, int]]]
 
 
@@ -112,20 +116,14 @@ def classes_section(scores: Mapping[str, Any]) -> Section:
 
 
 def tiles_section(anchor: str, title: str, how_to_read: str, tiles: Sequence[Tile], legend: Legend) -> Section | Absent:
-    """Image, labels and answer side by side, with a legend."""
+    """Image, labels, answer, and the answer over the image, each with its caption, and a legend."""
     if not tiles:
         return Absent(title, "There are no such test images.")
     colours = dict(enumerate(colour for _, colour in legend))
     shown = [
         tag(
             "figure",
-            tag(
-                "div",
-                picture(fit(t.image, SIDE), f"{t.name}, image", SIDE),
-                picture(_drawn(t.labels, colours), f"{t.name}, labels", SIDE, FLAT),
-                picture(_drawn(t.predicted, colours), f"{t.name}, predicted", SIDE, FLAT),
-                class_="triple",
-            ),
+            tag("div", *(_captioned(*each, t.name) for each in _pictures(t, colours)), class_="four"),
             tag("figcaption", tag("b", t.name), tag("span", f" mIoU {_percent(t.mean_iou)} %")),
         )
         for t in tiles
@@ -137,6 +135,26 @@ def tiles_section(anchor: str, title: str, how_to_read: str, tiles: Sequence[Til
     return Section(
         anchor, title, how_to_read, tag("div", tag("p", *keys, class_="legend"), tag("div", *shown, class_="tiles"))
     )
+
+
+def _pictures(tile: Tile, colours: Mapping[int, tuple[int, int, int]]) -> list[tuple[RGB, str, int]]:
+    """What is shown of a tile: picture, caption, JPEG quality."""
+    image, answer = fit(tile.image, SIDE), _drawn(tile.predicted, colours)
+    return [
+        (image, "image", QUALITY),
+        (over(image, answer), "predicted, over the image", QUALITY),
+        (_drawn(tile.labels, colours), "labels", FLAT),
+        (answer, "predicted", FLAT),
+    ]
+
+
+def _captioned(image: RGB, caption: str, quality: int, name: str) -> Markup:
+    return tag("div", picture(image, f"{name}, {caption}", SIDE, quality), tag("span", caption))
+
+
+def over(image: RGB, colours: RGB) -> RGB:
+    """`colours` `(H, W, 3)` blended over an image of the same size."""
+    return np.rint((1 - SHARE_OVER) * image + SHARE_OVER * colours.astype(float)).astype(np.uint8)
 
 
 def _drawn(classes: NDArray[np.uint8], colours: Mapping[int, tuple[int, int, int]]) -> RGB:

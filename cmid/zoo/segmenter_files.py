@@ -32,6 +32,7 @@ class SegmenterMetadata:
         dtypes: numpy's names of the types of the files' values that it was trained on; empty admits any.
         window: side in pixels of the images it was trained at; the backbone is built for it.
         test_window: side of the windows in which its own run looked at test images; 0: whole where they are small.
+        pictures: kinds of image files (`cmid.data.decode.Kind`) that training took for three 8-bit colours.
         cmid_version: of the package that wrote the file.
 
     Raises:
@@ -47,6 +48,7 @@ class SegmenterMetadata:
     dtypes: tuple[str, ...] = ()
     window: int = 512
     test_window: int = 0
+    pictures: tuple[str, ...] = ()
     cmid_version: str = ""
 
     def __post_init__(self) -> None:

@@ -122,6 +122,31 @@ def test_classes_are_matched_by_name_and_not_by_position(tmp_path, capsys):
     assert np.array(found.scores["confusion"]).sum(1).tolist() == [0, 6, 6]
 
 
+def test_classes_called_as_columns_are_told_from_them(tmp_path):
+    names = ("class", "image", "predicted", "probability")
+    images = draw(tmp_path / "images", 4, names)
+    path = model(tmp_path / "model.safetensors", names)
+    scores = evaluate(path, images, out=tmp_path / "out").scores
+    head = (tmp_path / "out" / "test_predictions.csv").read_text().splitlines()[0]
+    assert head == "image,class,predicted,class class,class image,class predicted,probability"
+    rows = {row["image"]: row for row in rows_of(tmp_path / "out")}
+    assert {row["class"] for row in rows.values()} == set(names) and scores["confident_mistakes"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    for name in scores["confident_mistakes"]:
+        row = rows[name]
+        assert name.split("/")[-2] == row["class"] != row["predicted"]
+        columns = {each: each if each == "probability" else f"class {each}" for each in names}
+        chances = {each: float(row[column]) for each, column in columns.items()}
+        assert row["predicted"] == max(chances, key=chances.get)
+        figure = f"<b>{row['class']} </b><span>called {row['predicted']}, {100 * max(chances.values()):.0f} %</span>"
+        assert figure in page
+    assert main(["predict", "classification", str(path), str(images), "--out", str(tmp_path / "p.csv"), *WORDS]) == 0
+    for row in csv.DictReader((tmp_path / "p.csv").open()):
+        chances = {each: float(row[each if each == "predicted" else f"class {each}"]) for each in names}
+        assert row["image"] in rows and row["class"] == max(chances, key=chances.get)
+        assert float(row["probability"]) == max(chances.values())
+
+
 def test_a_single_class_is_enough_and_unreadable_images_are_told(tmp_path, capsys):
     path = model(tmp_path / "model.safetensors")
     images = draw(tmp_path / "images", of_each=4, classes=("red",))

@@ -174,6 +174,7 @@ def test_requests_that_cannot_be_carried_out(images, tmp_path, capsys):
         (["--size", 70], "not a multiple"),
         (["--batch-size", 1], "at least 2"),
         (["--mixing.scale", "1,0.5"], "least first"),
+        (["--published-protocol"], f"counts full batches of 64 test images alone, and {images} has 6: leave"),
     ):
         assert run(images, tmp_path / "run", *words) == 2
         assert expected in one_line(capsys)

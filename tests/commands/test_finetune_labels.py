@@ -186,6 +186,31 @@ def test_the_published_layout_without_a_flag(tmp_path):
     assert main(["evaluate", "knn", "random", str(root), "--backbone", "test_resnet", "--size", "64"]) == 0
 
 
+@pytest.mark.parametrize("kind", ["published lists", "lists of a folder", "table of several classes"])
+def test_training_images_of_one_class_are_refused(tmp_path, capsys, kind):
+    root = draw(tmp_path / "images", 4)
+    words, what = [], "green"
+    if kind == "published lists":
+        (root / "green").rename(root / "img")
+        for side, numbers in (("train", range(3)), ("test", [3])):
+            (root / f"{side}.txt").write_text("".join(f"{i}.png 3\n" for i in numbers))
+        what = "3"
+    elif kind == "lists of a folder":
+        for side, numbers in (("train", range(3)), ("test", [3])):
+            (tmp_path / f"{side}.txt").write_text("".join(f"green/{i}.png\n" for i in numbers))
+            words += [f"--{side}-list", str(tmp_path / f"{side}.txt")]
+    else:
+        rows = [f"green/{i}.png,{'test' if i == 3 else 'train'},0,1,1" for i in range(4)]
+        (root / "labels.csv").write_text("\n".join(["image,split,blue,green,red", *rows]))
+        what = "green and red"
+    says = f"all 3 training images of {root} have the same label, {what}: expected two classes or more"
+    assert run(root, tmp_path / "run", "--epochs", 1, *words) == 2
+    assert says in one_line(capsys) and not (tmp_path / "run").exists()
+    if kind != "table of several classes":
+        assert main(["evaluate", "knn", "random", str(root), "--backbone", "test_resnet", *words]) == 2
+        assert says in one_line(capsys)
+
+
 def test_big_earth_net_from_its_twelve_bands_to_a_classifier(tmp_path):
     root = big_earth_net(tmp_path / "ben")
     named = f"torchgeo:BigEarthNet?root={root}&bands=s2"

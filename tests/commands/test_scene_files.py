@@ -1,18 +1,24 @@
 """Files of every kind as scenes, read as the rooms of data read them, and mapped."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 import torch
 from PIL import Image
 
+import cmid
 from cmid.commands.scene_files import open_scene
-from cmid.data.decode import BadImage
+from cmid.data.decode import BadImage, decode
 from cmid.data.statistics import Stretch
 from cmid.errors import UsageError
 from cmid.predict.raster_output import Classes
 from cmid.predict.scene_to_map import Outputs, scene_to_map
 from cmid.predict.windows import Tiling
+from cmid.zoo.segmenter_files import load_segmenter
+from tests.commands.small_segmenters import near_sighted
+from tests.commands.test_finetune_segmentation import draw, run
 from tests.data.rasters_on_disk import numbered, write_raster
 
 TWO = Classes(("dark", "bright"))
@@ -89,6 +95,80 @@ def test_a_picture_becomes_a_map_without_a_place(tmp_path, suffix, recwarn):
     assert np.abs(scene.read((0, 0, 170, 150))[0].astype(int) - np.moveaxis(pixels, -1, 0)).max() <= 3
 
 
+def pictures(folder):
+    """The same colours with alpha, as a palette with transparency, and their grey in 1 and 2 bytes, as PNGs."""
+    pixels = np.random.default_rng(1).integers(0, 255, (70, 90, 3), np.uint8) // 64 * 80
+    pixels[:20, :30] = 7
+    alpha = np.full((70, 90), 255, np.uint8)
+    alpha[:20, :30], alpha[20:40] = 0, 1
+    rgb, grey = Image.fromarray(pixels), Image.fromarray(pixels).convert("L")
+    palette = rgb.quantize(colors=256, dither=Image.Dither.NONE)
+    made = {
+        "rgb": (rgb, {}), "rgba": (Image.merge("RGBA", (*rgb.split(), Image.fromarray(alpha))), {}),
+        "palette": (palette, {"transparency": palette.getpixel((0, 0))}), "grey": (grey, {}),
+        "grey_alpha": (Image.merge("LA", (grey, Image.fromarray(alpha))), {}), "bilevel": (grey.convert("1"), {}),
+        "deep": (Image.fromarray(np.asarray(grey).astype(np.uint16) * 100), {}),
+    }  # fmt: skip
+    for name, (image, more) in made.items():
+        image.save(folder / f"{name}.png", **more)
+    return np.moveaxis(pixels, -1, 0), np.asarray(grey), alpha > 0
+
+
+def test_a_picture_has_its_own_bands_and_what_is_transparent_is_not_valid(tmp_path):
+    rgb, grey, opaque = pictures(tmp_path)
+    everywhere = np.ones_like(opaque)
+    bilevel = np.asarray(Image.open(tmp_path / "bilevel.png")).astype(np.uint8) * 255
+    for name, values, valid in (
+        ("rgb", rgb, everywhere), ("rgba", rgb, opaque), ("palette", rgb, opaque), ("grey", grey[None], everywhere),
+        ("grey_alpha", grey[None], opaque), ("bilevel", bilevel[None], everywhere),
+    ):  # fmt: skip
+        scene = open_scene(str(tmp_path / f"{name}.png"))
+        assert (scene.bands, scene.dtype, scene.colours) == (len(values), "uint8", tuple(range(len(values)))), name
+        found = scene.read((10, 5, 80, 60))
+        assert np.array_equal(found[0], values[:, 5:60, 10:80]) and np.array_equal(found[1], valid[5:60, 10:80]), name
+    with pytest.raises(UsageError, match=r"deep\.png is an image of more than 8 bits a band, .* expected 8 bits"):
+        open_scene(str(tmp_path / "deep.png"))
+    for name, kind in (("grey", "grey"), ("grey_alpha", "grey"), ("deep", "deep grey")):
+        path = str(tmp_path / f"{name}.png")
+        values = open_scene(path, pictures=("colours", kind)).read((0, 0, 90, 70))[0]
+        assert np.array_equal(values, np.moveaxis(decode(path).pixels, -1, 0)), "as training reads it"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pictures_unlike_those_of_training_are_refused_and_transparency_is_nodata(tmp_path, capsys):
+    path = near_sighted(tmp_path / "model.safetensors")
+    (tmp_path / "scenes").mkdir()
+    opaque = pictures(tmp_path / "scenes")[2]
+    result = cmid.predict("segmentation", path, tmp_path / "scenes", out=tmp_path / "maps")
+    assert [each.map.stem for each in result.maps] == ["palette", "rgb", "rgba"]
+    reasons = {Path(name).stem: reason for name, reason in result.skipped.items()}
+    assert set(reasons) == {"grey", "grey_alpha", "bilevel", "deep"} and "more than 8 bits" in reasons["deep"]
+    assert "gives 1 band, and the model was trained on 3 (red, green, blue)" in reasons["grey"]
+    for name in ("palette", "rgba"):
+        with rasterio.open(tmp_path / "maps" / f"{name}.tif") as raster:
+            assert np.array_equal(raster.read(1) != 255, opaque), name
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_segmenter_of_grey_pictures_maps_grey_pictures(tmp_path):
+    data = draw(tmp_path / "data")
+    for i, path in enumerate(sorted(data.rglob("images/*.png"))):
+        grey = Image.open(path).convert("L")
+        (Image.fromarray(np.asarray(grey).astype(np.uint16) * 100) if i % 2 else grey).save(path)
+    assert run(data, tmp_path / "run", "--epochs", 1) == 0
+    assert load_segmenter(tmp_path / "run" / "model.safetensors")[1].pictures == ("deep grey", "grey")
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for i, path in enumerate(sorted(data.rglob("images/*.png"))[:2]):
+        path.rename(scenes / f"{i}.png")
+        Image.fromarray(decode(scenes / f"{i}.png").pixels).save(scenes / f"{i}_rgb.png")
+    result = cmid.predict("segmentation", tmp_path / "run", scenes, out=tmp_path / "maps")
+    assert not result.skipped and len(result.maps) == 4
+    for i in range(2):
+        maps = [(tmp_path / "maps" / f"{i}{end}.tif") for end in ("", "_rgb")]
+        assert np.array_equal(*(rasterio.open(each).read(1) for each in maps))
+
+
 def test_what_is_no_scene_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "b.tif").write_text("x")
@@ -99,7 +179,7 @@ def test_what_is_no_scene_is_refused(tmp_path):
         open_scene(str(tmp_path / "b.tif"))
     with pytest.raises(BadImage, match="no such file"):
         open_scene(str(tmp_path / "d.tif"))
-    with pytest.raises(UsageError, match="three colours"):
+    with pytest.raises(UsageError, match="whose bands are its colours"):
         open_scene(str(tmp_path / "c.png"), ("1",))
 
 

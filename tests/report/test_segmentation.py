@@ -46,9 +46,25 @@ def test_maps_are_drawn_in_their_colours_without_mixing_them():
     assert {tuple(c) for c in drawn.reshape(-1, 3).tolist()} == {(10, 20, 30), (200, 100, 0), (255, 255, 255)}
 
 
+def test_the_answer_lies_over_the_image_pixel_by_pixel(monkeypatch):
+    """Of a picture that is shrunk, too; only what the model says is seen, not the labels."""
+    shown = {}
+    monkeypatch.setattr("cmid.report.segmentation.picture", lambda image, alt, *_: shown.update({alt: image}))
+    rows, columns = np.mgrid[:640, :960]
+    image = np.full((640, 960, 3), (100, 50, 0), np.uint8)
+    predicted = ((rows // 320 + columns // 480) % 2).astype(np.uint8)
+    tile = Tile(image, np.full_like(predicted, 255), predicted, "a.png", 0.0)
+    tiles_section("worst", "Worst", "How.", [tile], [("roof", (200, 0, 0)), ("tree", (0, 150, 30))])
+    found = shown["a.png, predicted, over the image"]
+    assert found.shape == shown["a.png, image"].shape == (213, 320, 3)
+    assert found[10, 10].tolist() == found[-10, -10].tolist() == [150, 25, 0]
+    assert found[10, -10].tolist() == found[-10, 10].tolist() == [50, 100, 15]
+
+
 def test_tiles():
     tile = Tile(np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9), np.uint8), np.ones((8, 9), np.uint8), "a/1.png", 0.25)
     empty = Tile(tile.image, tile.labels, tile.predicted, "b", math.nan)
     section = tiles_section("worst", "Worst", "How.", [tile, empty], [("roof", (1, 2, 3))])
-    assert section.body.count("<img") == 6 and "25.0 %" in section.body and "rgb(1 2 3)" in section.body
+    assert section.body.count("<img") == 8 and section.body.count("<span>predicted, over the image</span>") == 2
+    assert "25.0 %" in section.body and "rgb(1 2 3)" in section.body
     assert isinstance(tiles_section("worst", "Worst", "How.", [], []), Absent)
