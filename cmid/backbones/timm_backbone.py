@@ -26,7 +26,7 @@ STEM_ENDS = (
 """Submodules whose output is the embedded image; of those a model has, the first."""
 
 HEADS = ("fc", "head", "head_dist", "classifier", "last_linear")
-"""Modules of timm and torchvision that a backbone leaves behind."""
+"""Modules of timm's models, and `fc` of torchvision's ResNets, that a backbone leaves behind."""
 
 
 class TimmBackbone(Backbone):
@@ -114,7 +114,7 @@ class TimmBackbone(Backbone):
         """Takes weights named as timm names them; heads are dropped, position embeddings resized to the grid.
 
         Args:
-            state: such as `weights()` gives, or a whole timm or torchvision model's.
+            state: such as `weights()` gives, or of a whole timm model or torchvision ResNet.
             strict: False loads what fits by name and shape.
 
         Returns:
@@ -346,5 +346,8 @@ def _misfit(
     if first is not None and own[first].ndim == 4 and own[first].shape[1] != given[first].shape[1]:
         advice = f"The file is for {given[first].shape[1]} bands: create the backbone with that in_chans."
     else:
-        advice = "This is a checkpoint of another architecture or layout: create the backbone it was saved from."
+        advice = (
+            "This is a checkpoint of another architecture or layout: create the backbone it was saved from; names must "
+            "be timm's, which of torchvision's models the ResNets have."
+        )
     return f"The weights do not fit {name}: {'; '.join(parts)}. {advice}"

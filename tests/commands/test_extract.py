@@ -198,6 +198,9 @@ def test_a_whole_model_of_torchvision_is_taken_by_name(tmp_path):
     torch.save(state, tmp_path / "m.pth")
     out = extract(ExtractConfig(run=str(tmp_path / "m.pth"), backbone="resnet18"))
     assert torch.equal(load_backbone(out)[0].weights()["conv1.weight"], state["conv1.weight"])
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), tmp_path / "m.pth")
+    with pytest.raises(UsageError, match=r"names must be timm's, which of torchvision's models the ResNets have"):
+        extract(ExtractConfig(run=str(tmp_path / "m.pth"), backbone="mobilenetv2_100"))
 
 
 def test_another_backbone_than_a_run_holds(run):
