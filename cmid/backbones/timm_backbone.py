@@ -177,9 +177,10 @@ class TimmBackbone(Backbone):
                 f"{self.name} has {len(self._levels)} stages: mask_stage is 0 (after the stem) to "
                 f"{len(self._levels) - 1}; found {self.mask_stage}."
             )
-        if self.mask_stage > 0:
-            return [level_modules[self._levels[self.mask_stage - 1]]]
         modules = dict(self.model.named_modules())
+        if self.mask_stage > 0:
+            # MViTv2, Twins and HRNet call some outputs by names that no module of theirs has
+            return [end for end in (level_modules[self._levels[self.mask_stage - 1]],) if end in modules]
         entries = []
         for end in STEM_ENDS:
             if end in modules:
@@ -266,8 +267,8 @@ class TimmBackbone(Backbone):
                 + (
                     "it was created with mask_stage=None."
                     if self.mask_stage is None
-                    else f"no place for the token is known at mask_stage {self.mask_stage}; try 1 to "
-                    f"{len(self.strides) - 1}."
+                    else f"no place for the token is known at mask_stage {self.mask_stage}. Another of 0 to "
+                    f"{len(self.strides) - 1} may have one (then mask_token is not None); else take another model."
                 )
             )
         height, width = (-(-side // self.mask_stride) for side in images.shape[2:])
