@@ -146,7 +146,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """What is exported: the state under the names timm or torchvision use, without mask tokens."""
+        """What is exported: the state under timm's names (for ResNets torchvision's, too), without mask tokens."""
 
     def depths(self) -> dict[str, int]:
         """How deep each of `named_parameters()` lies, 0 nearest the image; empty where that is not known."""

@@ -26,7 +26,7 @@ STEM_ENDS = (
 """Submodules whose output is the embedded image; of those a model has, the first."""
 
 HEADS = ("fc", "head", "head_dist", "classifier", "last_linear")
-"""Modules of timm and torchvision that a backbone leaves behind."""
+"""Modules of timm's models, and `fc` of torchvision's ResNets, that a backbone leaves behind."""
 
 
 class TimmBackbone(Backbone):
@@ -114,7 +114,7 @@ class TimmBackbone(Backbone):
         """Takes weights named as timm names them; heads are dropped, position embeddings resized to the grid.
 
         Args:
-            state: such as `weights()` gives, or a whole timm or torchvision model's.
+            state: such as `weights()` gives, or of a whole timm model or torchvision ResNet.
             strict: False loads what fits by name and shape.
 
         Returns:
@@ -177,9 +177,10 @@ class TimmBackbone(Backbone):
                 f"{self.name} has {len(self._levels)} stages: mask_stage is 0 (after the stem) to "
                 f"{len(self._levels) - 1}; found {self.mask_stage}."
             )
-        if self.mask_stage > 0:
-            return [level_modules[self._levels[self.mask_stage - 1]]]
         modules = dict(self.model.named_modules())
+        if self.mask_stage > 0:
+            # MViTv2, Twins and HRNet call some outputs by names that no module of theirs has
+            return [end for end in (level_modules[self._levels[self.mask_stage - 1]],) if end in modules]
         entries = []
         for end in STEM_ENDS:
             if end in modules:
@@ -266,8 +267,8 @@ class TimmBackbone(Backbone):
                 + (
                     "it was created with mask_stage=None."
                     if self.mask_stage is None
-                    else f"no place for the token is known at mask_stage {self.mask_stage}; try 1 to "
-                    f"{len(self.strides) - 1}."
+                    else f"no place for the token is known at mask_stage {self.mask_stage}. Another of 0 to "
+                    f"{len(self.strides) - 1} may have one (then mask_token is not None); else take another model."
                 )
             )
         height, width = (-(-side // self.mask_stride) for side in images.shape[2:])
@@ -346,5 +347,8 @@ def _misfit(
     if first is not None and own[first].ndim == 4 and own[first].shape[1] != given[first].shape[1]:
         advice = f"The file is for {given[first].shape[1]} bands: create the backbone with that in_chans."
     else:
-        advice = "This is a checkpoint of another architecture or layout: create the backbone it was saved from."
+        advice = (
+            "This is a checkpoint of another architecture or layout: create the backbone it was saved from; names must "
+            "be timm's, which of torchvision's models the ResNets have."
+        )
     return f"The weights do not fit {name}: {'; '.join(parts)}. {advice}"

@@ -25,20 +25,25 @@ def extract(config: ExtractConfig) -> Path:
     """Write the backbone that `config` asks for and return the file.
 
     Raises:
-        UsageError: no such run or checkpoint, a learner without that backbone, an existing file, or a file of weights
-            that cannot be read or does not say which backbone it holds.
+        UsageError: no such run or checkpoint, a learner without that backbone, an existing file, a file of weights
+            that cannot be read or does not say which backbone it holds, or another backbone than asked for.
         CmidError: a damaged checkpoint, or the file cannot be written.
     """
     source = Path(config.run)
     backbone: Backbone
     if source.is_file() and source.suffix != ".ckpt":
         # The student is what is taken by default, so asking for it refuses no file that holds only a teacher
-        backbone, metadata = load_backbone(source, which=None if config.which == "student" else config.which)
+        which = None if config.which == "student" else config.which
+        backbone, metadata = load_backbone(source, name=config.backbone, which=which)
         metadata = replace(metadata, cmid_version=version("cmid"))
     else:
         checkpoint = checkpoint_of(source, config.checkpoint)
         source = checkpoint.path
         backbone, metadata = backbone_of_checkpoint(checkpoint, config.which)
+        if config.backbone not in (None, metadata.backbone):
+            raise UsageError(
+                f"{source} holds {metadata.backbone}, but {config.backbone} was asked for. Leave --backbone out."
+            )
     folder = source.parent
     beside = folder.parent if folder.name == "checkpoints" else folder
     out = Path(config.out) if config.out else beside / "backbone.safetensors"

@@ -159,17 +159,32 @@ def masked_backbone(
     """The backbone of a method that hides cells of `cell_px` pixels; `group` names its settings in errors.
 
     Raises:
-        UsageError: no such backbone, or crops, cells and strides that do not divide one another.
+        UsageError: no such backbone, one without a place for the mask token, or crops, cells and strides that do not
+            divide one another.
     """
-    backbone = create_backbone(
-        config.backbone,
-        config.in_chans,
-        mask_stage=stage,
-        mask_token=token,
-        drop_path=config.drop_path,
-        img_size=config.views.size,
-    )
-    if backbone.mask_stride and cell_px % backbone.mask_stride:
+
+    def created(stage: int) -> TimmBackbone:
+        return create_backbone(
+            config.backbone,
+            config.in_chans,
+            mask_stage=stage,
+            mask_token=token,
+            drop_path=config.drop_path,
+            img_size=config.views.size,
+        )
+
+    backbone = created(stage)
+    if backbone.mask_stride is None:
+        advice, at = "name another --backbone, such as resnet50, a ConvNeXt, a ViT or a Swin", ""
+        if hasattr(getattr(config, group), "mask_stage"):
+            others = [str(i) for i in range(len(backbone.strides)) if i != stage and created(i).mask_token is not None]
+            advice = f"set {group}.mask_stage to one of {', '.join(others)}, or {advice}" if others else advice
+            at = f" at {group}.mask_stage {stage}"
+        raise UsageError(
+            f"{method_of(config).title} hides cells behind a mask token, and {config.backbone} has no known place for "
+            f"it{at}: {advice}; or take a --method that hides nothing, such as byol"
+        )
+    if cell_px % backbone.mask_stride:
         raise UsageError(
             f"{group}.mask_cell_px is {cell_px}, but a mask cell must be a whole number of {config.backbone}'s "
             f"positions of {backbone.mask_stride} px: take a multiple of that which divides views.size "

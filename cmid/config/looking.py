@@ -11,11 +11,14 @@ class ExtractConfig:
     """Write a run's backbone to a file of its own."""
 
     run: str = ""
-    """A run directory, one of its checkpoints, or a file of weights (the published code's, timm's, torchvision's)."""
+    """A run directory, one of its checkpoints, or a file of weights: the published code's, a timm model's, a
+    torchvision ResNet's."""
     out: str = ""
     """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run."""
     which: Literal["student", "teacher"] = "student"
     """Whose weights."""
+    backbone: str | None = None
+    """Which backbone a file of weights holds; needed where the file does not say."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of the run."""
     overwrite: bool = False

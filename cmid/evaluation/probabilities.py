@@ -54,9 +54,10 @@ def predict_probabilities(
     found = torch.cat(rows)
     if not found.isfinite().all():
         bad = int((~found.isfinite().all(dim=1)).sum())
+        finer = "" if precision == "32" else ", or try --precision 32 (of cmid finetune: --train.precision 32)"
         raise CmidError(
             f"Expected finite probabilities, but {bad} of {len(found)} images have none. The weights may have "
-            "diverged: take an earlier checkpoint, or try --train.precision 32."
+            f"diverged: take an earlier checkpoint{finer}."
         )
     return found, torch.cat(labels)
 

@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 
 
 class CMID(Learner):
-    """The method on any backbone.
+    """The method on any backbone that takes a mask.
 
     Args:
         backbone: the student; its mask token is built in, the teacher is a copy that is never masked.

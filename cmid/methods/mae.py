@@ -50,7 +50,7 @@ class MAE(Learner):
             raise ValueError(
                 "MAE encodes only the visible patches, which needs a plain ViT that embeds patches one by one, such as "
                 f"vit_base_patch16_224; {backbone.name} is none. Name one with --backbone, or take --method simmim, "
-                "which takes any backbone"
+                "which takes most others, too"
             )
         if c.decoder_width % 4 or c.decoder_width % c.decoder_heads:
             raise ValueError(

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,7 +41,8 @@ class RunDirectory:
         last: the newest checkpoint.
         best: the checkpoint of the best epoch.
         skipped: `skipped.csv`, images that could not be read.
-        nonfinite: `nonfinite.json`, the batch whose loss was not finite.
+        nonfinite: `nonfinite.json`, the batch whose loss was not finite, where that stopped the last session; what
+            stopped those before it is `nonfinite-1.json` and so on.
         account: `data.json`, what was measured of the data, where something was.
         goes_on: whether the run that was opened has a checkpoint to go on from.
         notes: what is to be told of how it was opened, a line each.
@@ -105,11 +107,14 @@ class RunDirectory:
             remove_leftovers(self.checkpoints)
             if self.goes_on:
                 self._compare(settings)
-            else:
-                if anew:
-                    self._clear()
+            elif anew:
+                self._clear()
+            self._put_aside()
+            if not self.goes_on:
                 self.write_settings(settings)
-        except CmidError:
+        except CmidError as error:
+            if not isinstance(error, UsageError):  # not refused: this session has failed, for another reason
+                self._put_aside()
             self.close()
             raise
         except OSError as error:
@@ -213,7 +218,8 @@ class RunDirectory:
     def _was_never_saved(self, found: Sequence[str]) -> bool:
         """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""
         books = [book.name for book in self._books()]
-        ours = {self.checkpoints.name, self.settings.name, self.nonfinite.name, *books}
+        stops = [path.name for path in self.path.glob(f"{self.nonfinite.stem}*.json")]
+        ours = {self.checkpoints.name, self.settings.name, *stops, *books}
         return (
             self.checkpoints.name in found  # `open` makes it first
             and ours.issuperset(found)
@@ -229,6 +235,13 @@ class RunDirectory:
         for path in self._books():
             path.unlink(missing_ok=True)
         self.notes.append(f"The run in {self.path} ended before its first checkpoint; it is begun anew.")
+
+    def _put_aside(self) -> None:
+        """What stopped an earlier session is no news of this one; kept under another name."""
+        if self.nonfinite.is_file():
+            others = (self.nonfinite.with_name(f"{self.nonfinite.stem}-{n}.json") for n in count(1))
+            kept = self.nonfinite.rename(next(path for path in others if not path.exists()))
+            self.notes.append(f"{self.nonfinite.name} of an earlier session is kept as {kept.name}.")
 
     def _compare(self, settings: Mapping[str, Any]) -> None:
         before = self.checkpoint().settings

@@ -35,7 +35,14 @@ from cmid.config import ViewConfig
 from cmid.contracts import Backbone
 from cmid.errors import CmidError, UsageError
 from cmid.zoo.foreign_checkpoints import read_beside_objects
-from cmid.zoo.published_layout import backbone_of, is_full_checkpoint, is_published_swin, name_of, to_timm
+from cmid.zoo.published_layout import (
+    backbone_of,
+    is_extracted_swin,
+    is_full_checkpoint,
+    is_published_swin,
+    name_of,
+    to_timm,
+)
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -140,10 +147,10 @@ def load_backbone(
     """The backbone of a file, on the CPU, in evaluation mode, without mask token; and what the file says of it.
 
     Args:
-        path: written by `save_backbone`, or the state dict of a timm or torchvision model or of the published CMID
-            code (also under the key `state_dict` or `model`), or a full checkpoint of that code.
-        name: which backbone; needed where the file has no metadata and is not of the published code, otherwise it
-            must agree.
+        path: written by `save_backbone`, or the state dict of a timm model, of a torchvision ResNet or of the published
+            CMID code (also under the key `state_dict` or `model`), or a full checkpoint of that code.
+        name: which backbone; needed where the file has no metadata and is neither a full checkpoint nor a Swin of the
+            published code, otherwise it must agree.
         in_chans: number of bands; unset: what the file says, 3 where it says nothing.
         which: of a full checkpoint, which has both, whose backbone; unset: the student's. Any other file must say
             that it holds this one.
@@ -159,9 +166,10 @@ def load_backbone(
     if metadata is None:
         named = name or (name_of(state) if published else None)
         if named is None:
+            near = name_of(state) or "resnet50"
             raise UsageError(
-                f"{path} does not say which backbone it holds (no metadata). Name it, such as --backbone resnet50 of "
-                "cmid evaluate, or name='resnet50' of load_backbone."
+                f"{path} does not say which backbone it holds (no metadata). Name it, such as --backbone {near} of "
+                f"cmid extract, evaluate and finetune, or name={near!r} of load_backbone."
             )
         metadata = BackboneMetadata(named, 3 if in_chans is None else in_chans, which="unknown", cmid_version="")
     if name is not None and name != metadata.backbone:
@@ -186,10 +194,8 @@ def load_backbone(
 def read_metadata(path: Path | str) -> BackboneMetadata | None:
     """What a file says of its backbone, None where it says nothing; errors as for `load_backbone`."""
     path = Path(path)
-    if _is_safetensors(path):
-        with _told_apart(path), safe_open(path, framework="pt") as file:
-            return _from_header(path, file.metadata() or {})
-    return _read(path)[1]
+    told = _header_of(path) if _is_safetensors(path) else None
+    return told or _read(path)[1]
 
 
 def _reshaped(backbone: TimmBackbone, state: dict[str, Tensor]) -> bool:
@@ -206,7 +212,7 @@ def _read(
     if _is_safetensors(path):
         with _told_apart(path):
             state = load_file(path)
-        return state, read_metadata(path)
+        return state, _header_of(path) or _of_extracted(state, name)
     with _told_apart(path):
         held = _unpickled(path)
         full = held.get("model") if isinstance(held, dict) else None
@@ -214,7 +220,7 @@ def _read(
             state = backbone_of(full, which)
             if all(isinstance(value, Tensor) for value in state.values()):
                 return state, _of_published(name or name_of(state), which, held.get("epoch"))
-    metadata = held.get("metadata") if isinstance(held, dict) else None
+    plain = held.get("metadata") if isinstance(held, dict) else None
     for key in ("state_dict", "model"):
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
@@ -223,7 +229,9 @@ def _read(
             f"{path} holds no state dict: expected tensors by name, at the top or under `state_dict` or `model`. "
             "For a training run, give its directory."
         )
-    return held, _from_plain(path, metadata) if isinstance(metadata, dict) and "backbone" in metadata else None
+    if isinstance(plain, dict) and "backbone" in plain:
+        return held, _from_plain(path, plain)
+    return held, _of_extracted(held, name)
 
 
 def _unpickled(path: Path) -> Any:
@@ -293,7 +301,9 @@ def _to_header(metadata: BackboneMetadata) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
 
 
-def _from_header(path: Path, header: dict[str, str]) -> BackboneMetadata | None:
+def _header_of(path: Path) -> BackboneMetadata | None:
+    with _told_apart(path), safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
     if "backbone" not in header:
         return None
     texts = {"backbone", "method", "mode", "which", "cmid_version", "note"}
@@ -306,8 +316,13 @@ def _from_header(path: Path, header: dict[str, str]) -> BackboneMetadata | None:
     return _from_plain(path, plain)
 
 
-def _of_published(name: str | None, which: str, epoch: Any) -> BackboneMetadata | None:
-    """What is known of the backbone of a full checkpoint of the published code; `epoch` is the last done, from 0."""
+def _of_extracted(state: dict[str, Tensor], name: str | None) -> BackboneMetadata | None:
+    """What is known of a file without metadata: something where it is a Swin that the published code extracted."""
+    return _of_published(name or name_of(to_timm(state)), "student") if is_extracted_swin(state) else None
+
+
+def _of_published(name: str | None, which: str, epoch: Any = None) -> BackboneMetadata | None:
+    """What is known of a backbone of the published code; `epoch` is the last done, from 0, and in full checkpoints."""
     if name is None:
         return None
     views = ViewConfig()  # the defaults are what the published code normalises by
@@ -321,7 +336,7 @@ def _of_published(name: str | None, which: str, epoch: Any) -> BackboneMetadata 
         size=views.size,
         epochs=float(epoch + 1) if type(epoch) is int else None,
         cmid_version="",
-        note="from a checkpoint of the published code, whose mean and std are taken to be those it was trained with",
+        note="from a file of the published code, whose mean and std are taken to be those it was trained with",
     )
 
 

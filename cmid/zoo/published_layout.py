@@ -54,6 +54,16 @@ def is_published_swin(state: Mapping[str, Tensor]) -> bool:
     return "patch_embed.projection.weight" in state
 
 
+def is_extracted_swin(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state is what the published extraction writes of a Swin.
+
+    Of the norms on outputs it has `norm3` alone: mmsegmentation's converted Swins, whose names are otherwise the same,
+    have `norm`, and those trained there one for each stage. ResNets are named as everywhere, and cannot be told.
+    """
+    norms = {name.split(".")[0] for name in state if re.match(r"norm\d*\.", name)}
+    return is_published_swin(state) and norms == {"norm3"} and state["patch_embed.projection.weight"].shape[1:2] == (3,)
+
+
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A published backbone's state under timm's names; one that has them already is returned as it is."""
     return swin_to_timm(state) if is_published_swin(state) else state

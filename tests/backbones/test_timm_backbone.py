@@ -132,8 +132,13 @@ def test_a_stem_whose_end_is_unknown_still_gives_features():
     backbone = create_backbone("xcit_nano_12_p16_224", in_chans=2).eval()
     images, mask = torch.randn(1, 2, 224, 224), torch.ones(1, 7, 7, dtype=torch.bool)
     assert backbone(images).last.shape == (1, 128, 14, 14)
-    with pytest.raises(UsageError, match="no place for the token is known at mask_stage 0; try 1 to 3"):
+    with pytest.raises(UsageError, match=r"no place for the token is known at mask_stage 0\. Another of 0 to 3 may"):
         backbone(images, mask)
+
+
+def test_a_later_stage_that_is_no_module_takes_no_token():
+    backbone = create_backbone("hrnet_w18_small", mask_stage=1)
+    assert backbone.mask_token is None and backbone.mask_stride is None
 
 
 def test_mixed_precision_and_channels_last():

@@ -4,8 +4,10 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+import torchvision
 
 from cmid.backbones import create_backbone
+from cmid.cli import main
 from cmid.commands.extract import describe, extract
 from cmid.commands.learners import build_learner
 from cmid.config import CMIDConfig, ExtractConfig, PretrainConfig, TrainConfig, ViewConfig, as_plain
@@ -179,7 +181,29 @@ def test_a_backbone_in_another_format(run):
         extract(ExtractConfig(run=str(student), out=str(run / "c.pth"), which="teacher"))
 
 
-def test_weights_that_do_not_say_what_they_are(tmp_path):
-    torch.save(create_backbone("resnet18").weights(), tmp_path / "m.pth")
-    with pytest.raises(UsageError, match="does not say which backbone"):
-        extract(ExtractConfig(run=str(tmp_path / "m.pth")))
+def test_weights_that_do_not_say_what_they_are_are_named(tmp_path, capsys):
+    state = create_backbone("resnet18", mask_stage=None).weights()
+    torch.save(state, tmp_path / "m.pth")
+    words = ["extract", str(tmp_path / "m.pth")]
+    assert main(words) == 2
+    assert "does not say which backbone" in capsys.readouterr().err
+    assert main([*words, "--backbone", "resnet18"]) == 0
+    backbone, metadata = load_backbone(tmp_path / "backbone.safetensors")
+    assert torch.equal(backbone.weights()["conv1.weight"], state["conv1.weight"])
+    assert (metadata.backbone, metadata.which, metadata.mean) == ("resnet18", "unknown", None) and metadata.cmid_version
+
+
+def test_a_whole_model_of_torchvision_is_taken_by_name(tmp_path):
+    state = torchvision.models.resnet18().state_dict()
+    torch.save(state, tmp_path / "m.pth")
+    out = extract(ExtractConfig(run=str(tmp_path / "m.pth"), backbone="resnet18"))
+    assert torch.equal(load_backbone(out)[0].weights()["conv1.weight"], state["conv1.weight"])
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), tmp_path / "m.pth")
+    with pytest.raises(UsageError, match=r"names must be timm's, which of torchvision's models the ResNets have"):
+        extract(ExtractConfig(run=str(tmp_path / "m.pth"), backbone="mobilenetv2_100"))
+
+
+def test_another_backbone_than_a_run_holds(run):
+    for held in (run, extract(ExtractConfig(run=str(run)))):
+        with pytest.raises(UsageError, match=r"holds resnet18, but resnet50 was asked for\. Leave --backbone out"):
+            extract(ExtractConfig(run=str(held), backbone="resnet50", overwrite=True))

@@ -1,5 +1,7 @@
 """BYOL against lightly's loss, and what it alone must do."""
 
+import copy
+
 import torch
 from lightly.loss import NegativeCosineSimilarity
 
@@ -7,16 +9,21 @@ from cmid.contracts import Progress, Views
 from tests.methods.rivals import batch, learner
 
 
-def test_the_loss_is_that_of_lightly_in_both_directions():
+def test_loss_and_gradient_are_those_of_lightly_in_both_directions():
     model, views = learner("byol"), batch("byol", seed=4)
+    other = copy.deepcopy(model)
     found = model(views)["regression"]
+    found.backward()
+    predictions = [other.predictor(other.projector(other.backbone(v.images).last.mean((2, 3)))) for v in views]
     with torch.no_grad():
-        students = [model.backbone(v.images).last.mean((2, 3)) for v in views]
-        predictions = [model.predictor(model.projector(s)) for s in students]
-        targets = [model.teacher_projector(model.teacher_backbone(v.images).last.mean((2, 3))) for v in views]
-        cosine = NegativeCosineSimilarity()
-        expected = 4 + 2 * (cosine(predictions[0], targets[1]) + cosine(predictions[1], targets[0]))
-    torch.testing.assert_close(found.detach(), expected, rtol=1e-5, atol=1e-6)
+        targets = [other.teacher_projector(other.teacher_backbone(v.images).last.mean((2, 3))) for v in views]
+    cosine = NegativeCosineSimilarity()
+    expected = 4 + 2 * (cosine(predictions[0], targets[1]) + cosine(predictions[1], targets[0]))
+    expected.backward()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert (ours.grad is None) == name.startswith("teacher"), name
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_swapping_the_views_changes_no_loss():

@@ -167,7 +167,9 @@ def test_what_it_shows():
 
 
 def test_backbones_without_patches_are_refused_in_words():
-    with pytest.raises(UsageError, match=r"needs a plain ViT .* resnet50 is none\. .* or take --method simmim"):
+    with pytest.raises(
+        UsageError, match=r"needs a plain ViT .* resnet50 is none\. .* or take --method simmim, which takes most others"
+    ):
         build_learner(PretrainConfig(method="mae", backbone="resnet50"))
 
 

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from cmid.commands.learners import build_learner
+from cmid.config import CMIDConfig, PretrainConfig
 from cmid.contracts import Views
+from cmid.errors import UsageError
 from tests.methods.rivals import batch, learner
 
 BACKBONES = ["resnet18", "test_convnext", "test_vit", "swin_tiny_patch4_window7_224"]
@@ -84,6 +87,41 @@ def test_the_number_of_hidden_cells():
     model.config.mask_ratio = 0.6
     masks = model.draw_mask(torch.zeros(5, 3, 192, 192))
     assert masks.shape == (5, 6, 6) and masks.flatten(1).sum(1).tolist() == [22] * 5  # the least number above 0.6 x 36
+
+
+XCIT = "xcit_nano_12_p16_224"
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "says", "not_said"),
+    [
+        (
+            "simmim",
+            XCIT,
+            rf"SimMIM hides .*, and {XCIT} has no known place for it: name another --backbone",
+            "mask_stage",
+        ),
+        (
+            "cmid",
+            XCIT,
+            r"no known place for it at cmid\.mask_stage 0: set cmid\.mask_stage to one of 1, 2, 3, or name",
+            "!",
+        ),
+        ("cmid", "twins_pcpvt_small", r"for it at cmid\.mask_stage 0: name another --backbone", "set "),
+    ],
+)
+def test_a_backbone_without_a_place_for_the_token_is_refused_when_it_is_made(method, backbone, says, not_said):
+    """With advice that is true of the method and of that backbone; CMID shares it."""
+    with pytest.raises(UsageError, match=says) as caught:
+        build_learner(PretrainConfig(method=method, backbone=backbone))
+    assert not_said not in str(caught.value)
+
+
+def test_the_stage_that_is_advised_takes_the_token():
+    small = CMIDConfig(mask_stage=2, queue_size=4, local_hidden=8, local_bottleneck=8, local_prototypes=8)
+    model = build_learner(PretrainConfig(backbone=XCIT, cmid=small))
+    with torch.no_grad():
+        model.backbone(torch.zeros(1, 3, 224, 224), torch.ones(1, 7, 7, dtype=torch.bool))
 
 
 def test_it_looks_at_the_first_view_alone():

@@ -123,6 +123,9 @@ def test_published_fine_tuning(name):
     assert (m.randaugment, m.erasing, m.mixup, m.cutmix, m.switch_p) == ("rand-m9-mstd0.5-inc1", 0.25, 0.8, 1.0, 0.5)
     assert config.classification.smoothing == 0.1
     assert config.drop_path == (0.5 if "swin" in name else 0)
+    text = find_recipe(name).text
+    assert ("the published settings" in text) == ("swin" in name), "there are none for ResNet-50"
+    assert "batch" in text.partition("\n\n")[0] and config.batch_size == 64, "which is ours, and told"
     assert config.mean == timm.data.IMAGENET_DEFAULT_MEAN and config.std == timm.data.IMAGENET_DEFAULT_STD
 
 
@@ -247,6 +250,7 @@ def test_settings_of_a_method_that_is_not_trained_are_refused(images, tmp_path, 
 def test_rows_of_a_comparison_can_be_built_and_differ_in_what_they_say(name):
     rows = plan_rows(prepare("compare", {"data": "images", "labelled": "labelled"}, recipe=name))
     assert {row.config.method for row in rows} == set(METHODS) - LEFT_OUT
+    assert f"all methods but {', '.join(LEFT_OUT)} " in find_recipe(name).text
     for row in rows:
         build_learner(row.config)
         assert (row.config.epochs, row.config.batch_size) == (rows[0].config.epochs, rows[0].config.batch_size)

@@ -127,6 +127,19 @@ def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, l
         put_checkpoint(run)
 
 
+def test_what_stopped_a_run_that_is_begun_anew_is_kept(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.checkpoints.mkdir()
+    for number in (1, 2):
+        run.nonfinite.write_text(f"stop {number}")
+        with run:
+            run.open(SETTINGS, resume=False)
+            assert (
+                not run.nonfinite.exists() and (tmp_path / f"nonfinite-{number}.json").read_text() == f"stop {number}"
+            )
+    assert (tmp_path / "nonfinite-1.json").read_text() == "stop 1"
+
+
 @pytest.mark.parametrize("other", ["notes.txt", "tensorboard", "checkpoints/best.ckpt"])
 def test_a_folder_with_anything_else_is_left_alone(tmp_path, other):
     (tmp_path / "checkpoints").mkdir()

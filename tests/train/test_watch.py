@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from cmid.errors import CmidError
+from cmid.errors import CmidError, UsageError
 from cmid.train import RunDirectory, read_checkpoint
 from cmid.train.watch import FiniteWatch, Seen
 
@@ -16,6 +16,37 @@ def files_of(loader, epoch, batches):
     order = torch.randperm(len(loader.images), generator=_generator(1000 * loader.seed + epoch))
     size = loader.batch_size
     return [f"image{i:03d}.png" for b in batches for i in order[b * size : (b + 1) * size].tolist()]
+
+
+def test_what_stopped_an_earlier_session_is_not_told_of_the_run_that_went_on(tmp_path, capsys):
+    run = RunDirectory(tmp_path / "r")
+    for stops in (8, 3):  # forwards of each session
+        learner = small_learner()
+        learner.fail_at = (stops, float("nan"))
+        with pytest.raises(CmidError, match="not finite"):
+            run_fit(run.path, learner=learner, resume=run.last.is_file())
+        assert run.nonfinite.is_file()
+    assert run_fit(run.path, resume=True).epochs_done == 2
+    assert not run.nonfinite.exists(), "the run has passed that point"
+    kept = [json.loads((run.path / f"nonfinite-{n}.json").read_text()) for n in (1, 2)]
+    assert [each["step"] for each in kept] == [8, 8] and all(each["files"] for each in kept)
+    assert "nonfinite.json of an earlier session is kept as nonfinite-2.json." in capsys.readouterr().err
+
+
+def test_a_session_that_fails_otherwise_did_not_diverge(tmp_path):
+    """What `cmid compare` asks of a run that failed: whether its file is there."""
+    run, learner = RunDirectory(tmp_path / "r"), small_learner()
+    learner.fail_at = (8, float("nan"))
+    with pytest.raises(CmidError, match="not finite"):
+        run_fit(run.path, learner=learner)
+    told = run.nonfinite.read_text()
+    with pytest.raises(UsageError, match="started with other settings"):
+        run_fit(run.path, resume=True, settings={"method": "other"})
+    assert run.nonfinite.read_text() == told, "refused: no session began"
+    run.last.write_bytes(run.last.read_bytes()[:-100])
+    with pytest.raises(CmidError, match="cut short"):
+        run_fit(run.path, resume=True)
+    assert not run.nonfinite.exists() and (run.path / "nonfinite-1.json").read_text() == told
 
 
 @pytest.mark.parametrize(("value", "word"), [(float("nan"), "nan"), (float("inf"), "inf")])

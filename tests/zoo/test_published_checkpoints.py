@@ -6,13 +6,21 @@ import os
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from cmid.backbones import create_backbone
 from cmid.config import ViewConfig
 from cmid.errors import UsageError
 from cmid.zoo import load_backbone, read_metadata, save_backbone
 from cmid.zoo.foreign_checkpoints import read_beside_objects
-from cmid.zoo.published_layout import BACKBONES, backbone_of, is_full_checkpoint, name_of, to_timm
+from cmid.zoo.published_layout import (
+    BACKBONES,
+    backbone_of,
+    is_extracted_swin,
+    is_full_checkpoint,
+    name_of,
+    to_timm,
+)
 from tests.conftest import fill_by_formula
 from tests.zoo.published_code import MODULE, full_model, save_full_checkpoint
 from tests.zoo.test_foreign_checkpoints import Calls
@@ -179,6 +187,49 @@ def test_shapes_of_no_known_model_ask_for_the_name(tmp_path, states):
         load_backbone(path)
     with pytest.raises(UsageError, match="The weights do not fit resnet18"):
         load_backbone(path, name="resnet18")
+
+
+# --- backbones alone ------------------------------------------------------------------------------------------------
+
+
+def extracted(reference, path, short):
+    """A file as the published extraction writes it: the names and nothing else."""
+    torch.save(zeros(listed(reference, f"backbone_keys_{short}")), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_swin_alone_says_what_a_full_checkpoint_says(tmp_path, reference, suffix):
+    path = extracted(reference, tmp_path / "swin.pth", "swin")
+    if suffix == ".safetensors":
+        state = {key: value.contiguous() for key, value in torch.load(path).items()}
+        path = path.with_suffix(suffix)
+        save_file(state, path)
+    backbone, metadata = load_backbone(path, which="student")
+    views = ViewConfig()
+    assert (backbone.name, metadata.method, metadata.which) == ("swin_base_patch4_window7_224", "cmid", "student")
+    assert (metadata.mean, metadata.std, metadata.size, metadata.epochs) == (views.mean, views.std, 224, None)
+    assert "published code" in metadata.note and read_metadata(path) == metadata
+
+
+@pytest.mark.parametrize("norms", [("norm",), ("norm0", "norm1", "norm2", "norm3")])
+def test_a_swin_of_the_same_names_that_others_trained_gets_no_mean_of_cmid(tmp_path, reference, norms):
+    """mmsegmentation's converted Swins have a norm without a number, its own one for each stage."""
+    state = zeros(listed(reference, "backbone_keys_swin"))
+    last = {end: state.pop(f"norm3.{end}") for end in ("weight", "bias")}
+    assert is_extracted_swin(state | {f"norm3.{end}": value for end, value in last.items()})
+    state |= {f"{norm}.{end}": value for norm in norms for end, value in last.items()}
+    torch.save(state, tmp_path / "m.pth")
+    assert read_metadata(tmp_path / "m.pth") is None
+
+
+def test_a_resnet_alone_is_any_resnet_and_must_be_named(tmp_path, reference):
+    path = extracted(reference, tmp_path / "r50.pth", "r50")
+    with pytest.raises(UsageError, match=r"does not say which.*--backbone resnet50 of cmid extract, evaluate and fin"):
+        load_backbone(path)
+    backbone, metadata = load_backbone(path, name="resnet50")
+    assert (backbone.name, metadata.method, metadata.which) == ("resnet50", None, "unknown")
+    assert metadata.mean is None and metadata.std is None
 
 
 # --- features -------------------------------------------------------------------------------------------------------
