@@ -160,6 +160,32 @@ def test_a_scene_that_breaks_is_replaced_and_counted_by_epoch(folder):
         list(strict)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_row_is_cut_however_many_are_bad_in_a_later_epoch(tmp_path, workers):
+    for name in "abcde":
+        write_raster(tmp_path / f"{name}.tif", numbered(1, 64, 64))
+    source = source_of(tmp_path, window=16, windows=50)
+    loader = ViewLoader(source, ViewConfig(size=16), batch_size=25, seed=0, workers=workers)
+    loader.resume_at(4, 0)
+    (tmp_path / "b.tif").unlink()
+    batch = next(iter(loader))
+    # more than 5 % of the 50 windows of this epoch, no more than 5 % of the 250 of five
+    assert 3 <= len(loader.skipped) <= 12 and not set(batch.indices.tolist()) & set(loader.skipped)
+    for view in batch:
+        assert (view.boxes[:, 2:] > view.boxes[:, :2]).all() and (view.images > 0).all()
+    loader.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_no_window_of_an_epoch_is_left_the_run_stops(folder, workers):
+    loader = ViewLoader(source_of(folder), ViewConfig(size=16), batch_size=4, seed=0, workers=workers)
+    loader.resume_at(30, 0)  # 5 % of what 31 epochs draw is more than one epoch draws
+    for name in ("a.tif", "b.tif"):
+        (folder / name).unlink()
+    with pytest.raises(CmidError, match=r"4 of the 4 images of a batch cannot be read.*tif \(no such file\)"):
+        next(iter(loader))
+
+
 def test_statistics_equal_numpys_on_everything(tmp_path):
     generator = np.random.default_rng(0)
     values = generator.gamma(3.0, 400.0, (3, 64, 64)).astype(np.uint16) + np.uint16(1)
