@@ -204,9 +204,9 @@ class TorchgeoSource:
             return found.astype(np.float32)
         if found is None or found.size != 1 or found.dtype.kind not in "iub":
             raise UsageError(f"torchgeo's {self.named.name} gives an image no class; scoring needs one, or several")
-        if int(found) < 0:
+        if (number := int(found.item())) < 0:  # of whatever shape: MillionAID gives a list of one class
             raise UsageError(f"torchgeo's {self.named.name} gives no label to {self.name(i)}, the first of such images")
-        return int(found)
+        return number
 
     def all_labels(self) -> np.ndarray:
         """`(N,)` int64 of all images, or `(N, K)` float32 where an image may be of several classes."""

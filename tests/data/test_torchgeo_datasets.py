@@ -102,6 +102,30 @@ def draw_patternnet(root, counts):
     return root
 
 
+def draw_millionaid(root, of_split, count=3):
+    """8-bit RGB in torchgeo's layout for MillionAID, with and without a folder between scene and class.
+
+    Args:
+        of_split: names of the classes of each split.
+    """
+    for split, names in of_split.items():
+        for c, name in enumerate(names):
+            folder = root / split / "land" / name if c % 2 else root / split / "land" / "wet" / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 32), (40 * ord(name[0]) % 256, i, 0)).save(folder / f"{name}{i}.jpg")
+    return root
+
+
+def test_a_label_may_come_as_a_list_of_one(tmp_path):
+    root = draw_millionaid(tmp_path, {"train": ("beach", "dam"), "test": ("beach", "dam")})
+    train, test = labelled_sides(parse_name(f"torchgeo:MillionAID?root={root}"), seed=0)
+    assert train.classes == ("beach", "dam") and train.labels.dtype == np.int64
+    assert sorted(train.labels.tolist()) == sorted(test.labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    for i, label in enumerate(train.labels):
+        assert train.source.dataset.files[i]["label"] == [train.classes[label]]
+
+
 def test_sides_of_a_set_without_splits_are_those_of_the_folder(tmp_path):
     counts = {"beach": 10, "forest": 5, "river": 2}
     root = draw_patternnet(tmp_path, counts)
