@@ -1,5 +1,8 @@
 """torchgeo's own classes, on tiny copies of the layouts they expect."""
 
+import glob
+from pathlib import Path
+
 import numpy as np
 import pandas
 import pytest
@@ -123,7 +126,23 @@ def test_a_label_may_come_as_a_list_of_one(tmp_path):
     assert train.classes == ("beach", "dam") and train.labels.dtype == np.int64
     assert sorted(train.labels.tolist()) == sorted(test.labels.tolist()) == [0, 0, 0, 1, 1, 1]
     for i, label in enumerate(train.labels):
-        assert train.source.dataset.files[i]["label"] == [train.classes[label]]
+        assert Path(train.name(i)).parent.name == train.classes[label]
+
+
+def test_images_come_in_the_order_of_their_files_whatever_the_disks(tmp_path, monkeypatch):
+    root = draw_millionaid(tmp_path, {"train": ("beach", "dam")})
+    named, listed = parse_name(f"torchgeo:MillionAID?root={root}"), glob.glob
+    for turn in (1, -1):
+        monkeypatch.setattr(
+            "torchgeo.datasets.millionaid.glob.glob", lambda path, turn=turn: sorted(listed(path))[::turn]
+        )
+        source = TorchgeoSource(named)
+        names = [source.name(i) for i in range(len(source))]
+        assert names == sorted(str(path) for path in root.rglob("*.jpg"))
+        for i, name in enumerate(names):
+            with Image.open(name) as image:
+                assert np.array_equal(source.decode(i).pixels, np.asarray(image))
+        assert source.all_labels().tolist() == [1, 1, 1, 0, 0, 0]  # land/dam, land/wet/beach
 
 
 def test_sides_of_a_set_without_splits_are_those_of_the_folder(tmp_path):
