@@ -308,15 +308,18 @@ def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:
 def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -> tuple[TorchgeoSide, TorchgeoSide]:
     """Train and test of a data set: its own splits of these names, else a seeded 80 % of each class and the rest.
 
+    Splits that number their classes each by itself are matched by name; a class that only test has comes last.
+
     Raises:
-        UsageError: an argument that fixes the split where both are needed, or images without one class each.
+        UsageError: an argument that fixes the split where both are needed, images without one class each, or splits
+            whose classes cannot be matched.
     """
     if takes_split(named):
         if "split" in named.arguments:
             raise UsageError(f"leave split out of {PREFIX}{named.name}: scoring reads its train and its test split")
         sources = [TorchgeoSource(named.of_split(split), stretch) for split in ("train", "test")]
         found = [source.all_labels() for source in sources]
-        classes = _class_names(sources[0], found)
+        classes, found = _of_one_list(named, sources, found)
         train, test = (
             TorchgeoSide(source, np.arange(len(source)), labels, classes)
             for source, labels in zip(sources, found, strict=True)
@@ -343,6 +346,36 @@ def labelled_to_score(named: Named) -> TorchgeoSide:
     return TorchgeoSide(source, np.arange(len(source)), labels, _class_names(source, [labels]))
 
 
+def _of_one_list(
+    named: Named, sources: Sequence[TorchgeoSource], labels: list[np.ndarray]
+) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The classes of train and test, and the labels of both as positions among these."""
+    own = [source.classes for source in sources]
+    if own[0] == own[1]:
+        return _class_names(sources[0], labels), labels
+    for split, names, numbers in zip(("train", "test"), own, labels, strict=True):
+        if len(names) < _class_count([numbers]) or len(set(names)) < len(names):
+            raise UsageError(
+                f"torchgeo's {named.name} numbers the classes of train and of test each by itself, and does not name "
+                f"each of those of {split} once ({', '.join(names) or 'none is named'}): they cannot be matched"
+            )
+    classes = (*own[0], *(name for name in own[1] if name not in own[0]))
+    return classes, [_renumbered(*each, classes) for each in zip(labels, own, strict=True)]
+
+
+def _renumbered(labels: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
+    places = np.array([classes.index(name) for name in own], np.int64)
+    if labels.ndim == 1:
+        return places[labels]
+    renumbered = np.zeros((len(labels), len(classes)), labels.dtype)
+    renumbered[:, places[: labels.shape[1]]] = labels
+    return renumbered
+
+
+def _class_count(labels: Sequence[np.ndarray]) -> int:
+    return labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
+
+
 def _class_names(source: TorchgeoSource, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
-    count = labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
+    count = _class_count(labels)
     return source.classes if len(source.classes) >= count else tuple(str(i) for i in range(count))

@@ -129,6 +129,32 @@ def test_a_label_may_come_as_a_list_of_one(tmp_path):
         assert Path(train.name(i)).parent.name == train.classes[label]
 
 
+def test_splits_that_number_their_classes_by_themselves_are_matched_by_name(tmp_path, monkeypatch):
+    root = draw_millionaid(tmp_path, {"train": ("apron", "beach", "dam"), "test": ("beach", "church", "dam")})
+    named = parse_name(f"torchgeo:MillionAID?root={root}")
+    sides = labelled_sides(named, seed=0)
+    for side in sides:
+        assert side.classes == ("apron", "beach", "dam", "church") and len(side) == 9
+        assert [side.classes[k] for k in side.labels] == [Path(side.name(i)).parent.name for i in range(9)]
+    own = TorchgeoSource.all_labels
+    several = lambda source: np.eye(3, dtype=np.float32)[own(source)]  # noqa: E731
+    monkeypatch.setattr(TorchgeoSource, "all_labels", several)
+    for one, many in zip(sides, labelled_sides(named, seed=0), strict=True):
+        assert many.labels.shape == (9, 4) and np.array_equal(many.labels.argmax(1), one.labels)
+        assert many.labels.sum() == 9 and many.classes == one.classes
+
+
+@pytest.mark.parametrize("names", [("beach",), ("dam", "dam")])
+def test_splits_whose_classes_cannot_be_matched_are_refused(tmp_path, monkeypatch, names):
+    root = draw_millionaid(tmp_path, {"train": ("apron", "beach", "dam"), "test": ("beach", "dam")})
+    own = TorchgeoSource.classes.fget
+    monkeypatch.setattr(
+        TorchgeoSource, "classes", property(lambda source: names if len(own(source)) == 2 else own(source))
+    )
+    with pytest.raises(UsageError, match=rf"test once \({', '.join(names)}\): they cannot be matched"):
+        labelled_sides(parse_name(f"torchgeo:MillionAID?root={root}"), seed=0)
+
+
 def test_images_come_in_the_order_of_their_files_whatever_the_disks(tmp_path, monkeypatch):
     root = draw_millionaid(tmp_path, {"train": ("beach", "dam")})
     named, listed = parse_name(f"torchgeo:MillionAID?root={root}"), glob.glob
