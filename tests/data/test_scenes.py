@@ -160,6 +160,23 @@ def test_a_scene_that_breaks_is_replaced_and_counted_by_epoch(folder):
         list(strict)
 
 
+@pytest.mark.parametrize(
+    ("other", "answer"),
+    [
+        (numbered(2, 96, 128), "it has 2 bands, but had 4 or more when the run began"),
+        (numbered(4, 96, 128, np.uint8), "its values are uint8, but were uint16 when the run began"),
+        (numbered(4, 96, 128, np.float32), "its values are float32, but were uint16"),
+    ],
+)
+def test_a_scene_that_is_replaced_by_another_kind_is_a_bad_image(tmp_path, other, answer):
+    path = write_raster(tmp_path / "a.tif", numbered(4, 96, 128))
+    source = source_of(tmp_path, stretch=Stretch((0.0,) * 4, (1.0,) * 4, (0.0,) * 4))
+    path.unlink()
+    write_raster(path, other)
+    with pytest.raises(BadImage, match=answer):
+        source.decode(0)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_every_row_is_cut_however_many_are_bad_in_a_later_epoch(tmp_path, workers):
     for name in "abcde":
