@@ -58,6 +58,14 @@ def test_scenes_of_any_bands_and_type_become_a_backbone_and_a_page(tmp_path, cap
     assert 'id="reconstructions"' in page and "could not be rebuilt" not in page
 
 
+def test_values_of_a_narrow_range_far_from_zero_are_trained_on(tmp_path):
+    values = 2_000_000 + np.random.default_rng(0).integers(0, 4, (1, 160, 160))
+    write_raster(tmp_path / "scenes" / "0.tif", values.astype(np.int32))
+    assert run(tmp_path / "scenes", tmp_path / "run", "--no-report", "--train.max-steps", 1) == 0
+    views = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["views"]
+    assert (views["low"], views["high"]) == ([2_000_000], [2_000_003])
+
+
 def test_a_run_on_scenes_resumes_exactly(tmp_path):
     for i in range(2):
         write_raster(tmp_path / "scenes" / f"{i}.tif", textured(4, 160, "uint16", i), photometric="minisblack")

@@ -224,6 +224,19 @@ def test_statistics_equal_numpys_on_everything(tmp_path):
     assert np.allclose(pixels[:16], found.mean)
 
 
+@pytest.mark.parametrize(
+    ("least", "dtype"), [(2_000_000, np.int32), (1_500_000_000, np.int32), (1e9, np.float64), (2_000_000, np.float32)]
+)
+def test_a_narrow_range_far_from_zero_is_stretched_like_any_other(tmp_path, least, dtype):
+    steps = np.random.default_rng(0).integers(0, 4, (1, 64, 64))
+    write_raster(tmp_path / "a.tif", (steps + least).astype(dtype))
+    found = measure(source_of(tmp_path, window=64), ("1",), images=1, seed=0)
+    assert (found.low, found.high) == ((least,), (least + 3,)) == (found.minimum, found.maximum)
+    assert np.allclose((found.mean, found.std), ((steps.mean() / 3,), (steps.std() / 3,)), rtol=1e-5)
+    pixels = source_of(tmp_path, window=64, stretch=Stretch(found.low, found.high, found.mean)).decode(0).pixels
+    assert pixels.dtype == np.float32 and np.allclose(pixels[..., 0], steps[0] / 3, atol=1e-6)
+
+
 def test_a_constant_band_has_no_zero_to_divide_by(tmp_path):
     write_raster(tmp_path / "a.tif", np.full((1, 64, 64), 7, np.uint16))
     found = measure(source_of(tmp_path), ("1",), images=2, seed=0)
