@@ -15,10 +15,10 @@ from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
-from cmid.commands.sources import Opened, looks_like_scenes, open_one_class_each, open_source, put_on_scale, reads_files
+from cmid.commands.sources import Opened, open_one_class_each, open_source, put_on_scale, reads_files
 from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
-from cmid.data.folder import FolderSource
+from cmid.data.folder import FolderSource, looks_like_scenes
 from cmid.data.images import ImageLoader
 from cmid.data.places import Places
 from cmid.data.sources import ImageSource, LabelledSource
@@ -132,12 +132,8 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
         raise UsageError(
             f"batch_size must be at least 2 (batch-norm, and telling images apart), found {config.batch_size}"
         )
-    if reads_files(config):
-        if config.in_chans != 3:
-            raise UsageError(f"in_chans is {config.in_chans}, but image files are read as RGB: leave it at 3")
-        for name, values in (("mean", config.views.mean), ("std", config.views.std)):
-            if len(values) != config.in_chans:
-                raise UsageError(f"views.{name} has {len(values)} values for {config.in_chans} bands: give one a band")
+    if reads_files(config) and config.in_chans != 3:
+        raise UsageError(f"in_chans is {config.in_chans}, but image files are read as RGB: leave it at 3")
     for other in other_methods(config):
         if getattr(config, other) != getattr(PretrainConfig(), other):
             raise UsageError(

@@ -25,7 +25,6 @@ from cmid.data.statistics import BandStatistics, Stretch, measure
 from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource, is_named, labelled_sides, parse_name
 from cmid.errors import UsageError
 
-LOOKS_LIKE_A_SCENE_PX = 2048
 RGB_NAMES = ({"red", "green", "blue"}, {"r", "g", "b"})
 BANDS_NOTE = (
     "these are not three 8-bit colours: jitter of hue and saturation, solarisation and grey are off; gain, offset, "
@@ -63,12 +62,15 @@ def open_source(config: PretrainConfig, *, known: bool = False, console: Console
         UsageError: nothing there, or data and settings that do not fit together.
     """
     if is_named(config.data):
-        return _torchgeo(config, known, console)
-    if config.source == "scenes":
-        return _scenes(config, known, console)
-    if is_sharded(config.data):
-        return _shards(config, known)
-    return Opened(FolderSource(config.data, limit=config.limit, seed=config.seed), config)
+        opened = _torchgeo(config, known, console)
+    elif config.source == "scenes":
+        opened = _scenes(config, known, console)
+    elif is_sharded(config.data):
+        opened = _shards(config, known)
+    else:
+        opened = Opened(FolderSource(config.data, limit=config.limit, seed=config.seed), config)
+    _check_bands(opened.source, config.in_chans, opened.config.views)
+    return opened
 
 
 def reads_files(config: PretrainConfig) -> bool:
@@ -145,10 +147,11 @@ def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> O
     if config.limit:
         raise UsageError("limit is for image files: torchgeo's data sets are used whole")
     source = TorchgeoSource(parse_name(config.data))
-    if config.in_chans not in (PretrainConfig().in_chans, source.bands):
-        raise UsageError(f"in_chans is {config.in_chans}, but the images have {source.bands} bands: leave it out")
     if source.is_bytes:
-        return Opened(source, replace(config, in_chans=3, views=replace(config.views, bands=_names(source.names))))
+        names = _names(source.names)
+        if known:
+            _check_numbers(config.views, source.bands, names, config.data, deep=False)
+        return Opened(source, replace(config, in_chans=3, views=replace(config.views, bands=names)))
     if config.views.squash:
         raise UsageError("parity mode (views.squash) is for 8-bit RGB images")
     statistics, views = None, config.views
@@ -186,10 +189,10 @@ def _shards(config: PretrainConfig, known: bool) -> Opened:
         return Opened(source, config, account, tuple(notes))
     if config.views.squash:
         raise UsageError("parity mode (views.squash) is for image files")
-    if config.in_chans not in (PretrainConfig().in_chans, source.bands):
-        raise UsageError(f"in_chans is {config.in_chans}, but the images have {source.bands} bands: leave it out")
     defaults, given = ViewConfig(), config.views
     stored_as, _ = stored(ViewConfig, source.manifest.numbers, config.data)  # checked: the manifest may be anybody's
+    if (given.low or given.high) and (given.low, given.high) != (stored_as.low, stored_as.high):
+        raise UsageError(f"the pixels of {config.data} are stored on their scale: leave views.low and views.high out")
     own = (given.mean, given.std) != (defaults.mean, defaults.std)
     views = replace(
         given,
@@ -200,9 +203,7 @@ def _shards(config: PretrainConfig, known: bool) -> Opened:
         bands=stored_as.bands,
         colours=stored_as.colours,
     )
-    if len(views.mean) != source.bands or len(views.std) != source.bands:
-        raise UsageError(f"views.mean and views.std need {source.bands} values each, or leave them out")
-    _check_numbers(views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
+    _check_numbers(stored_as, source.bands, (), config.data, deep=source.dtype != torch.uint8)
     notes += [BANDS_NOTE] if views.colours == "bands" else []
     return Opened(source, replace(config, in_chans=source.bands, views=views), account, tuple(notes))
 
@@ -264,19 +265,7 @@ def _measured_views(views: ViewConfig, names: tuple[str, ...], measured: BandSta
     """Mean and deviation as measured, unless the user gave his own; the stretch where values are no bytes."""
     defaults, bands = ViewConfig(), len(names)
     own = views.mean != defaults.mean or views.std != defaults.std
-    if own and (len(views.mean) != bands or len(views.std) != bands):
-        raise UsageError(f"views.mean and views.std need {bands} values each, or leave them out: they are measured")
     deep = measured.dtype != "uint8"
-    if (views.low or views.high) and not deep:
-        raise UsageError(
-            "views.low and views.high stretch values deeper than 8 bits, and these are bytes: leave them out"
-        )
-    low, high = views.low or measured.low, views.high or measured.high
-    if len(low) != bands or len(high) != bands or any(a >= b for a, b in zip(low, high, strict=True)):
-        raise UsageError(
-            f"views.low and views.high need {bands} values each, the high ones above the low ones, or leave them out: "
-            f"they are measured; found {list(low)} and {list(high)}"
-        )
     colours = views.colours if views.colours != "auto" else "bands" if deep or not _is_rgb(names) else "rgb"
     if colours == "rgb" and (deep or bands != 3):
         raise UsageError(f"views.colours is rgb, which needs three 8-bit bands; found {bands} of {measured.dtype}")
@@ -284,11 +273,31 @@ def _measured_views(views: ViewConfig, names: tuple[str, ...], measured: BandSta
         views,
         mean=views.mean if own else measured.mean,
         std=views.std if own else measured.std,
-        low=low if deep else (),
-        high=high if deep else (),
+        low=views.low or (measured.low if deep else ()),
+        high=views.high or (measured.high if deep else ()),
         bands=names,
         colours=colours,
     )
+
+
+def _check_bands(source: ImageSource, in_chans: int, views: ViewConfig) -> None:
+    """That the settings speak of the bands that are read, whatever they are read from."""
+    bands = source.bands
+    if in_chans not in (PretrainConfig().in_chans, bands):
+        raise UsageError(f"in_chans is {in_chans}, but the images have {bands} bands: leave it out")
+    if (views.low or views.high) and source.dtype == torch.uint8:
+        raise UsageError(
+            "views.low and views.high stretch values deeper than 8 bits, and these are bytes: leave them out"
+        )
+    for name in ("mean", "std", "bands", "low", "high"):
+        count = len(getattr(views, name))
+        if count != bands and (count or name in ("mean", "std")):
+            raise UsageError(f"views.{name} has {count} values for {bands} bands: give one a band, or leave it out")
+    if any(low >= high for low, high in zip(views.low, views.high, strict=True)):
+        raise UsageError(
+            "views.high must be above views.low in every band, or leave them out: they are measured; found "
+            f"{list(views.low)} and {list(views.high)}"
+        )
 
 
 def _check_numbers(views: ViewConfig, bands: int, names: tuple[str, ...], data: str, *, deep: bool) -> None:
@@ -384,17 +393,3 @@ def progress(console: Console | None, words: str) -> Iterator[Callable[[int, int
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def looks_like_scenes(source: FolderSource) -> bool:
-    """Whether the first image is a large TIFF or JPEG 2000, of which windows would be drawn better."""
-    from PIL import Image
-
-    path = Path(source.name(0))
-    if path.suffix.lower() not in (".tif", ".tiff", ".jp2"):
-        return False
-    try:
-        with Image.open(path) as image:
-            return max(image.size) > LOOKS_LIKE_A_SCENE_PX
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return False

@@ -5,7 +5,7 @@ of (seed, epoch, image).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -31,14 +31,23 @@ Touch = Callable[[Tensor, int], None]
 
 @dataclass(frozen=True)
 class Cut:
-    """What a worker gives back: the batch, and which images it could not read."""
+    """What a worker gives back: the batch, which images it could not read, and how many rows are `empty`.
+
+    An empty row has found no stand-in and holds what an earlier batch left there: the batch must not be used.
+    """
 
     views: Views
     bad: dict[int, tuple[str, str]]
+    empty: int = 0
 
     def pin_memory(self) -> "Cut":
         """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
-        return Cut(self.views.pin_memory(), self.bad)
+        return replace(self, views=self.views.pin_memory())
+
+
+def images_until(source: ImageSource, epoch: int) -> int:
+    """How many images a run has been offered by the end of `epoch`, of which a share may be bad."""
+    return len(source) * (epoch + 1) if source.fresh else len(source)
 
 
 class Batches(Dataset[Cut]):
@@ -50,12 +59,12 @@ class Batches(Dataset[Cut]):
         views: ViewConfig,
         seed: int,
         crops: int,
-        bad_allowed: int,
+        max_bad_share: float,
         workers: int,
         touch: Touch | None,
         dates: tuple[int, ...],
     ) -> None:
-        self.source, self.views, self.seed, self.bad_allowed = source, views, seed, bad_allowed
+        self.source, self.views, self.seed, self.max_bad_share = source, views, seed, max_bad_share
         self.kinds, self.dates = kinds_of_crops(views, crops), dates
         self.places = source if dates and isinstance(source, DatedSource) else None
         self.touch = touch
@@ -73,6 +82,7 @@ class Batches(Dataset[Cut]):
         flips = np.zeros((crops, count), dtype=np.bool_)
         used = np.array(order.indices, dtype=np.int64)
         bad: dict[int, tuple[str, str]] = {}
+        empty = 0
         for row, index in enumerate(order.indices.tolist()):
             outs = [crop[row] for crop in self.scratch]
             for candidate in self._candidates(order.epoch, index, bad):
@@ -83,6 +93,8 @@ class Batches(Dataset[Cut]):
                 else:
                     used[row] = candidate
                     break
+            else:
+                empty += 1
         # in a worker default_collate stacks right into the shared memory that the batch travels in
         views = tuple(
             View(
@@ -93,18 +105,19 @@ class Batches(Dataset[Cut]):
             for k in range(crops)
         )
         labels = self.labels_of(used)
-        return Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad)
+        return Cut(Views(views, torch.from_numpy(used), order.epoch, labels), bad, empty)
 
     def _candidates(self, epoch: int, index: int, bad: dict[int, tuple[str, str]]) -> Iterator[int]:
         """The image, then its stand-ins in their order, until more are bad than the run allows."""
         yield index
         count = len(self.source)
         first = epoch * count if self.source.fresh else 0
+        allowed = self.max_bad_share * images_until(self.source, epoch)
         start = int(generator_for(self.seed, epoch, index, STAND_IN).integers(count))
         for step in range(count):
-            if len(bad) > self.bad_allowed:
+            if len(bad) > allowed:
                 return
-            if (candidate := first + (start + step) % count) != index:
+            if (candidate := first + (start + step) % count) != index and candidate not in bad:
                 yield candidate
 
     def labels_of(self, used: np.ndarray) -> Tensor | None:

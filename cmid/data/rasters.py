@@ -308,9 +308,12 @@ class OpenRasters:
         note_file(path)
         try:
             opened = self._opened(path)
+            if (last := max(bands)) > opened.raster.count:
+                raise BadImage(path, f"it has {opened.raster.count} bands, but had {last} or more when the run began")
             values = opened.raster.read(list(bands), window=where)
             valid = opened.valid(bands, values, where, together=together)
         except BadImage:
+            self._open.pop(path, None)
             raise
         except (RasterioError, OSError, ValueError) as error:
             self._open.pop(path, None)

@@ -202,6 +202,10 @@ class SceneSource:
             if attempt >= ATTEMPTS[0] and share_of_best > 0:
                 break
             values, valid = self._rasters.read(raster.path, self.scenes.bands[raster.path], box)
+            if values.dtype != raster.dtype:
+                raise BadImage(
+                    raster.path, f"its values are {values.dtype}, but were {raster.dtype} when the run began"
+                )
             share = np.count_nonzero(valid) / valid.size  # an eighth of the time of valid.mean()
             if share >= 1 - self.max_nodata:
                 return raster, box, values, valid

@@ -92,18 +92,19 @@ def measure(
     return BandStatistics(
         names=names,
         dtype=dtype,
-        low=_rounded(low),
-        high=_rounded(high),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
         mean=_rounded(scaled.mean(axis=1)),
         std=_rounded(np.where(deviation > 1e-6, deviation, 1.0)),  # a constant band becomes 0, not NaN
-        minimum=_rounded(numbers.min(axis=1)),
-        maximum=_rounded(numbers.max(axis=1)),
+        minimum=tuple(numbers.min(axis=1).tolist()),
+        maximum=tuple(numbers.max(axis=1).tolist()),
         pixels=int(numbers.shape[1]),
         nodata=round(1 - valid_pixels / max(1, looked), 6),
     )
 
 
 def _rounded(numbers: np.ndarray) -> tuple[float, ...]:
+    """Of numbers on the scale 0..1: processes compare theirs, and the last digits of a sum may be the processor's."""
     return tuple(float(f"{number:.6g}") for number in numbers)
 
 
@@ -134,10 +135,12 @@ class Stretch:
         else:
             pixels = np.empty((*values.shape[1:], len(values)), np.float32)
             stand_in = np.array(self.mean, np.float32)
-            low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-            scale = 1 / (high - low)
+            # float32 holds whole numbers up to 2**24, so that low and high may be one number there
+            kind = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
+            low, high = np.array(self.low), np.array(self.high)
+            low, scale = low.astype(kind), (1 / (high - low)).astype(kind)
             for band, plane in enumerate(values):  # with the bands last, each step would take several times as long
-                numbers = plane.astype(np.float32)
+                numbers = plane.astype(kind)
                 if self.low:
                     numbers -= low[band]
                     numbers *= scale[band]

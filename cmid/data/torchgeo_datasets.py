@@ -9,6 +9,7 @@ read with `--source scenes`.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -126,7 +127,9 @@ def takes_split(named: Named) -> bool:
 
 
 class TorchgeoSource:
-    """Images of one of torchgeo's data sets, by position.
+    """Images of one of torchgeo's data sets, by position: in the order of their files' names, where it lists files.
+
+    torchgeo finds some sets' files in whatever order the disk has them, which differs from copy to copy.
 
     Args:
         named: which, and its arguments.
@@ -147,6 +150,8 @@ class TorchgeoSource:
         self.dataset = build_dataset(named)
         if len(self.dataset) < 2:
             raise UsageError(f"torchgeo's {named.name} with {named.arguments} has {len(self)} images, not 2 or more")
+        self._files = _image_files(self.dataset)
+        self._order = np.array(sorted(range(len(self)), key=self._files.__getitem__)) if self._files else None
         looked = np.linspace(0, len(self.dataset) - 1, min(LOOKED_AT, len(self.dataset))).astype(int)
         samples = [self._values(int(i)) for i in looked]
         self.bands = len(samples[0])
@@ -164,10 +169,16 @@ class TorchgeoSource:
 
     def name(self, i: int) -> str:
         """The file, where the data set says it, else its name and the image's number."""
-        files, file_of = getattr(self.dataset, "imgs", None), getattr(self.dataset, "file_of", None)
+        images, file_of = getattr(self.dataset, "imgs", None), getattr(self.dataset, "file_of", None)
         if file_of is not None:
             return str(file_of(i))
-        return str(files[i][0]) if files else f"{PREFIX}{self.named.name}[{i}]"
+        if self._files:
+            return str(Path(self._files[self._place(i)]))
+        return str(images[i][0]) if images else f"{PREFIX}{self.named.name}[{i}]"
+
+    def _place(self, i: int) -> int:
+        """Which of torchgeo's samples image i is."""
+        return i if self._order is None else int(self._order[i])
 
     def patches(self) -> list[tuple[str, str]]:
         """Place and date of every image; empty where the data set does not say them."""
@@ -198,20 +209,23 @@ class TorchgeoSource:
         """
         targets = getattr(self.dataset, "targets", None)
         alone = self.named.name.startswith("BigEarthNet")
-        label = self.item(i, alone=alone).get("label") if targets is None else targets[i]
+        label = self.item(i, alone=alone).get("label") if targets is None else targets[self._place(i)]
         found = None if label is None else np.asarray(label)
         if found is not None and found.ndim == 1 and found.size > 1 and np.isin(found, (0, 1)).all():
             return found.astype(np.float32)
         if found is None or found.size != 1 or found.dtype.kind not in "iub":
             raise UsageError(f"torchgeo's {self.named.name} gives an image no class; scoring needs one, or several")
-        if int(found) < 0:
+        if (number := int(found.item())) < 0:  # of whatever shape: MillionAID gives a list of one class
             raise UsageError(f"torchgeo's {self.named.name} gives no label to {self.name(i)}, the first of such images")
-        return int(found)
+        return number
 
     def all_labels(self) -> np.ndarray:
         """`(N,)` int64 of all images, or `(N, K)` float32 where an image may be of several classes."""
         targets = getattr(self.dataset, "targets", None)
-        found = targets if isinstance(targets, np.ndarray) else np.stack([self.label(i) for i in range(len(self))])
+        if isinstance(targets, np.ndarray):
+            found = targets if self._order is None else targets[self._order]
+        else:
+            found = np.stack([self.label(i) for i in range(len(self))])
         return found.astype(np.float32 if found.ndim == 2 else np.int64)
 
     @property
@@ -225,7 +239,8 @@ class TorchgeoSource:
     def item(self, i: int, *, alone: bool = False) -> dict[str, Any]:
         """Sample i, raises `BadImage`; its label `alone` where torchgeo can read it without the image."""
         try:
-            item: dict[str, Any] = {"label": self.dataset._load_target(i)} if alone else self.dataset[i]
+            place = self._place(i)
+            item: dict[str, Any] = {"label": self.dataset._load_target(place)} if alone else self.dataset[place]
         except Exception as error:  # readers raise anything at all on damaged files
             raise BadImage(self.name(i), " ".join(str(error).split())[:200] or type(error).__name__) from error
         return item
@@ -240,6 +255,15 @@ class TorchgeoSource:
                 f"needed; its samples hold {', '.join(map(str, item))}: choose one with &key=NAME"
             )
         return image.numpy().astype(np.float32, copy=False)
+
+
+def _image_files(dataset: Any) -> list[str]:
+    """The file of each sample, where torchgeo's object lists them; empty where it does not, or orders them itself."""
+    listed = getattr(dataset, "files", None)
+    if not isinstance(listed, list | tuple) or len(listed) != len(dataset) or hasattr(dataset, "imgs"):
+        return []
+    files = [each.get("image") if isinstance(each, dict) else each for each in listed]
+    return [str(file) for file in files] if all(isinstance(file, str | Path) for file in files) else []
 
 
 class TorchgeoSide:
@@ -284,15 +308,18 @@ def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:
 def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -> tuple[TorchgeoSide, TorchgeoSide]:
     """Train and test of a data set: its own splits of these names, else a seeded 80 % of each class and the rest.
 
+    Splits that number their classes each by itself are matched by name; a class that only test has comes last.
+
     Raises:
-        UsageError: an argument that fixes the split where both are needed, or images without one class each.
+        UsageError: an argument that fixes the split where both are needed, images without one class each, or splits
+            whose classes cannot be matched.
     """
     if takes_split(named):
         if "split" in named.arguments:
             raise UsageError(f"leave split out of {PREFIX}{named.name}: scoring reads its train and its test split")
         sources = [TorchgeoSource(named.of_split(split), stretch) for split in ("train", "test")]
         found = [source.all_labels() for source in sources]
-        classes = _class_names(sources[0], found)
+        classes, found = _of_one_list(named, sources, found)
         train, test = (
             TorchgeoSide(source, np.arange(len(source)), labels, classes)
             for source, labels in zip(sources, found, strict=True)
@@ -319,6 +346,36 @@ def labelled_to_score(named: Named) -> TorchgeoSide:
     return TorchgeoSide(source, np.arange(len(source)), labels, _class_names(source, [labels]))
 
 
+def _of_one_list(
+    named: Named, sources: Sequence[TorchgeoSource], labels: list[np.ndarray]
+) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The classes of train and test, and the labels of both as positions among these."""
+    own = [source.classes for source in sources]
+    if own[0] == own[1]:
+        return _class_names(sources[0], labels), labels
+    for split, names, numbers in zip(("train", "test"), own, labels, strict=True):
+        if len(names) < _class_count([numbers]) or len(set(names)) < len(names):
+            raise UsageError(
+                f"torchgeo's {named.name} numbers the classes of train and of test each by itself, and does not name "
+                f"each of those of {split} once ({', '.join(names) or 'none is named'}): they cannot be matched"
+            )
+    classes = (*own[0], *(name for name in own[1] if name not in own[0]))
+    return classes, [_renumbered(*each, classes) for each in zip(labels, own, strict=True)]
+
+
+def _renumbered(labels: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
+    places = np.array([classes.index(name) for name in own], np.int64)
+    if labels.ndim == 1:
+        return places[labels]
+    renumbered = np.zeros((len(labels), len(classes)), labels.dtype)
+    renumbered[:, places[: labels.shape[1]]] = labels
+    return renumbered
+
+
+def _class_count(labels: Sequence[np.ndarray]) -> int:
+    return labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
+
+
 def _class_names(source: TorchgeoSource, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
-    count = labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
+    count = _class_count(labels)
     return source.classes if len(source.classes) >= count else tuple(str(i) for i in range(count))

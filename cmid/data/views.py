@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from cmid.config import ViewConfig
 from cmid.contracts import Views
-from cmid.data.batches import Batches, Cut, Touch
+from cmid.data.batches import Batches, Cut, Touch, images_until
 from cmid.data.order import Plan
 from cmid.data.reading import Stuck, end_process
 from cmid.data.sources import DatedSource, ImageSource, choose_workers, start_worker
@@ -29,6 +29,14 @@ HANGS_ALLOWED = 3
 
 def _as_is(cut: Any) -> Any:
     return cut
+
+
+def _none_stands_in(cut: Cut) -> str:
+    first = "; ".join(f"{name} ({reason})" for name, reason in list(cut.bad.values())[:3])
+    return (
+        f"{cut.empty} of the {cut.views.batch_size} images of a batch cannot be read, and no other image of this epoch "
+        f"that could stand in for them. First: {first}. Look after the disk or the network they are on"
+    )
 
 
 class ViewLoader:
@@ -52,7 +60,8 @@ class ViewLoader:
         world_size: number of training processes.
         drop_last: leave out the images of an epoch that do not fill a batch on every process; otherwise the last
             batch is smaller, and of one size on all processes.
-        max_bad_share: unreadable images beyond this share of all stop the iteration.
+        max_bad_share: unreadable images beyond this share of all stop the iteration; of windows, which each epoch draws
+            anew, of those of all epochs so far.
         read_timeout_s: an image that takes longer to read is passed over like an unreadable one; 0 waits for ever.
             Works with loader processes only: they are ended and started anew.
         pin_memory: copy batches to page-locked memory, for GPUs.
@@ -68,7 +77,8 @@ class ViewLoader:
 
     Raises:
         UsageError: where a batch takes more images than there are.
-        CmidError: while iterating, where too many images are bad, more than a few reads hang, or a worker dies.
+        CmidError: while iterating, where too many images are bad or none is left to stand in for one, more than a few
+            reads hang, or a worker dies.
     """
 
     def __init__(
@@ -106,12 +116,11 @@ class ViewLoader:
         self.workers = choose_workers(workers, world_size)
         self.read_timeout_s = read_timeout_s
         self.skipped: dict[int, tuple[str, str]] = {}
-        self._bad_allowed = int(max_bad_share * len(source))
         self._plan = Plan(
             len(source), seed, fresh=source.fresh, block=getattr(source, "block", 1), batch_size=batch_size,
             rank=rank, world_size=world_size, drop_last=drop_last,
         )  # fmt: skip
-        self._batches = batches(source, views, seed, crops, self._bad_allowed, self.workers, touch, dates)
+        self._batches = batches(source, views, seed, crops, max_bad_share, self.workers, touch, dates)
         self._pin_memory = pin_memory
         self._fingerprint, self._labels = fingerprint, labels
         self._loader: DataLoader | None = None
@@ -152,6 +161,8 @@ class ViewLoader:
                 if cut is None:
                     return
                 self._note(cut.bad)
+                if cut.empty:
+                    raise CmidError(_none_stands_in(cut))
                 self.resume_at(epoch, self.batch + 1)
                 yield cut.views
         except CmidError:
@@ -245,9 +256,7 @@ class ViewLoader:
 
     def _note(self, bad: dict[int, tuple[str, str]]) -> None:
         self.skipped.update(bad)
-        count, images = len(self.skipped), len(self.source)
-        if self.source.fresh:  # each epoch brings images of its own, and may have its own share of bad ones
-            images *= self.epoch + 1
+        count, images = len(self.skipped), images_until(self.source, self.epoch)
         if count <= self.max_bad_share * images and count < images:
             return
         first = "; ".join(f"{name} ({reason})" for name, reason in list(self.skipped.values())[:3])

@@ -53,8 +53,12 @@ def test_scenes_without_coordinate_system_are_read(tmp_path, capsys):
         ([(1, "uint16")], ("--scenes.bands", "1,2,3"), "asks for band 2, but"),
         ([(3, "uint16"), (4, "uint16")], (), "differ in their number of bands (1 with 3, 1 with 4): choose"),
         ([(3, "uint16"), (3, "uint8")], (), "several number types"),
-        ([(4, "uint16")], ("--scenes.bands", "1,2,3,4", "--views.low", "1,2", "--views.high", "3,4"), "4 values each"),
-        ([(3, "uint16")], ("--views.low", "1,2,3", "--views.high", "1,2,3"), "the high ones above the low ones"),
+        (
+            [(4, "uint16")],
+            ("--scenes.bands", "1,2,3,4", "--views.low", "1,2", "--views.high", "3,4"),
+            "low has 2 values for 4",
+        ),
+        ([(3, "uint16")], ("--views.low", "1,2,3", "--views.high", "1,2,3"), "views.high must be above views.low"),
         ([(3, "uint8")], ("--views.low", "1,2,3", "--views.high", "4,5,6"), "these are bytes: leave them out"),
     ],
 )
@@ -182,6 +186,28 @@ def test_shards_with_the_numbers_of_other_bands(tmp_path, capsys, change, code, 
     capsys.readouterr()
     assert pretrain(tmp_path / "shards", tmp_path / "run") == code
     assert answer in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words", "answer"),
+    [
+        (False, ("--views.mean", "0.1,0.2"), "views.mean has 2 values for 3 bands"),
+        (False, ("--views.std", "0.1,0.2"), "views.std has 2 values for 3 bands"),
+        (False, ("--views.low", "0,0,0", "--views.high", "1,1,1"), "these are bytes: leave them out"),
+        (False, ("--in-chans", "4"), "in_chans is 4, but the images have 3 bands"),
+        (True, ("--views.mean", "0.1,0.2"), "views.mean has 2 values for 3 bands"),
+        (True, ("--views.low", "0,0,0", "--views.high", "1,1,1"), "on their scale: leave views.low and views.high out"),
+        (True, ("--in-chans", "4"), "in_chans is 4, but the images have 3 bands"),
+    ],
+)
+def test_what_does_not_fit_shards_is_answered_in_a_line(images, tmp_path, capsys, pixels, words, answer):  # noqa: F811
+    data = draw_scenes(tmp_path / "scenes", 1) if pixels else images
+    more = ["--source", "scenes", "--scenes.windows", "9", "--scenes.window-px", "80", "--scenes.statistics", "4"]
+    assert main(["pack", str(data), "--out", str(tmp_path / "shards"), *(more if pixels else ())]) == 0
+    capsys.readouterr()
+    assert pretrain(tmp_path / "shards", tmp_path / "run", *words) == 2
+    assert answer in one_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("pixels", [False, True])

@@ -15,7 +15,7 @@ from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.statistics import Stretch
 from cmid.data.torchgeo_datasets import TorchgeoSource, labelled_whole, parse_name
 from tests.data.rasters_on_disk import numbered, write_raster
-from tests.data.test_torchgeo_datasets import draw_resisc
+from tests.data.test_torchgeo_datasets import draw_millionaid, draw_resisc
 
 
 def test_names_and_their_order_count_and_the_folder_does_not(tmp_path):
@@ -116,6 +116,21 @@ def test_a_data_set_of_torchgeo_may_be_moved(tmp_path):
     one, two = (TorchgeoSource(parse_name(f"torchgeo:UCMerced?root={tmp_path / n}")) for n in ("one", "two"))
     assert str(tmp_path) in one.name(0)
     assert fingerprint(one) == fingerprint(two) == fingerprint(labelled_whole(two))
+
+
+def test_files_that_torchgeo_lists_are_told_apart_and_may_be_moved(tmp_path, monkeypatch):
+    draw_millionaid(tmp_path / "one", {"train": ("beach", "dam")})
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+
+    def of(root):
+        return fingerprint(TorchgeoSource(parse_name(f"torchgeo:MillionAID?root={root}")))
+
+    first = of(tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    assert first == of(tmp_path / "two") == of("./two")
+    file = next((tmp_path / "two").rglob("dam0.jpg"))
+    file.rename(file.with_name("dam7.jpg"))
+    assert first != of(tmp_path / "two")
 
 
 def test_a_scene_that_is_missing_or_of_another_size_is_noticed(tmp_path):

@@ -12,8 +12,9 @@ from PIL import Image
 from cmid.cli import main
 from cmid.commands.sources import shown_bands
 from cmid.zoo import load_backbone
+from tests.commands.test_pretrain import one_line
 from tests.data.rasters_on_disk import write_raster
-from tests.data.test_torchgeo_datasets import draw_eurosat
+from tests.data.test_torchgeo_datasets import draw_eurosat, draw_millionaid
 
 
 def textured(bands, side, dtype, seed):
@@ -57,6 +58,14 @@ def test_scenes_of_any_bands_and_type_become_a_backbone_and_a_page(tmp_path, cap
     assert 'id="reconstructions"' in page and "could not be rebuilt" not in page
 
 
+def test_values_of_a_narrow_range_far_from_zero_are_trained_on(tmp_path):
+    values = 2_000_000 + np.random.default_rng(0).integers(0, 4, (1, 160, 160))
+    write_raster(tmp_path / "scenes" / "0.tif", values.astype(np.int32))
+    assert run(tmp_path / "scenes", tmp_path / "run", "--no-report", "--train.max-steps", 1) == 0
+    views = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["views"]
+    assert (views["low"], views["high"]) == ([2_000_000], [2_000_003])
+
+
 def test_a_run_on_scenes_resumes_exactly(tmp_path):
     for i in range(2):
         write_raster(tmp_path / "scenes" / f"{i}.tif", textured(4, 160, "uint16", i), photometric="minisblack")
@@ -77,7 +86,8 @@ def test_a_run_on_scenes_resumes_exactly(tmp_path):
         (("--scenes.windows", "2"), "smaller than a batch"),
         (("--scenes.bands", "9"), "asks for band 9"),
         (("--views.colours", "rgb"), "needs three 8-bit bands"),
-        (("--views.mean", "1,2", "--views.std", "1,2"), "need 4 values each"),
+        (("--views.mean", "1,2", "--views.std", "1,2"), "views.mean has 2 values for 4 bands"),
+        (("--views.mean", "1,2,3,4"), "views.std has 3 values for 4 bands"),
     ],
 )
 def test_what_does_not_fit_scenes_is_answered_in_a_line(tmp_path, capsys, words, answer):
@@ -134,6 +144,22 @@ def test_real_scenes(tmp_path, name):
     assert run(source, tmp_path / "run", "--no-report") == 0
     settings = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
     assert all(0 < value < 1 for value in settings["views"]["std"])
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--views.mean", "0.1,0.2"), "views.mean has 2 values for 3 bands"),
+        (("--views.std", "0.1"), "views.std has 1 values for 3 bands"),
+        (("--views.low", "0,0,0", "--views.high", "1,1,1"), "these are bytes: leave them out"),
+        (("--in-chans", "4"), "in_chans is 4, but the images have 3 bands"),
+    ],
+)
+def test_what_does_not_fit_bytes_of_torchgeo_is_answered_in_a_line(tmp_path, capsys, words, answer):
+    data = f"torchgeo:MillionAID?root={draw_millionaid(tmp_path / 'data', {'train': ('dam', 'port')})}"
+    assert main(["pretrain", data, "--recipe", "cmid-tiny", "--out", str(tmp_path / "run"), *words]) == 2
+    assert answer in one_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_torchgeo_set_is_pre_trained_on_watched_and_scored(tmp_path, capsys):

@@ -160,6 +160,49 @@ def test_a_scene_that_breaks_is_replaced_and_counted_by_epoch(folder):
         list(strict)
 
 
+@pytest.mark.parametrize(
+    ("other", "answer"),
+    [
+        (numbered(2, 96, 128), "it has 2 bands, but had 4 or more when the run began"),
+        (numbered(4, 96, 128, np.uint8), "its values are uint8, but were uint16 when the run began"),
+        (numbered(4, 96, 128, np.float32), "its values are float32, but were uint16"),
+    ],
+)
+def test_a_scene_that_is_replaced_by_another_kind_is_a_bad_image(tmp_path, other, answer):
+    path = write_raster(tmp_path / "a.tif", numbered(4, 96, 128))
+    source = source_of(tmp_path, stretch=Stretch((0.0,) * 4, (1.0,) * 4, (0.0,) * 4))
+    path.unlink()
+    write_raster(path, other)
+    with pytest.raises(BadImage, match=answer):
+        source.decode(0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_row_is_cut_however_many_are_bad_in_a_later_epoch(tmp_path, workers):
+    for name in "abcde":
+        write_raster(tmp_path / f"{name}.tif", numbered(1, 64, 64))
+    source = source_of(tmp_path, window=16, windows=50)
+    loader = ViewLoader(source, ViewConfig(size=16), batch_size=25, seed=0, workers=workers)
+    loader.resume_at(4, 0)
+    (tmp_path / "b.tif").unlink()
+    batch = next(iter(loader))
+    # more than 5 % of the 50 windows of this epoch, no more than 5 % of the 250 of five
+    assert 3 <= len(loader.skipped) <= 12 and not set(batch.indices.tolist()) & set(loader.skipped)
+    for view in batch:
+        assert (view.boxes[:, 2:] > view.boxes[:, :2]).all() and (view.images > 0).all()
+    loader.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_no_window_of_an_epoch_is_left_the_run_stops(folder, workers):
+    loader = ViewLoader(source_of(folder), ViewConfig(size=16), batch_size=4, seed=0, workers=workers)
+    loader.resume_at(30, 0)  # 5 % of what 31 epochs draw is more than one epoch draws
+    for name in ("a.tif", "b.tif"):
+        (folder / name).unlink()
+    with pytest.raises(CmidError, match=r"4 of the 4 images of a batch cannot be read.*tif \(no such file\)"):
+        next(iter(loader))
+
+
 def test_statistics_equal_numpys_on_everything(tmp_path):
     generator = np.random.default_rng(0)
     values = generator.gamma(3.0, 400.0, (3, 64, 64)).astype(np.uint16) + np.uint16(1)
@@ -179,6 +222,19 @@ def test_statistics_equal_numpys_on_everything(tmp_path):
     pixels = source_of(tmp_path, window=64, stretch=Stretch(found.low, found.high, found.mean)).decode(0).pixels
     assert np.allclose(pixels[16:].reshape(-1, 3).mean(0), found.mean, atol=1e-4)
     assert np.allclose(pixels[:16], found.mean)
+
+
+@pytest.mark.parametrize(
+    ("least", "dtype"), [(2_000_000, np.int32), (1_500_000_000, np.int32), (1e9, np.float64), (2_000_000, np.float32)]
+)
+def test_a_narrow_range_far_from_zero_is_stretched_like_any_other(tmp_path, least, dtype):
+    steps = np.random.default_rng(0).integers(0, 4, (1, 64, 64))
+    write_raster(tmp_path / "a.tif", (steps + least).astype(dtype))
+    found = measure(source_of(tmp_path, window=64), ("1",), images=1, seed=0)
+    assert (found.low, found.high) == ((least,), (least + 3,)) == (found.minimum, found.maximum)
+    assert np.allclose((found.mean, found.std), ((steps.mean() / 3,), (steps.std() / 3,)), rtol=1e-5)
+    pixels = source_of(tmp_path, window=64, stretch=Stretch(found.low, found.high, found.mean)).decode(0).pixels
+    assert pixels.dtype == np.float32 and np.allclose(pixels[..., 0], steps[0] / 3, atol=1e-6)
 
 
 def test_a_constant_band_has_no_zero_to_divide_by(tmp_path):

@@ -1,5 +1,8 @@
 """torchgeo's own classes, on tiny copies of the layouts they expect."""
 
+import glob
+from pathlib import Path
+
 import numpy as np
 import pandas
 import pytest
@@ -100,6 +103,72 @@ def draw_patternnet(root, counts):
         for i in range(count):
             Image.new("RGB", (32, 32), (40 * c, i, 0)).save(folder / f"{name}{i:03d}.jpg")
     return root
+
+
+def draw_millionaid(root, of_split, count=3):
+    """8-bit RGB in torchgeo's layout for MillionAID, with and without a folder between scene and class.
+
+    Args:
+        of_split: names of the classes of each split.
+    """
+    for split, names in of_split.items():
+        for c, name in enumerate(names):
+            folder = root / split / "land" / name if c % 2 else root / split / "land" / "wet" / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 32), (40 * ord(name[0]) % 256, i, 0)).save(folder / f"{name}{i}.jpg")
+    return root
+
+
+def test_a_label_may_come_as_a_list_of_one(tmp_path):
+    root = draw_millionaid(tmp_path, {"train": ("beach", "dam"), "test": ("beach", "dam")})
+    train, test = labelled_sides(parse_name(f"torchgeo:MillionAID?root={root}"), seed=0)
+    assert train.classes == ("beach", "dam") and train.labels.dtype == np.int64
+    assert sorted(train.labels.tolist()) == sorted(test.labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    for i, label in enumerate(train.labels):
+        assert Path(train.name(i)).parent.name == train.classes[label]
+
+
+def test_splits_that_number_their_classes_by_themselves_are_matched_by_name(tmp_path, monkeypatch):
+    root = draw_millionaid(tmp_path, {"train": ("apron", "beach", "dam"), "test": ("beach", "church", "dam")})
+    named = parse_name(f"torchgeo:MillionAID?root={root}")
+    sides = labelled_sides(named, seed=0)
+    for side in sides:
+        assert side.classes == ("apron", "beach", "dam", "church") and len(side) == 9
+        assert [side.classes[k] for k in side.labels] == [Path(side.name(i)).parent.name for i in range(9)]
+    own = TorchgeoSource.all_labels
+    several = lambda source: np.eye(3, dtype=np.float32)[own(source)]  # noqa: E731
+    monkeypatch.setattr(TorchgeoSource, "all_labels", several)
+    for one, many in zip(sides, labelled_sides(named, seed=0), strict=True):
+        assert many.labels.shape == (9, 4) and np.array_equal(many.labels.argmax(1), one.labels)
+        assert many.labels.sum() == 9 and many.classes == one.classes
+
+
+@pytest.mark.parametrize("names", [("beach",), ("dam", "dam")])
+def test_splits_whose_classes_cannot_be_matched_are_refused(tmp_path, monkeypatch, names):
+    root = draw_millionaid(tmp_path, {"train": ("apron", "beach", "dam"), "test": ("beach", "dam")})
+    own = TorchgeoSource.classes.fget
+    monkeypatch.setattr(
+        TorchgeoSource, "classes", property(lambda source: names if len(own(source)) == 2 else own(source))
+    )
+    with pytest.raises(UsageError, match=rf"test once \({', '.join(names)}\): they cannot be matched"):
+        labelled_sides(parse_name(f"torchgeo:MillionAID?root={root}"), seed=0)
+
+
+def test_images_come_in_the_order_of_their_files_whatever_the_disks(tmp_path, monkeypatch):
+    root = draw_millionaid(tmp_path, {"train": ("beach", "dam")})
+    named, listed = parse_name(f"torchgeo:MillionAID?root={root}"), glob.glob
+    for turn in (1, -1):
+        monkeypatch.setattr(
+            "torchgeo.datasets.millionaid.glob.glob", lambda path, turn=turn: sorted(listed(path))[::turn]
+        )
+        source = TorchgeoSource(named)
+        names = [source.name(i) for i in range(len(source))]
+        assert names == sorted(str(path) for path in root.rglob("*.jpg"))
+        for i, name in enumerate(names):
+            with Image.open(name) as image:
+                assert np.array_equal(source.decode(i).pixels, np.asarray(image))
+        assert source.all_labels().tolist() == [1, 1, 1, 0, 0, 0]  # land/dam, land/wet/beach
 
 
 def test_sides_of_a_set_without_splits_are_those_of_the_folder(tmp_path):
