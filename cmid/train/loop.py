@@ -184,6 +184,8 @@ class _Run:
             with self.interrupts:
                 self.learner.train()
                 self.journal.start(self.progress.step)
+                if self.batch == self.plan.batches_per_epoch:  # where a resumed run may stand
+                    self._end_of_epoch()
                 while self.epoch < self.plan.epochs and self.progress.step < self.plan.last_step:
                     self._epoch()
                 if self.team.any(self.saved_at != self.progress.step or self.saver.failure is not None)[0]:
@@ -244,10 +246,9 @@ class _Run:
                 self._leave(None)
         if self.batch == self.plan.batches_per_epoch:
             self._end_of_epoch()
-            if self.team.any(self.interrupts.requested is not None)[0]:
-                self._leave(None)
 
     def _end_of_epoch(self) -> None:
+        """What follows the last batch of an epoch, where a run that goes on with other processes may begin, too."""
         self.stepper.check()
         self.epoch, self.batch = self.epoch + 1, 0
         probed = self._probe()
@@ -265,6 +266,8 @@ class _Run:
         self._write_skipped()
         self.saver.note(self.epoch, numbers)
         self.save()
+        if self.team.any(self.interrupts.requested is not None)[0]:
+            self._leave(None)
 
     def _probe(self) -> dict[str, float]:
         """Runs the probes that are due; afterwards the learner is in the modes it was in."""
@@ -337,7 +340,7 @@ class _Run:
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
         if moved:
             self._translate(before, now)
-        self.journal.restore(state["journal"], self.progress, moved=moved)
+        self.journal.restore(state["journal"], self.progress, self.epoch, moved=moved)
         self.saver.best, self.saved_at = state["best"], self.progress.step
         if state["is_best"]:
             self.saver.keep_best()  # a kill may have come between the two files

@@ -54,9 +54,12 @@ class Plan:
             seen: images of the epoch that all of the others have had.
 
         Returns:
-            The batch, not beyond `seen` and at the start of an optimiser step, and the images that are seen again.
+            The batch, not beyond `seen` and where an optimiser step begins or the epoch ends, and the images that are
+            seen again.
         """
         together = processes[0] * processes[1]
+        if seen // together >= self.batches_per_epoch:
+            return self.batches_per_epoch, 0
         batch = seen // together // self.accumulate * self.accumulate
         return batch, seen - batch * together
 
