@@ -16,7 +16,7 @@ class CmidError(Exception):
 
 
 class NotFinite(CmidError):
-    """A model's scores of one image or scene are not finite; those of others may be."""
+    """A loss, features or scores that should be numbers are infinite or NaN; of other images they may be finite."""
 
 
 class UsageError(CmidError, ValueError):

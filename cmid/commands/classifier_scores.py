@@ -103,7 +103,7 @@ def score_and_keep(
     names = [name for i in range(len(parts.test)) if (name := parts.test.name(i)) not in skipped]
     alone = np.array([name not in parts.twins.test_names for name in names])
     value, interval, measured, figures = judge(rows, labels, names, classes, alone, parts.config.seed)
-    epoch = "best on validation" if parts.validation is not None else "last"
+    epoch = "best on validation" if done.best_is_measured else "last"
     scores = {"epoch": epoch, **measured, "skipped": skipped}
     write_scores(done.run, scores, names, labels, rows, classes, advice="Make room, and run again with --resume.")
     console.print(f"{in_words(figures)}; all {len(labels)} test images, {epoch} epoch")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from cmid.data.decode import BadImage
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 from cmid.data.sources import choose_workers, start_worker
-from cmid.errors import CmidError
+from cmid.errors import CmidError, NotFinite
 from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
 from cmid.evaluation.segmentation import ConfusionMatrix
 from cmid.ops.normalise import normalise
@@ -97,7 +97,7 @@ def segment_images(
     """The confusion matrix of each image of `source`, looked at in evaluation mode and without gradient.
 
     Raises:
-        CmidError: no image can be read, or scores are not finite.
+        CmidError: no image can be read; NotFinite, which is one, where scores are not finite.
     """
     found, counts = Found(), []
     for done, (i, image, classes) in enumerate(classes_of(segmenter, source, look, device, found.skipped), 1):
@@ -143,7 +143,7 @@ def classes_of(
         shares = predict_in_turns(of_windows, images, look.turns)
         if not bool(torch.isfinite(shares.sum())):
             names = ", ".join(source.name(i) for i, _ in waiting[:3])
-            raise CmidError(f"the segmenter gives scores that are not finite for {names}: try precision 32")
+            raise NotFinite(f"the segmenter gives scores that are not finite for {names}: try precision 32")
         for (i, image), classes in zip(waiting, shares.argmax(1).to(torch.uint8).cpu().numpy(), strict=True):
             yield i, image, classes
         waiting.clear()

@@ -116,7 +116,7 @@ def score_and_keep(
         (parts.train.stored_dtype,), parts.config.size, parts.config.window,
     )  # fmt: skip
     save_segmenter(model, learner, about)
-    epoch = "best on validation" if parts.validation is not None else "last"
+    epoch = "best on validation" if done.best_is_measured else "last"
     protocols = protocols_of(parts.sides.account, parts.classes, parts.untrained)
     facts = [
         ("training images", f"{len(parts.train):,}"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmid.contracts import Backbone
-from cmid.errors import CmidError
+from cmid.errors import CmidError, NotFinite
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Normalised images `(B, C, H, W)` float and their class numbers `(B,)` int64."""
@@ -37,7 +37,7 @@ def extract_features(
         Features `(N, D)` float32 and labels `(N,)` int64, both on the CPU, in the order of `batches`.
 
     Raises:
-        CmidError: where there is no image, or a feature is not a finite number.
+        CmidError: where there is no image; NotFinite, which is one, where a feature is not a finite number.
     """
     device = torch.device(device)
     memory_format = memory_format_of(backbone)
@@ -55,7 +55,7 @@ def extract_features(
     stacked = torch.cat(features)
     bad = int((~stacked.isfinite().all(dim=1)).sum())
     if bad:
-        raise CmidError(
+        raise NotFinite(
             f"Finite features were expected, but {bad} of {len(stacked)} images have NaN or infinite ones. The weights "
             "may have diverged: take an earlier checkpoint, or try --precision 32."
         )

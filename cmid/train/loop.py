@@ -22,7 +22,7 @@ from rich.console import Console
 
 from cmid.config import OptimizerConfig, TrainConfig
 from cmid.contracts import Learner, Progress, Views
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train.checkpoints import FORMAT
 from cmid.train.collapse import collapse_warning, warn_of_collapse
 from cmid.train.hardware import choose_machine
@@ -31,11 +31,12 @@ from cmid.train.journal import Journal
 from cmid.train.loggers import Loggers, require_loggers
 from cmid.train.optimisers import build_optimiser, scaled_lr
 from cmid.train.plan import Plan, draw_seed
+from cmid.train.probing import Probing
 from cmid.train.progress_line import ProgressLine
 from cmid.train.protocols import Loader, Probe
 from cmid.train.result import FitResult
 from cmid.train.run_directory import RunDirectory
-from cmid.train.saving import Saver
+from cmid.train.saving import BY_PROBE, Saver
 from cmid.train.schedules import CosineWithWarmup
 from cmid.train.sharding import WholeLearner
 from cmid.train.step import Stepper
@@ -165,12 +166,14 @@ class _Run:
     ) -> None:
         self.stepper, self.optimiser, self.whole = stepper, optimiser, whole
         self.loader, self.run, self.saver = loader, run, saver
-        self.identity, self.probes, self.seed = identity, probes, seed
+        self.identity, self.seed = identity, seed
         self.learner, self.plan, self.journal = stepper.learner, stepper.plan, stepper.journal
         self.team = stepper.machine.team
         self.epoch, self.batch = 0, 0
         self.saved_at: int | None = None
         self.interrupts = Interrupts()
+        machine, epochs = stepper.machine, self.plan.epochs
+        self.probing = Probing(probes, epochs, seed, machine, whole, self.journal, self.interrupts)
 
     @property
     def progress(self) -> Progress:
@@ -239,62 +242,65 @@ class _Run:
             self.batch += self.plan.window(self.batch)
             ended = self.batch == self.plan.batches_per_epoch
             # The leading process's clock counts: the others write nothing, and theirs is never set back.
-            asked, due = self.team.any(bool(self.interrupts.requested), self.team.leads and self.saver.is_due())
-            if not ended and (asked or due):
+            with undisturbed():
+                asked, due = self.team.any(bool(self.interrupts.requested), self.team.leads and self.saver.is_due())
+            if asked or (due and not ended):
                 self.save()
-            if not ended and asked:
+            if asked:
                 self._leave(None)
         if self.batch == self.plan.batches_per_epoch:
             self._end_of_epoch()
 
     def _end_of_epoch(self) -> None:
-        """What follows the last batch of an epoch, where a run that goes on with other processes may begin, too."""
-        self.stepper.check()
-        self.epoch, self.batch = self.epoch + 1, 0
-        probed = self._probe()
-        step = self.progress.step
-        earlier = self.journal.past_metrics()
-        lr = self.stepper.schedule(step - 1)
-        numbers = self.journal.epoch(self.epoch, step, lr, probed)
-        if probed:
-            found = "  ".join(f"{name} {value:.4g}" for name, value in probed.items())
-            self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
-            if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
-                warn_of_collapse(probed, earlier, self.journal.line.say)
-        for skipped in self.team.gather(dict(self.loader.skipped)):
-            self.loader.skipped.update(skipped)
-        self._write_skipped()
-        self.saver.note(self.epoch, numbers)
-        self.save()
-        if self.team.any(self.interrupts.requested is not None)[0]:
-            self._leave(None)
+        """Probes, a row, a checkpoint, after the last batch of an epoch; a run that goes on may begin here, too."""
+        with undisturbed():
+            self.stepper.check()
+            probed = self._probe()
+            self.epoch, self.batch = self.epoch + 1, 0
+            step = self.progress.step
+            earlier = self.journal.past_metrics()
+            lr = self.stepper.schedule(step - 1)
+            numbers = self.journal.epoch(self.epoch, step, lr, probed)
+            if probed:
+                found = "  ".join(f"{name} {value:.4g}" for name, value in probed.items())
+                self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
+                if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
+                    warn_of_collapse(probed, earlier, self.journal.line.say)
+            for skipped in self.team.gather(dict(self.loader.skipped)):
+                self.loader.skipped.update(skipped)
+            self._write_skipped()
+            self.saver.note(self.epoch, numbers)
+            self.save()
+            if self.team.any(self.interrupts.requested is not None)[0]:
+                self._leave(None)
 
     def _probe(self) -> dict[str, float]:
-        """Runs the probes that are due; afterwards the learner is in the modes it was in."""
-        due = [p for p in self.probes if self.epoch % max(1, p.every_epochs) == 0 or self.epoch == self.plan.epochs]
-        if not due:
+        """What the probes give that are due; a run that is stopped meanwhile begins with them when it goes on."""
+        epoch = self.epoch + 1
+        if not self.probing.is_due(epoch):
             return {}
-        found: dict[str, float] = {}
-        modes = [(module, module.training) for module in self.learner.modules()]
-        device = self.stepper.machine.device
-        with self.journal.paused(), torch.no_grad():
-            learner = self.whole.on(device)
-            with self.team.as_one():
-                for probe in due if self.team.leads else ():
-                    self.stepper.machine.seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
-                    found |= probe(learner, device)
-        found = self.team.of_leader(found)
-        for module, training in modes:
-            module.training = training
-        return found
+        if self.saved_at != self.progress.step and self.team.of_leader(self.saver.much_is_unsaved()):
+            self.save(for_now=True)
+        try:
+            measured = self.probing(self.learner, epoch)
+        except NotFinite:
+            self.saver.take_back()
+            raise
+        finally:
+            self.saver.settle()
+        if measured.broken_off:
+            if self.saved_at != self.progress.step:
+                self.save()
+            self._leave(None)
+        return measured.values
 
-    def save(self) -> None:
-        """Writes a checkpoint, after making sure that everything so far was finite."""
+    def save(self, *, for_now: bool = False) -> None:
+        """Writes a checkpoint (see `Saver.save`), after making sure that everything so far was finite."""
         self.stepper.check()
         with undisturbed(), self.journal.paused():
             learner, optimiser = self.whole.on("cpu"), self.whole.optimiser_state(self.optimiser)
             with self.team.as_one():
-                written = self.team.leads and self.saver.save(self._state(learner, optimiser), learner)
+                written = self.team.leads and self.saver.save(self._state(learner, optimiser), learner, for_now=for_now)
             if self.team.any(written)[0]:  # what the leading process has saved all have saved
                 self.saved_at = self.progress.step
 
@@ -379,11 +385,12 @@ class _Run:
         raise stopped from cause
 
     def _result(self) -> FitResult:
-        past = self.journal.past_metrics()
+        past, best = self.journal.past_metrics(), self.saver.best if self.run.best.is_file() else None
         return FitResult(
             run=self.run.path,
             last_checkpoint=self.run.last,
             best_checkpoint=self.run.best if self.run.best.is_file() else None,
+            best_is_measured=best is not None and best["name"] in BY_PROBE,
             epochs_done=self.progress.epoch,
             steps_done=self.progress.step,
             metrics=past[-1] if past else self.journal.unfinished_epoch(),

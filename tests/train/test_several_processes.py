@@ -59,6 +59,30 @@ def test_processes_are_of_one_mind_on_what_is_saved_where_the_disk_is_full(tmp_p
     assert errors.count("Warning: the checkpoint") == 4  # after each step, and once more at the end
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_probe_that_fails_in_the_leading_process_stops_neither(alone, tmp_path, strategy):
+    code, _, errors = run(TOGETHER, tmp_path / "run", "broken=2", strategy)
+    assert code == 0, errors
+    assert errors.count("could not be measured at the end of epoch 2") == 1 and "no image can be read" in errors
+    assert [row["knn_top1"] for row in numbers(tmp_path / "run" / "metrics.csv")] == ["1", "", "2"]
+    if strategy == "ddp":
+        same_rows(numbers(alone / "steps.csv"), numbers(tmp_path / "run" / "steps.csv"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_both_leave_where_the_leading_process_is_asked_to_amid_a_probe(alone, tmp_path, strategy):
+    out = tmp_path / "run"
+    code, said, errors = run(TOGETHER, out, "halted=1", strategy)
+    assert code == 143, errors
+    assert said == [f"Interrupted Stopped by SIGTERM. The run is saved after step 5 in {out}/checkpoints/last.ckpt; "
+                    "go on with --resume."]  # fmt: skip
+    assert read_checkpoint(out).state["position"] == {"epoch": 0, "batch": 5} and not (out / "metrics.csv").exists()
+    code, _, errors = run(TOGETHER, out, "resume", strategy)
+    assert code == 0, errors
+    for table in ("steps.csv", "metrics.csv"):
+        same_rows(numbers(alone / table), numbers(out / table), 2e-5 if strategy == "ddp" else 5e-4)
+
+
 def test_a_process_that_is_killed_stops_the_other_and_the_checkpoint_survives(alone, tmp_path):
     out = tmp_path / "run"
     code, _, errors = run(TORCHRUN, out, "die=1")
