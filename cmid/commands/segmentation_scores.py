@@ -63,11 +63,12 @@ class ValidationIoU:
 
     def __init__(self, parts: Parts, source: PixelSource, precision: Any) -> None:
         self.source, self.look = source, parts.look(precision)
+        self.hung: dict[int, tuple[str, str]] = {}
         self.protocol = protocols_of(parts.sides.account, parts.classes, parts.untrained)[0]
 
     def __call__(self, learner: Any, device: torch.device) -> dict[str, float]:
         """`validation_mean_iou` of the learner as it is."""
-        found = segment_images(learner, self.source, self.look, device)
+        found = segment_images(learner, self.source, self.look, device, hung=self.hung)
         scores = score_segmentation(torch.from_numpy(found.counts.sum(0)), self.protocol)
         return {"validation_mean_iou": 100 * scores.mean_iou}
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from cmid.cli import main
 from cmid.commands.pretrain import cautions
 from cmid.config import PretrainConfig, SwAVConfig
+from cmid.data import reading
 from cmid.train import fit, read_checkpoint
 from cmid.zoo.backbone_files import load_backbone, read_metadata
 
@@ -106,6 +108,44 @@ def test_knn_images_that_go_away_are_told_and_cost_no_epoch(images, labelled, tm
     [row] = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
     assert float(row["feature_std"]) and "knn_top1" not in row
     assert read_checkpoint(tmp_path / "run").progress.epoch == 1
+
+
+def block(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_images_whose_reading_does_not_end_stop_neither_the_probes_nor_the_report(
+    images, labelled, tmp_path, capsys, monkeypatch
+):
+    """A named pipe without a writer among the images, all of which are seen in training, and later among kNN's."""
+    monkeypatch.setattr(reading, "LOOK_EVERY_S", 0.1)
+    draw(images, 4, seed=7)
+    listed = images / "list.txt"
+    listed.write_text("".join(f"{path.name}\n" for path in sorted(images.glob("*.png"))))
+    block(images / "0_3.png")
+
+    def fit_with_one_blocked(*arguments, **options):
+        block(sorted((labelled / "a").iterdir())[0])
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr("cmid.commands.pretrain.fit", fit_with_one_blocked)
+    given_up = []
+
+    def give_up(stuck, *rest):
+        given_up.append(stuck.file)
+        return reading.give_up(stuck, *rest)
+
+    monkeypatch.setattr("cmid.data.images.give_up", give_up)
+    words = ["--recipe", "cmid-tiny", "--out", str(tmp_path / "run"), "--knn.data", str(labelled), "--epochs", "2"]
+    slow = ["--train.workers", "1", "--read-timeout-s", "2", "--max-bad-share", "0.5"]
+    assert main(["pretrain", str(listed), *words, *slow]) == 0
+    assert len(given_up) == 1, "kNN's image, once; the other is known from training"
+    assert "Warning" not in capsys.readouterr().err
+    table = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert all(float(row["knn_top1"]) >= 0 and float(row["feature_std"]) for row in table) and len(table) == 2
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_parity_squashes_the_images(images, tmp_path):
