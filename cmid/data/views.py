@@ -204,11 +204,18 @@ class ViewLoader:
             writer.writerow(("path", "reason"))
             writer.writerows(self.skipped[index] for index in sorted(self.skipped))
 
+    def require_readable(self) -> None:
+        """Raises CmidError where too many images could not be read, counting those that were added to `skipped`."""
+        self._require_readable(max(1, self.epoch + (self.batch > 0)))
+
     def _note(self, bad: dict[int, tuple[str, str]]) -> None:
         self.skipped.update(bad)
+        self._require_readable(self.epoch + 1)
+
+    def _require_readable(self, epochs: int) -> None:
         count, images = len(self.skipped), len(self.source)
         if self.source.fresh:  # each epoch brings images of its own, and may have its own share of bad ones
-            images *= self.epoch + 1
+            images *= epochs
         if count <= self.max_bad_share * images and count < images:
             return
         first = "; ".join(f"{name} ({reason})" for name, reason in list(self.skipped.values())[:3])

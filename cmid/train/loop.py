@@ -30,7 +30,7 @@ from cmid.train.interrupts import Interrupted, Interrupts, undisturbed
 from cmid.train.journal import Journal
 from cmid.train.loggers import Loggers, require_loggers
 from cmid.train.optimisers import build_optimiser, scaled_lr
-from cmid.train.plan import Plan, draw_seed
+from cmid.train.plan import Plan, differing_numbers, draw_seed, fixed_numbers
 from cmid.train.probing import Probing
 from cmid.train.progress_line import ProgressLine
 from cmid.train.protocols import Loader, Probe
@@ -119,16 +119,8 @@ def fit(
             learner, machine, module, built, prepare,
             plan=plan, schedule=schedule, seed=seed, clip_norm=optimizer.clip_norm, journal=journal, watch=watch,
         )  # fmt: skip
-        identity = {
-            "settings": settings,
-            "fixed": {
-                "epochs": epochs, "seed": seed, "images_per_batch": images_per_batch, "accumulate": train.accumulate,
-                "batches_per_epoch": len(loader), "processes": team.size,
-            },
-        }  # fmt: skip
-        counted = loader.state_dict()
-        identity["fixed"] |= {name: counted[name] for name in ("images", "fingerprint", "labels") if name in counted}
-        saver = Saver(books, train.checkpoint_minutes, line.say)
+        fixed = fixed_numbers(plan, seed, images_per_batch, team.size, loader.state_dict())
+        identity, saver = {"settings": settings, "fixed": fixed}, Saver(books, train.checkpoint_minutes, line.say)
         doing = _Run(stepper, built, whole, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
@@ -172,8 +164,7 @@ class _Run:
         self.epoch, self.batch = 0, 0
         self.saved_at: int | None = None
         self.interrupts = Interrupts()
-        machine, epochs = stepper.machine, self.plan.epochs
-        self.probing = Probing(probes, epochs, seed, machine, whole, self.journal, self.interrupts)
+        self.probing = Probing(probes, self.plan.epochs, seed, stepper.machine, whole, self.journal, self.interrupts)
 
     @property
     def progress(self) -> Progress:
@@ -232,6 +223,7 @@ class _Run:
                 # Only where a batch failed to come are all processes here together, and can be asked.
                 asked, unsaved = self.team.any(bool(self.interrupts.requested), self.saved_at != self.progress.step > 0)
                 self.stepper.undo()
+                self._share_skipped()
                 if asked or unsaved:
                     self.save()
                 if asked:  # the signal reached the loader's workers, too, and they are gone
@@ -255,19 +247,16 @@ class _Run:
         """Probes, a row, a checkpoint, after the last batch of an epoch; a run that goes on may begin here, too."""
         with undisturbed():
             self.stepper.check()
+            self._require_readable()
             probed = self._probe()
             self.epoch, self.batch = self.epoch + 1, 0
-            step = self.progress.step
-            earlier = self.journal.past_metrics()
-            lr = self.stepper.schedule(step - 1)
-            numbers = self.journal.epoch(self.epoch, step, lr, probed)
+            step, earlier = self.progress.step, self.journal.past_metrics()
+            numbers = self.journal.epoch(self.epoch, step, self.stepper.schedule(step - 1), probed)
             if probed:
                 found = "  ".join(f"{name} {value:.4g}" for name, value in probed.items())
                 self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
                 if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
                     warn_of_collapse(probed, earlier, self.journal.line.say)
-            for skipped in self.team.gather(dict(self.loader.skipped)):
-                self.loader.skipped.update(skipped)
             self._write_skipped()
             self.saver.note(self.epoch, numbers)
             self.save()
@@ -297,6 +286,7 @@ class _Run:
     def save(self, *, for_now: bool = False) -> None:
         """Writes a checkpoint (see `Saver.save`), after making sure that everything so far was finite."""
         self.stepper.check()
+        self._share_skipped()
         with undisturbed(), self.journal.paused():
             learner, optimiser = self.whole.on("cpu"), self.whole.optimiser_state(self.optimiser)
             with self.team.as_one():
@@ -331,11 +321,7 @@ class _Run:
         state = self.run.checkpoint(lazy=self.stepper.machine.sharded and not self.team.leads).state
         now, before = self.identity["fixed"], {"processes": 1, **state["fixed"]}
         moved = now["processes"] != before["processes"]
-        free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()
-        differing = [
-            f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n] and n not in free
-        ]
-        if differing:
+        if differing := differing_numbers(before, now):
             raise UsageError(
                 f"The run in {self.run.path} was started with other numbers: {'; '.join(differing)}. Resume with its "
                 "own settings and data, or start a new run in another --out."
@@ -362,6 +348,21 @@ class _Run:
             + (f"; {again} images of this epoch are seen again." if again else "; no image is seen twice.")
         )
 
+    def _require_readable(self) -> None:
+        """Stops where the processes together had too many images that cannot be read; each has looked at its own."""
+        self._share_skipped()
+        try:
+            with self.team.as_one():
+                self.loader.require_readable()
+        except CmidError:
+            if self.saved_at != self.progress.step:
+                self.save()
+            raise
+
+    def _share_skipped(self) -> None:
+        for skipped in self.team.gather(dict(self.loader.skipped)):
+            self.loader.skipped.update(skipped)
+
     def _write_skipped(self) -> None:
         if len(self.loader.skipped) and self.team.leads:
             try:
@@ -375,12 +376,11 @@ class _Run:
 
     def _leave(self, cause: BaseException | None) -> None:
         number = self.interrupts.requested or signal.SIGINT
-        name = signal.Signals(number).name
         if self.saved_at is None:
             kept = "No checkpoint could be saved."
         else:
             kept = f"The run is saved after step {self.saved_at} in {self.run.last}; go on with --resume."
-        stopped = Interrupted(f"Stopped by {name}. {kept}", number)
+        stopped = Interrupted(f"Stopped by {signal.Signals(number).name}. {kept}", number)
         stopped.quiet = not self.team.leads
         raise stopped from cause
 

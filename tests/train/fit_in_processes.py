@@ -3,7 +3,7 @@
 The learner draws nothing, and each process takes its share of the same batches of eight images.
 
     python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [drop=RANK] [bad=RANK] [slow]
-        [full] [broken=EPOCH] [halted=EPOCH] [fsdp] [accumulate=N] [clip=NORM] [precision=P]
+        [full] [broken=EPOCH] [halted=EPOCH] [allowed=IMAGES] [fsdp] [accumulate=N] [clip=NORM] [precision=P]
 """
 
 import os
@@ -50,6 +50,7 @@ class SharedLoader(MemoryLoader):
     def __init__(self, team, events):
         super().__init__(batches=5, batch_size=8)
         self.team, self.events = team, events
+        self.bad_allowed = int(events.get("allowed", 9))
 
     def __iter__(self):
         each = 8 // self.team.size
@@ -62,7 +63,7 @@ class SharedLoader(MemoryLoader):
                 raise CmidError("the disk has gone")
             if "slow" in self.events:
                 time.sleep(0.3)
-            self.skipped[self.team.rank] = "a reason"
+            self.skipped[self.team.rank] = "a reason"  # in two processes, two images
             yield Views(tuple(crops), views.indices[rows], views.epoch)
 
 

@@ -37,6 +37,31 @@ def test_a_run_goes_on_with_other_processes(alone, tmp_path, first, then):
     same_weights(alone, out)
 
 
+@pytest.mark.parametrize("stop", ["steps=2", "bad=1"])
+def test_what_each_process_skipped_outlives_a_stop_amid_an_epoch(tmp_path, stop):
+    out = tmp_path / "run"
+    code, _, errors = run(TOGETHER, out, stop)
+    assert (code == 0) == (stop == "steps=2"), errors
+    assert read_checkpoint(out).state["position"] == {"epoch": 0, "batch": 2 if code == 0 else 3}
+    for _ in range(2):
+        assert read_checkpoint(out).state["loader"]["skipped"] == {0: "a reason", 1: "a reason"}
+        assert (out / "skipped.csv").read_text().count("a reason") == 2
+        code, _, errors = run(ALONE, out, "resume")
+        assert code == 0, errors
+
+
+def test_images_that_only_together_are_too_many_stop_both_at_the_end_of_the_epoch(alone, tmp_path):
+    out = tmp_path / "run"
+    for words in ((), ("resume",)):
+        code, said, errors = run(TOGETHER, out, "allowed=1", *words)
+        assert code == 1 and said == ["CmidError too many unreadable images: 2"], errors
+        assert read_checkpoint(out).state["position"] == {"epoch": 0, "batch": 5} and not (out / "metrics.csv").exists()
+    code, _, errors = run(TOGETHER, out, "allowed=2", "resume")
+    assert code == 0, errors
+    for table in ("steps.csv", "metrics.csv"):
+        same_rows(numbers(alone / table), numbers(out / table))
+
+
 def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_is_told_once(tmp_path):
     code, said, errors = run(TOGETHER, tmp_path / "run", "nan=1")
     assert code != 0 and len(said) == 1, errors
