@@ -106,6 +106,9 @@ class Turns:
     def load_state_dict(self, state):
         raise NotImplementedError
 
+    def require_readable(self):
+        """Nothing is read."""
+
     def write_skipped(self, path):
         raise NotImplementedError
 

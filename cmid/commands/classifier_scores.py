@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.classifier_report import write_page
-from cmid.commands.finetune_parts import BATCH, Parts, whole_images
+from cmid.commands.finetune_parts import BATCH, Parts, whole_images, whole_loader
 from cmid.commands.predict import columns
 from cmid.commands.whole_files import write_whole
 from cmid.config import as_plain
@@ -64,7 +64,8 @@ class ValidationAccuracy:
     name, every_epochs = "validation", 1
 
     def __init__(self, parts: Parts, source: LabelledSource, precision: Any) -> None:
-        self.parts, self.source, self.precision = parts, source, precision
+        self.parts, self.precision = parts, precision
+        self.loader = whole_loader(parts, source)  # one for all epochs: it knows the images that it hung in
 
     def __call__(self, learner: Any, device: torch.device) -> dict[str, float]:
         """`validation_accuracy` of the learner as it is."""
@@ -75,7 +76,7 @@ class ValidationAccuracy:
 
     def rows(self, learner: Any, device: torch.device) -> tuple[Tensor, Tensor]:
         """Probabilities `(N, K)` and labels `(N,)`."""
-        return predict_probabilities(learner, whole_images(self.parts, self.source, {}), device, self.precision)
+        return predict_probabilities(learner, whole_images(self.parts, self.loader, {}), device, self.precision)
 
 
 class PublishedAccuracy(ValidationAccuracy):
@@ -100,11 +101,12 @@ def score_and_keep(
     about = ClassifierMetadata(parts.metadata, classes, parts.multi_label, test_crop=parts.config.test_crop)
     save_classifier(model, learner, about)
     device = next(learner.parameters()).device
-    rows, labels = predict_probabilities(learner, whole_images(parts, parts.test, skipped), device, precision)
+    images = whole_images(parts, whole_loader(parts, parts.test), skipped)
+    rows, labels = predict_probabilities(learner, images, device, precision)
     names = [name for i in range(len(parts.test)) if (name := parts.test.name(i)) not in skipped]
     alone = np.array([name not in parts.twins.test_names for name in names])
     value, interval, measured, figures = judge(rows, labels, names, classes, alone, parts.config.seed)
-    epoch = "best on validation" if parts.validation is not None else "last"
+    epoch = "best on validation" if done.best_is_measured else "last"
     scores = {"epoch": epoch, **measured, "skipped": skipped}
     write_scores(done.run, scores, names, labels, rows, classes, advice="Make room, and run again with --resume.")
     console.print(f"{in_words(figures)}; all {len(labels)} test images, {epoch} epoch")

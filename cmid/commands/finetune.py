@@ -73,6 +73,6 @@ def _finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetu
             team=team,
         )  # fmt: skip
         learner = done.learner()
-        if team.leads and parts.validation is not None and done.best_checkpoint is not None:
+        if team.leads and done.best_is_measured and done.best_checkpoint is not None:
             load_learner(learner, read_checkpoint(done.best_checkpoint).learner_state, done.best_checkpoint)
         return score_and_keep(parts, learner, done, precision, console, writes=team.leads)

@@ -198,16 +198,21 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, TrainingBatch]:
     return loader, TrainingBatch(mean, std, m, classes=classes, smoothing=smoothing, multi_label=parts.multi_label)
 
 
-def whole_images(parts: Parts, source: LabelledSource, skipped: dict[str, str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images of `source`, whole but for the edge that `test_crop` leaves out; unreadable ones go to `skipped`."""
+def whole_loader(parts: Parts, source: LabelledSource) -> ImageLoader:
+    """All images of `source`, whole but for the edge that `test_crop` leaves out."""
+    return ImageLoader(
+        source, parts.size, batch_size=BATCH, workers=parts.config.train.workers, crop=parts.config.test_crop,
+        read_timeout_s=parts.config.read_timeout_s,
+    )  # fmt: skip
+
+
+def whole_images(parts: Parts, loader: ImageLoader, skipped: dict[str, str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `loader` gives, normalised; unreadable images go to `skipped`."""
     assert parts.metadata.mean is not None and parts.metadata.std is not None
-    loader = ImageLoader(
-        source, parts.size, batch_size=BATCH, workers=parts.config.train.workers, crop=parts.config.test_crop
-    )
     for batch in loader:
         assert batch.labels is not None
         yield normalise(batch.images, parts.metadata.mean, parts.metadata.std), batch.labels
-    skipped.update({source.name(i): reason for i, reason in loader.skipped.items()})
+    skipped.update({loader.source.name(i): reason for i, reason in loader.skipped.items()})
 
 
 def account_of(parts: Parts) -> dict[str, Any]:

@@ -66,6 +66,6 @@ def _finetune(config: FinetuneSegmentationConfig) -> SegmentationResult:
             resume=config.resume, team=team,
         )  # fmt: skip
         learner = done.learner()
-        if team.leads and parts.validation is not None and done.best_checkpoint is not None:
+        if team.leads and done.best_is_measured and done.best_checkpoint is not None:
             load_learner(learner, read_checkpoint(done.best_checkpoint).learner_state, done.best_checkpoint)
         return score_and_keep(parts, learner, done, precision, console, writes=team.leads)

@@ -1,6 +1,6 @@
 """What a learner makes of some images, as sections of a report: where data, method and report meet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +62,10 @@ class Chosen:
         """Image i; raises `BadImage`."""
         return self.source.decode(self.places[i], reduction)
 
+    def among(self, places: Collection[int]) -> list[int]:
+        """Those of the chosen that lie at `places` of the source."""
+        return [i for i, place in enumerate(self.places) if place in places]
+
 
 @dataclass(frozen=True)
 class Album:
@@ -85,15 +89,37 @@ class Album:
         return Chosen(self.source.source, self.source.places[:count])
 
 
-def choose(source: ImageSource, count: int, seed: int, size: int, shown: Sequence[int] = (0, 1, 2)) -> Album:
-    """`count` readable images of a source, drawn by `seed`, as squares of `size` pixels; `shown` are the bands drawn.
+def choose(
+    source: ImageSource,
+    count: int,
+    seed: int,
+    size: int,
+    shown: Sequence[int] = (0, 1, 2),
+    *,
+    skipped: Collection[int] = (),
+    workers: int = 1,
+    read_timeout_s: float = 300.0,
+) -> Album:
+    """`count` readable images of a source, drawn by `seed`, as squares of `size` pixels.
+
+    Args:
+        source: images.
+        count: how many are drawn, those that cannot be read among them.
+        seed: of the draw.
+        size: side in pixels.
+        shown: the bands drawn.
+        skipped: positions of images that are known to be unreadable; nobody tries them.
+        workers: loader processes; without any, a read that never ends is waited for.
+        read_timeout_s: how long a read may take.
 
     Raises:
         CmidError: where none of those drawn can be read.
     """
     order = np.random.default_rng([seed & (1 << 64) - 1, 0]).permutation(len(source))
     drawn = Chosen(source, order[:count].tolist())
-    read = list(ImageLoader(drawn, size, workers=0))
+    loader = ImageLoader(drawn, size, workers=workers, read_timeout_s=read_timeout_s)
+    loader.leave_out(dict.fromkeys(drawn.among(skipped), "unreadable while training"))
+    read = list(loader)
     if not read:
         raise CmidError(f"none of {len(drawn)} images could be read, {drawn.name(0)} among them")
     places = torch.cat([batch.indices for batch in read]).tolist()

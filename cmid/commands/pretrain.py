@@ -1,6 +1,6 @@
 """`cmid pretrain`: a folder of unlabelled images becomes a backbone, and a page that shows what it learned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cmid.data.images import ImageLoader
 from cmid.data.places import Places
 from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.views import ViewLoader
-from cmid.errors import UsageError
+from cmid.errors import CmidError, UsageError
 from cmid.evaluation.online import FeatureSpread, OnlineKnn
 from cmid.ops.normalise import normalise
 from cmid.train import FitResult, Probe, RunDirectory, Team, fit, gather_team, resolve_device, resolve_precision
@@ -90,7 +90,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         )
         torch.manual_seed(config.seed)
         learner = build_learner(config)
-        probes = build_probes(config, source)
+        probes = build_probes(config, source, lambda: loader.skipped)  # on all: they decide together what is due
     check_same_data(team, source, config, images, labels)
     what = "windows an epoch" if config.source == "scenes" else "places" if isinstance(source, Places) else "images"
     mode = f" ({config.cmid.mode})" if config.method == "cmid" else ""
@@ -249,19 +249,33 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
     return notes
 
 
-def build_probes(config: PretrainConfig, source: ImageSource) -> list[Probe]:
-    """The spread of features on some of the run's own images, and kNN where a labelled folder is named."""
+def build_probes(
+    config: PretrainConfig, source: ImageSource, skipped: Callable[[], Collection[int]] = tuple
+) -> list[Probe]:
+    """The spread of features on some of the run's own images, and kNN where a labelled folder is named.
+
+    Args:
+        config: of the run.
+        source: its images.
+        skipped: positions of those that are known by now to be unreadable.
+
+    Raises:
+        UsageError: what kNN is to look at is not there, or cannot be read.
+    """
     precision = resolve_precision(config.train.precision, resolve_device(config.train.accelerator))
     places = np.random.default_rng(config.seed).permutation(len(source))[:SPREAD_IMAGES]
     some = Chosen(source, sorted(places.tolist()))
-    probes: list[Probe] = [FeatureSpread(batches_of(some, config), precision=precision)]
+    spread = FeatureSpread(batches_of(some, config, config.data, lambda: some.among(skipped())), precision=precision)
+    probes: list[Probe] = [spread]
     if config.knn.data:
         train, test = open_one_class_each(config.knn.data, config.knn.train_list, config.knn.test_list)
         put_on_scale((train, test), config.views.low, config.views.high, config.views.mean, config.knn.data)
+        for side in (train, test):
+            require_readable(side, config)
         probes.append(
             OnlineKnn(
-                batches_of(train, config),
-                batches_of(test, config),
+                batches_of(train, config, config.knn.data),
+                batches_of(test, config, config.knn.data),
                 k=config.knn.k,
                 every_epochs=config.knn.every_epochs,
                 precision=precision,
@@ -270,16 +284,59 @@ def build_probes(config: PretrainConfig, source: ImageSource) -> list[Probe]:
     return probes
 
 
-def batches_of(source: ImageSource, config: PretrainConfig) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
-    """Whole images of `source` as the backbone sees them, with labels (zeros where there are none), each time anew."""
+def require_readable(source: ImageSource, config: PretrainConfig) -> None:
+    """At least one image, or kNN would have nothing to look at when the first epoch has been trained.
+
+    Raises:
+        UsageError: there is none.
+    """
+    loader = ImageLoader(
+        source, config.views.size, batch_size=1, workers=min(1, abs(config.train.workers)),
+        read_timeout_s=config.read_timeout_s,
+    )  # fmt: skip
+    if next(iter(loader), None) is None:
+        raise UsageError(
+            f"{_none_read(loader, str(config.knn.data))}: repair them, or give kNN others by --knn.data (without it "
+            "there is no kNN)"
+        )
+
+
+def batches_of(
+    source: ImageSource, config: PretrainConfig, data: str, skipped: Callable[[], Collection[int]] = tuple
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Whole images of `source` as the backbone sees them, with labels (zeros where there are none), each time anew.
+
+    Args:
+        source: images.
+        config: of the run.
+        data: what they belong to.
+        skipped: positions of those that are known by now to be unreadable; nobody tries them.
+
+    Raises:
+        CmidError: while iterating, where none can be read.
+    """
+    loader = ImageLoader(
+        source, config.views.size, batch_size=64, workers=config.train.workers, read_timeout_s=config.read_timeout_s
+    )
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        loader = ImageLoader(source, config.views.size, batch_size=64, workers=config.train.workers)
+        loader.leave_out(dict.fromkeys(skipped(), "unreadable while training"))
+        read = 0
         for batch in loader:
             labels = torch.zeros_like(batch.indices) if batch.labels is None else batch.labels
             yield normalise(batch.images, config.views.mean, config.views.std), labels
+            read += len(labels)
+        if not read:
+            raise CmidError(_none_read(loader, data))
 
     return batches
+
+
+def _none_read(loader: ImageLoader, data: str) -> str:
+    place, reason = next(iter(loader.skipped.items()))
+    return (
+        f"none of {len(loader.source)} images of {data} can be read; the first: {loader.source.name(place)}: {reason}"
+    )
 
 
 def _leave_results(config: PretrainConfig, done: FitResult, console: Console) -> PretrainResult:

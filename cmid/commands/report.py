@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,11 @@ def _albums(config: ReportConfig, run: Run) -> tuple[Album | None, Album | None]
             return None
         try:
             source = open_(asked or own or "")
-            return choose(source, max(config.map_images, config.images), s.seed, size, shown_bands(s.views.bands))
+            return choose(
+                source, max(config.map_images, config.images), s.seed, size, shown_bands(s.views.bands),
+                skipped=_known_unreadable(run, source) if what == "images" and asked is None else (),
+                workers=min(1, abs(s.train.workers)), read_timeout_s=s.read_timeout_s,
+            )  # fmt: skip
         except CmidError as error:
             if asked is not None:
                 raise
@@ -126,6 +130,12 @@ def _albums(config: ReportConfig, run: Run) -> tuple[Album | None, Album | None]
     album = opened(config.data, s.data, images, "images")
     labelled = opened(config.labelled, s.knn.data, lambda path: open_labelled_whole(path, s), "labelled images")
     return album, labelled
+
+
+def _known_unreadable(run: Run, source: ImageSource) -> Collection[int]:
+    """Positions of images of the run that it could not read."""
+    loader = {} if run.checkpoint is None else run.checkpoint.state.get("loader", {})
+    return loader.get("skipped", {}) if loader.get("images") == len(source) else ()
 
 
 def _journal(run: Run, labelled: Album | None) -> list[Section | Absent]:

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cmid.data.decode import BadImage
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
+from cmid.data.reading import Reading, Stuck, give_up, look_every_s, patiently
 from cmid.data.sources import choose_workers, start_worker
-from cmid.errors import CmidError
+from cmid.errors import CmidError, NotFinite
 from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
 from cmid.evaluation.segmentation import ConfusionMatrix
 from cmid.ops.normalise import normalise
@@ -38,6 +39,7 @@ class HowToLook:
         batch_size: windows at once.
         workers: loader processes.
         precision: of the forward.
+        read_timeout_s: an image that takes longer to read is skipped, where there are loader processes.
     """
 
     mean: tuple[float, ...]
@@ -48,6 +50,7 @@ class HowToLook:
     batch_size: int = 8
     workers: int = 0
     precision: Any = "32"
+    read_timeout_s: float = 300.0
 
     def windowed(self, height: int, width: int) -> bool:
         """Whether an image is looked at in windows, not whole."""
@@ -78,29 +81,43 @@ class Found:
 
 
 class _Read(Dataset[tuple[int, LabelledPixels | str]]):
-    def __init__(self, source: PixelSource) -> None:
-        self.source = source
+    def __init__(self, source: PixelSource, workers: int, hung: dict[int, tuple[str, str]]) -> None:
+        self.source, self.hung = source, hung
+        self.reading = Reading(workers)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, i: int) -> tuple[int, LabelledPixels | str]:
+        if i in self.hung:
+            return i, self.hung[i][1]
+        self.reading.begin(i)
         try:
             return i, self.source.read(i)
         except BadImage as error:
             return i, error.reason
+        finally:
+            self.reading.end()
 
 
 def segment_images(
-    segmenter: Segmenter, source: PixelSource, look: HowToLook, device: torch.device, tick: Tick | None = None
+    segmenter: Segmenter,
+    source: PixelSource,
+    look: HowToLook,
+    device: torch.device,
+    tick: Tick | None = None,
+    hung: dict[int, tuple[str, str]] | None = None,
 ) -> Found:
     """The confusion matrix of each image of `source`, looked at in evaluation mode and without gradient.
 
+    Images whose reading never ended are added to `hung`; those in it are not tried.
+
     Raises:
-        CmidError: no image can be read, or scores are not finite.
+        CmidError: no image can be read; NotFinite, which is one, where scores are not finite.
     """
     found, counts = Found(), []
-    for done, (i, image, classes) in enumerate(classes_of(segmenter, source, look, device, found.skipped), 1):
+    seen = classes_of(segmenter, source, look, device, found.skipped, hung)
+    for done, (i, image, classes) in enumerate(seen, 1):
         found.indices.append(i)
         matrix = ConfusionMatrix(segmenter.classes, UNLABELLED)
         matrix.add(torch.from_numpy(classes), torch.from_numpy(image.labels))
@@ -115,13 +132,14 @@ def segment_images(
 
 
 def classes_of(
-    segmenter: Segmenter, source: PixelSource, look: HowToLook, device: torch.device, skipped: dict[str, str]
+    segmenter: Segmenter,
+    source: PixelSource,
+    look: HowToLook,
+    device: torch.device,
+    skipped: dict[str, str],
+    hung: dict[int, tuple[str, str]] | None = None,
 ) -> Iterator[tuple[int, LabelledPixels, np.ndarray]]:
     """Position, image, and the class `(H, W)` uint8 of each pixel; unreadable images go to `skipped`."""
-    loader = DataLoader(
-        _Read(source), batch_size=None, collate_fn=_as_is, num_workers=min(choose_workers(look.workers), len(source)),
-        worker_init_fn=start_worker, generator=torch.Generator(),
-    )  # fmt: skip
     layout, stride = memory_format_of(segmenter.backbone), segmenter.backbone.strides[-1]
     fixed = getattr(segmenter.backbone, "fixed_size", None)  # of backbones that take images of one size only
 
@@ -143,13 +161,13 @@ def classes_of(
         shares = predict_in_turns(of_windows, images, look.turns)
         if not bool(torch.isfinite(shares.sum())):
             names = ", ".join(source.name(i) for i, _ in waiting[:3])
-            raise CmidError(f"the segmenter gives scores that are not finite for {names}: try precision 32")
+            raise NotFinite(f"the segmenter gives scores that are not finite for {names}: try precision 32")
         for (i, image), classes in zip(waiting, shares.argmax(1).to(torch.uint8).cpu().numpy(), strict=True):
             yield i, image, classes
         waiting.clear()
 
     with evaluation_mode(segmenter), torch.inference_mode():
-        for i, image in loader:
+        for i, image in _read_all(source, look, {} if hung is None else hung):
             if isinstance(image, str):
                 skipped[source.name(i)] = image
                 continue
@@ -165,6 +183,29 @@ def classes_of(
             yield i, image, classes.numpy()
         if waiting:
             yield from whole()
+
+
+def _read_all(
+    source: PixelSource, look: HowToLook, hung: dict[int, tuple[str, str]]
+) -> Iterator[tuple[int, LabelledPixels | str]]:
+    """Each image, or why it could not be read."""
+    done, workers = 0, min(choose_workers(look.workers), len(source))
+    images = _Read(source, workers, hung)
+
+    def begin() -> Iterator[tuple[int, LabelledPixels | str]]:
+        loader = DataLoader(
+            images, batch_size=None, sampler=range(done, len(source)), collate_fn=_as_is, num_workers=workers,
+            worker_init_fn=start_worker, timeout=look_every_s(look.read_timeout_s, workers),
+            generator=torch.Generator(),
+        )  # fmt: skip
+        return iter(loader)
+
+    def pass_over(stuck: Stuck) -> None:
+        give_up(stuck, hung, source.name, look.read_timeout_s)
+
+    for each in patiently(begin, images.reading, look.read_timeout_s, pass_over, workers):
+        done += 1
+        yield each
 
 
 def _prepared(image: LabelledPixels, look: HowToLook, device: torch.device) -> Tensor:

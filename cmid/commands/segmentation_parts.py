@@ -71,6 +71,7 @@ class Parts:
         return HowToLook(
             self.metadata.mean, self.metadata.std, self.config.size, self.config.window,
             batch_size=self.config.batch_size, workers=self.config.train.workers, precision=precision,
+            read_timeout_s=self.config.read_timeout_s,
         )  # fmt: skip
 
 

@@ -63,11 +63,12 @@ class ValidationIoU:
 
     def __init__(self, parts: Parts, source: PixelSource, precision: Any) -> None:
         self.source, self.look = source, parts.look(precision)
+        self.hung: dict[int, tuple[str, str]] = {}
         self.protocol = protocols_of(parts.sides.account, parts.classes, parts.untrained)[0]
 
     def __call__(self, learner: Any, device: torch.device) -> dict[str, float]:
         """`validation_mean_iou` of the learner as it is."""
-        found = segment_images(learner, self.source, self.look, device)
+        found = segment_images(learner, self.source, self.look, device, hung=self.hung)
         scores = score_segmentation(torch.from_numpy(found.counts.sum(0)), self.protocol)
         return {"validation_mean_iou": 100 * scores.mean_iou}
 
@@ -117,7 +118,7 @@ def score_and_keep(
         tuple(parts.sides.account.get("pictures", ())),
     )  # fmt: skip
     save_segmenter(model, learner, about)
-    epoch = "best on validation" if parts.validation is not None else "last"
+    epoch = "best on validation" if done.best_is_measured else "last"
     protocols = protocols_of(parts.sides.account, parts.classes, parts.untrained)
     facts = [
         ("training images", f"{len(parts.train):,}"),

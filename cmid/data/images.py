@@ -1,6 +1,6 @@
 """Whole images in batches, without crops or colours: what evaluation and figures look at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cmid.data.crops import Box, as_planes, central_box, cut, reduction_for
 from cmid.data.decode import BadImage
+from cmid.data.reading import Reading, Stuck, give_up, look_every_s, patiently
 from cmid.data.sources import ImageSource, choose_workers, start_worker
 from cmid.errors import UsageError
 
@@ -49,8 +50,11 @@ def resize_whole(pixels: np.ndarray, size: int, crop: float = 1.0) -> Tensor:
 
 
 class _Chunks(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
-    def __init__(self, source: ImageSource, size: int, batch_size: int, crop: float) -> None:
+    def __init__(self, source: ImageSource, size: int, batch_size: int, crop: float, workers: int) -> None:
         self.source, self.size, self.batch_size, self.crop = source, size, batch_size, crop
+        self.reading = Reading(workers)
+        self.hung: dict[int, tuple[str, str]] = {}
+        self.left_out: dict[int, str] = {}
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
@@ -63,6 +67,10 @@ class _Chunks(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
         indices: list[int] = []
         bad: dict[int, str] = {}
         for i in range(chunk * self.batch_size, min((chunk + 1) * self.batch_size, len(self.source))):
+            if i in self.hung or i in self.left_out:
+                bad[i] = self.hung[i][1] if i in self.hung else self.left_out[i]
+                continue
+            self.reading.begin(i)
             try:
                 image = self.source.decode(i, self._reduction)
             except BadImage as error:
@@ -70,6 +78,8 @@ class _Chunks(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
             else:
                 read.append(resize_whole(image.pixels, self.size, self.crop))
                 indices.append(i)
+            finally:
+                self.reading.end()
         empty = torch.empty((0, self.source.bands, self.size, self.size), dtype=self.source.dtype)
         images = torch.stack(read) if read else empty
         return images, torch.tensor(indices, dtype=torch.int64), bad
@@ -91,36 +101,59 @@ class ImageLoader:
         batch_size: images at once.
         workers: loader processes; 0 loads in this one, -1 chooses from the cores.
         crop: share of the shorter side that is kept, 0 to 1.
+        read_timeout_s: as for `ViewLoader`: an image that takes longer is passed over, by later iterations too.
 
     Attributes:
         skipped: position and reason of each image that could not be read, filled while iterating.
+
+    Raises:
+        CmidError: while iterating, where more than a few reads hang, or a loader process dies.
     """
 
     def __init__(
-        self, source: ImageSource, size: int, *, batch_size: int = 64, workers: int = -1, crop: float = 1.0
+        self,
+        source: ImageSource,
+        size: int,
+        *,
+        batch_size: int = 64,
+        workers: int = -1,
+        crop: float = 1.0,
+        read_timeout_s: float = 300.0,
     ) -> None:
         if size < 1 or batch_size < 1:
             raise UsageError(f"size and batch size must be at least 1, found {size} and {batch_size}")
-        self.source, self.size, self.batch_size, self.crop = source, size, batch_size, crop
+        self.source, self.read_timeout_s = source, read_timeout_s
         self.workers = min(choose_workers(workers), -(-len(source) // batch_size))
+        self._chunks = _Chunks(source, size, batch_size, crop, self.workers)
         self.skipped: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Batches, counting one that may turn out to be wholly unreadable."""
-        return -(-len(self.source) // self.batch_size)
+        return len(self._chunks)
+
+    def leave_out(self, known: Mapping[int, str]) -> None:
+        """Images that are known to be unreadable, by position, and why: nobody tries, or waits for them."""
+        self._chunks.left_out = dict(known)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        loader = DataLoader(
-            _Chunks(self.source, self.size, self.batch_size, self.crop),
-            batch_size=None,
-            collate_fn=_as_is,
-            num_workers=self.workers,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),
-        )
+        done, chunks = 0, self._chunks
+
+        def begin() -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]:
+            loader = DataLoader(
+                chunks, batch_size=None, sampler=range(done, len(chunks)), collate_fn=_as_is, num_workers=self.workers,
+                worker_init_fn=start_worker, timeout=look_every_s(self.read_timeout_s, self.workers),
+                generator=torch.Generator(),
+            )  # fmt: skip
+            return iter(loader)
+
+        def pass_over(stuck: Stuck) -> None:
+            give_up(stuck, chunks.hung, self.source.name, self.read_timeout_s)
+
         known = getattr(self.source, "labels", None)
         labels = None if known is None else torch.as_tensor(known)
-        for images, indices, bad in loader:
+        read = patiently(begin, chunks.reading, self.read_timeout_s, pass_over, self.workers)
+        for images, indices, bad in read:
+            done += 1
             self.skipped.update(bad)
             if len(indices):
                 yield ImageBatch(images, indices, None if labels is None else labels[indices])

@@ -6,13 +6,22 @@ the monotonic clock, which all processes of a machine share and which no correct
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import active_children
+from typing import TypeVar
 
 import torch
 from torch.utils.data import get_worker_info
 
+from cmid.errors import CmidError
+
+T = TypeVar("T")
+LOOK_EVERY_S = 5.0
+"""How often the reads are looked at while nothing comes."""
+HANGS_ALLOWED = 3
+"""Reads without end that are passed over before it is the disk that is to blame, and not the file."""
 NAME_BYTES = 512
 _own: "Reading | None" = None
 
@@ -88,6 +97,77 @@ def note_file(name: str) -> None:
     """For sources that choose among files while they read: which one it is now."""
     if _own is not None:
         _own.file(name)
+
+
+def patiently(
+    begin: Callable[[], Iterator[T]],
+    reading: Reading,
+    timeout_s: float,
+    pass_over: Callable[[Stuck], None],
+    workers: int,
+) -> Iterator[T]:
+    """What `workers` loader processes give; one that hangs in a read makes `begin` start anew, where it stands.
+
+    Args:
+        begin: iterates over a `DataLoader` whose timeout is `look_every_s`, from what has not been given yet on.
+        reading: what the processes read.
+        timeout_s: a read may take so long.
+        pass_over: is told of a read that took longer; ends the processes, and has the next ones leave the image out.
+        workers: named where one of them dies.
+
+    Raises:
+        CmidError: a process has died.
+    """
+    stuck: Stuck | None = None
+    try:
+        items = begin()
+        while True:
+            late = False
+            try:
+                item = next(items, None)
+            except RuntimeError as error:
+                if "DataLoader timed out" not in str(error):
+                    raise
+                late = True
+            if late:  # acted on out here, as the error's traceback would keep the processes alive
+                looked, stuck = stuck, reading.longest()
+                # seen twice: a process that was itself suspended finds a long time gone by, and no read to blame
+                if stuck and looked and stuck.same_as(looked) and stuck.seconds >= timeout_s:
+                    del items
+                    pass_over(stuck)
+                    items = begin()
+                continue  # else one of them is only slow
+            if item is None:
+                return
+            yield item
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise CmidError(
+            f"a loader process died, which is mostly for want of memory: {error}; try fewer workers "
+            f"(now {workers}) or smaller images"
+        ) from error
+
+
+def look_every_s(timeout_s: float, workers: int) -> float:
+    """The timeout of a `DataLoader` that is iterated patiently; 0, which is none, where nobody could look."""
+    return min(timeout_s, LOOK_EVERY_S) if workers else 0
+
+
+def give_up(stuck: Stuck, hung: dict[int, tuple[str, str]], name: Callable[[int], str], timeout_s: float) -> None:
+    """Ends the process that hangs, and adds name and reason of its image to `hung`.
+
+    Raises:
+        CmidError: there are more than `HANGS_ALLOWED`.
+    """
+    end_process(stuck.process)  # which may not hear, where a disk has gone away
+    hung[stuck.image] = (stuck.file or name(stuck.image), f"reading it did not end within {timeout_s:g} s")
+    if len(hung) > HANGS_ALLOWED:
+        last = ", ".join(sorted({name for name, _ in hung.values()}))
+        raise CmidError(
+            f"{len(hung)} reads did not end within {timeout_s:g} s each: {last}. Look after the disk or the network "
+            "they are on, or raise read_timeout_s"
+        )
 
 
 def end_process(process: int) -> None:

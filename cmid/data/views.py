@@ -17,14 +17,9 @@ from cmid.config import ViewConfig
 from cmid.contracts import Views
 from cmid.data.batches import Batches, Cut, Touch, images_until
 from cmid.data.order import Plan
-from cmid.data.reading import Stuck, end_process
+from cmid.data.reading import Stuck, give_up, look_every_s, patiently
 from cmid.data.sources import DatedSource, ImageSource, choose_workers, start_worker
 from cmid.errors import CmidError, UsageError
-
-LOOK_EVERY_S = 5.0
-"""How often the reads are looked at while no batch comes."""
-HANGS_ALLOWED = 3
-"""Reads without end that are passed over before it is the disk that is to blame, and not the file."""
 
 
 def _as_is(cut: Any) -> Any:
@@ -140,42 +135,17 @@ class ViewLoader:
         return self._plan.batch
 
     def __iter__(self) -> Iterator[Views]:
-        epoch, batches, stuck = self.epoch, self._begin(), None
+        epoch, reading = self.epoch, self._batches.reading
         try:
-            while True:
-                late = False
-                try:
-                    cut = next(batches, None)
-                except RuntimeError as error:
-                    if "DataLoader timed out" not in str(error):
-                        raise
-                    late = True
-                if late:  # acted on out here, as the error's traceback would keep the processes alive
-                    looked, stuck = stuck, self._batches.reading.longest()
-                    # seen twice: a process that was itself suspended finds a long time gone by, and no read to blame
-                    if stuck and looked and stuck.same_as(looked) and stuck.seconds >= self.read_timeout_s:
-                        del batches
-                        self._pass_over(stuck)
-                        batches = self._begin()
-                    continue  # else one of them is only slow
-                if cut is None:
-                    return
+            for cut in patiently(self._begin, reading, self.read_timeout_s, self._pass_over, self.workers):
                 self._note(cut.bad)
                 if cut.empty:
                     raise CmidError(_none_stands_in(cut))
                 self.resume_at(epoch, self.batch + 1)
                 yield cut.views
         except CmidError:
-            batches = iter(())
             self.close()
             raise
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            raise CmidError(
-                f"a loader process died, which is mostly for want of memory: {error}; try fewer workers "
-                f"(now {self.workers}) or smaller images"
-            ) from error
 
     def _begin(self) -> Iterator[Cut]:
         if self._loader is None:
@@ -185,16 +155,7 @@ class ViewLoader:
     def _pass_over(self, stuck: Stuck) -> None:
         """Ends the processes, and counts the image that one of them hangs in as unreadable."""
         self.close()
-        end_process(stuck.process)  # which may not hear, where a disk has gone away
-        name = stuck.file or self.source.name(stuck.image)
-        reason = f"reading it did not end within {self.read_timeout_s:g} s"
-        self._batches.hung[stuck.image] = (name, reason)
-        if len(self._batches.hung) > HANGS_ALLOWED:
-            last = ", ".join(sorted({name for name, _ in self._batches.hung.values()}))
-            raise CmidError(
-                f"{len(self._batches.hung)} reads did not end within {self.read_timeout_s:g} s each: {last}. Look "
-                "after the disk or the network they are on, or raise read_timeout_s"
-            )
+        give_up(stuck, self._batches.hung, self.source.name, self.read_timeout_s)
         self._note({stuck.image: self._batches.hung[stuck.image]})
 
     def _start(self) -> DataLoader:
@@ -207,7 +168,7 @@ class ViewLoader:
             persistent_workers=self.workers > 0,
             worker_init_fn=start_worker,
             pin_memory=self._pin_memory,
-            timeout=min(self.read_timeout_s, LOOK_EVERY_S) if self.workers else 0,
+            timeout=look_every_s(self.read_timeout_s, self.workers),
             generator=torch.Generator(),  # else each epoch would draw from, and so shift, the trainer's own numbers
         )
 
@@ -254,9 +215,16 @@ class ViewLoader:
             writer.writerow(("path", "reason"))
             writer.writerows(self.skipped[index] for index in sorted(self.skipped))
 
+    def require_readable(self) -> None:
+        """Raises CmidError where too many images could not be read, counting those that were added to `skipped`."""
+        self._require_readable(max(1, self.epoch + (self.batch > 0)))
+
     def _note(self, bad: dict[int, tuple[str, str]]) -> None:
         self.skipped.update(bad)
-        count, images = len(self.skipped), images_until(self.source, self.epoch)
+        self._require_readable(self.epoch + 1)
+
+    def _require_readable(self, epochs: int) -> None:
+        count, images = len(self.skipped), images_until(self.source, epochs - 1)
         if count <= self.max_bad_share * images and count < images:
             return
         first = "; ".join(f"{name} ({reason})" for name, reason in list(self.skipped.values())[:3])

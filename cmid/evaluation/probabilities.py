@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cmid.contracts import Backbone
-from cmid.errors import CmidError
+from cmid.errors import CmidError, NotFinite
 from cmid.evaluation.features import AUTOCAST, Batch, evaluation_mode, memory_format_of
 
 
@@ -39,7 +39,7 @@ def predict_probabilities(
         `(N, K)` float32 and labels `(N,)` or `(N, K)`, both on the CPU, in the order of `batches`.
 
     Raises:
-        CmidError: there is no image, or a probability is not a finite number.
+        CmidError: there is no image; NotFinite, which is one, where a probability is not a finite number.
     """
     device, rows, labels = torch.device(device), [], []
     layout = memory_format_of(task.backbone)
@@ -55,7 +55,7 @@ def predict_probabilities(
     if not found.isfinite().all():
         bad = int((~found.isfinite().all(dim=1)).sum())
         finer = "" if precision == "32" else ", or try --precision 32 (of cmid finetune: --train.precision 32)"
-        raise CmidError(
+        raise NotFinite(
             f"Expected finite probabilities, but {bad} of {len(found)} images have none. The weights may have "
             f"diverged: take an earlier checkpoint{finer}."
         )

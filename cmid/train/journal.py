@@ -174,12 +174,13 @@ class Journal:
             "stopgap": self._stopgap,
         }
 
-    def restore(self, state: Mapping[str, Any], progress: Progress, *, moved: bool = False) -> None:
+    def restore(self, state: Mapping[str, Any], progress: Progress, epochs: int, *, moved: bool = False) -> None:
         """Goes back to a checkpoint: rows beyond it are dropped.
 
         Args:
             state: what `state` gave.
             progress: what had been completed.
+            epochs: those that have ended, with a row; one may have had its last batch and no more.
             moved: other processes made it, whose steps were of another size: rows are told by their epoch.
         """
         step = progress.step
@@ -189,7 +190,7 @@ class Journal:
             self._steps.keep(lambda row: float(row["epoch"]) <= progress.epoch + 1e-6)
         else:
             self._steps.keep(lambda row: int(row["step"]) <= step and int(row["step"]) != dropped)
-        self._metrics.keep(lambda row: int(row["epoch"]) <= progress.epoch)
+        self._metrics.keep(lambda row: int(row["epoch"]) <= epochs)
         self._interval.restore(state["interval"], self._device)
         self._epoch.restore(state["epoch"], self._device)
         self._interval_pace, self._epoch_pace = Pace(**state["interval_pace"]), Pace(**state["epoch_pace"])

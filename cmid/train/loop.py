@@ -22,7 +22,7 @@ from rich.console import Console
 
 from cmid.config import OptimizerConfig, TrainConfig
 from cmid.contracts import Learner, Progress, Views
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train.checkpoints import FORMAT
 from cmid.train.collapse import collapse_warning, warn_of_collapse
 from cmid.train.hardware import choose_machine
@@ -30,12 +30,13 @@ from cmid.train.interrupts import Interrupted, Interrupts, undisturbed
 from cmid.train.journal import Journal
 from cmid.train.loggers import Loggers, require_loggers
 from cmid.train.optimisers import build_optimiser, scaled_lr
-from cmid.train.plan import Plan, draw_seed
+from cmid.train.plan import Plan, differing_numbers, draw_seed, fixed_numbers
+from cmid.train.probing import Probing
 from cmid.train.progress_line import ProgressLine
 from cmid.train.protocols import Loader, Probe
 from cmid.train.result import FitResult
 from cmid.train.run_directory import RunDirectory
-from cmid.train.saving import Saver
+from cmid.train.saving import BY_PROBE, Saver
 from cmid.train.schedules import CosineWithWarmup
 from cmid.train.sharding import WholeLearner
 from cmid.train.step import Stepper
@@ -118,16 +119,8 @@ def fit(
             learner, machine, module, built, prepare,
             plan=plan, schedule=schedule, seed=seed, clip_norm=optimizer.clip_norm, journal=journal, watch=watch,
         )  # fmt: skip
-        identity = {
-            "settings": settings,
-            "fixed": {
-                "epochs": epochs, "seed": seed, "images_per_batch": images_per_batch, "accumulate": train.accumulate,
-                "batches_per_epoch": len(loader), "processes": team.size,
-            },
-        }  # fmt: skip
-        counted = loader.state_dict()
-        identity["fixed"] |= {name: counted[name] for name in ("images", "fingerprint", "labels") if name in counted}
-        saver = Saver(books, train.checkpoint_minutes, line.say)
+        fixed = fixed_numbers(plan, seed, images_per_batch, team.size, loader.state_dict())
+        identity, saver = {"settings": settings, "fixed": fixed}, Saver(books, train.checkpoint_minutes, line.say)
         doing = _Run(stepper, built, whole, loader, run, saver, identity, probes, seed)
         line.say(f"{machine.words()}; {how}")
         line.say(f"{epochs} epochs of {len(loader)} batches, {plan.total_steps} optimiser steps; the run is {run.path}")
@@ -165,12 +158,13 @@ class _Run:
     ) -> None:
         self.stepper, self.optimiser, self.whole = stepper, optimiser, whole
         self.loader, self.run, self.saver = loader, run, saver
-        self.identity, self.probes, self.seed = identity, probes, seed
+        self.identity, self.seed = identity, seed
         self.learner, self.plan, self.journal = stepper.learner, stepper.plan, stepper.journal
         self.team = stepper.machine.team
         self.epoch, self.batch = 0, 0
         self.saved_at: int | None = None
         self.interrupts = Interrupts()
+        self.probing = Probing(probes, self.plan.epochs, seed, stepper.machine, whole, self.journal, self.interrupts)
 
     @property
     def progress(self) -> Progress:
@@ -184,6 +178,8 @@ class _Run:
             with self.interrupts:
                 self.learner.train()
                 self.journal.start(self.progress.step)
+                if self.batch == self.plan.batches_per_epoch:  # where a resumed run may stand
+                    self._end_of_epoch()
                 while self.epoch < self.plan.epochs and self.progress.step < self.plan.last_step:
                     self._epoch()
                 if self.team.any(self.saved_at != self.progress.step or self.saver.failure is not None)[0]:
@@ -227,6 +223,7 @@ class _Run:
                 # Only where a batch failed to come are all processes here together, and can be asked.
                 asked, unsaved = self.team.any(bool(self.interrupts.requested), self.saved_at != self.progress.step > 0)
                 self.stepper.undo()
+                self._share_skipped()
                 if asked or unsaved:
                     self.save()
                 if asked:  # the signal reached the loader's workers, too, and they are gone
@@ -237,61 +234,63 @@ class _Run:
             self.batch += self.plan.window(self.batch)
             ended = self.batch == self.plan.batches_per_epoch
             # The leading process's clock counts: the others write nothing, and theirs is never set back.
-            asked, due = self.team.any(bool(self.interrupts.requested), self.team.leads and self.saver.is_due())
-            if not ended and (asked or due):
+            with undisturbed():
+                asked, due = self.team.any(bool(self.interrupts.requested), self.team.leads and self.saver.is_due())
+            if asked or (due and not ended):
                 self.save()
-            if not ended and asked:
+            if asked:
                 self._leave(None)
         if self.batch == self.plan.batches_per_epoch:
             self._end_of_epoch()
+
+    def _end_of_epoch(self) -> None:
+        """Probes, a row, a checkpoint, after the last batch of an epoch; a run that goes on may begin here, too."""
+        with undisturbed():
+            self.stepper.check()
+            self._require_readable()
+            probed = self._probe()
+            self.epoch, self.batch = self.epoch + 1, 0
+            step, earlier = self.progress.step, self.journal.past_metrics()
+            numbers = self.journal.epoch(self.epoch, step, self.stepper.schedule(step - 1), probed)
+            if probed:
+                found = "  ".join(f"{name} {value:.4g}" for name, value in probed.items())
+                self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
+                if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
+                    warn_of_collapse(probed, earlier, self.journal.line.say)
+            self._write_skipped()
+            self.saver.note(self.epoch, numbers)
+            self.save()
             if self.team.any(self.interrupts.requested is not None)[0]:
                 self._leave(None)
 
-    def _end_of_epoch(self) -> None:
-        self.stepper.check()
-        self.epoch, self.batch = self.epoch + 1, 0
-        probed = self._probe()
-        step = self.progress.step
-        earlier = self.journal.past_metrics()
-        lr = self.stepper.schedule(step - 1)
-        numbers = self.journal.epoch(self.epoch, step, lr, probed)
-        if probed:
-            found = "  ".join(f"{name} {value:.4g}" for name, value in probed.items())
-            self.journal.line.say(f"epoch {self.epoch}/{self.plan.epochs}  total {numbers['total']:.4g}  {found}")
-            if not earlier or collapse_warning(earlier[-1], earlier[:-1]) is None:  # once, not at every epoch
-                warn_of_collapse(probed, earlier, self.journal.line.say)
-        for skipped in self.team.gather(dict(self.loader.skipped)):
-            self.loader.skipped.update(skipped)
-        self._write_skipped()
-        self.saver.note(self.epoch, numbers)
-        self.save()
-
     def _probe(self) -> dict[str, float]:
-        """Runs the probes that are due; afterwards the learner is in the modes it was in."""
-        due = [p for p in self.probes if self.epoch % max(1, p.every_epochs) == 0 or self.epoch == self.plan.epochs]
-        if not due:
+        """What the probes give that are due; a run that is stopped meanwhile begins with them when it goes on."""
+        epoch = self.epoch + 1
+        if not self.probing.is_due(epoch):
             return {}
-        found: dict[str, float] = {}
-        modes = [(module, module.training) for module in self.learner.modules()]
-        device = self.stepper.machine.device
-        with self.journal.paused(), torch.no_grad():
-            learner = self.whole.on(device)
-            with self.team.as_one():
-                for probe in due if self.team.leads else ():
-                    self.stepper.machine.seed(draw_seed(self.seed, "probe", probe.name, self.epoch))
-                    found |= probe(learner, device)
-        found = self.team.of_leader(found)
-        for module, training in modes:
-            module.training = training
-        return found
+        if self.saved_at != self.progress.step and self.team.of_leader(self.saver.much_is_unsaved()):
+            self.save(for_now=True)
+        try:
+            measured = self.probing(self.learner, epoch)
+        except NotFinite:
+            self.saver.take_back()
+            raise
+        finally:
+            self.saver.settle()
+        if measured.broken_off:
+            if self.saved_at != self.progress.step:
+                self.save()
+            self._leave(None)
+        return measured.values
 
-    def save(self) -> None:
-        """Writes a checkpoint, after making sure that everything so far was finite."""
+    def save(self, *, for_now: bool = False) -> None:
+        """Writes a checkpoint (see `Saver.save`), after making sure that everything so far was finite."""
         self.stepper.check()
+        self._share_skipped()
         with undisturbed(), self.journal.paused():
             learner, optimiser = self.whole.on("cpu"), self.whole.optimiser_state(self.optimiser)
             with self.team.as_one():
-                written = self.team.leads and self.saver.save(self._state(learner, optimiser), learner)
+                written = self.team.leads and self.saver.save(self._state(learner, optimiser), learner, for_now=for_now)
             if self.team.any(written)[0]:  # what the leading process has saved all have saved
                 self.saved_at = self.progress.step
 
@@ -322,11 +321,7 @@ class _Run:
         state = self.run.checkpoint(lazy=self.stepper.machine.sharded and not self.team.leads).state
         now, before = self.identity["fixed"], {"processes": 1, **state["fixed"]}
         moved = now["processes"] != before["processes"]
-        free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()
-        differing = [
-            f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n] and n not in free
-        ]
-        if differing:
+        if differing := differing_numbers(before, now):
             raise UsageError(
                 f"The run in {self.run.path} was started with other numbers: {'; '.join(differing)}. Resume with its "
                 "own settings and data, or start a new run in another --out."
@@ -337,7 +332,7 @@ class _Run:
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
         if moved:
             self._translate(before, now)
-        self.journal.restore(state["journal"], self.progress, moved=moved)
+        self.journal.restore(state["journal"], self.progress, self.epoch, moved=moved)
         self.saver.best, self.saved_at = state["best"], self.progress.step
         if state["is_best"]:
             self.saver.keep_best()  # a kill may have come between the two files
@@ -353,6 +348,21 @@ class _Run:
             + (f"; {again} images of this epoch are seen again." if again else "; no image is seen twice.")
         )
 
+    def _require_readable(self) -> None:
+        """Stops where the processes together had too many images that cannot be read; each has looked at its own."""
+        self._share_skipped()
+        try:
+            with self.team.as_one():
+                self.loader.require_readable()
+        except CmidError:
+            if self.saved_at != self.progress.step:
+                self.save()
+            raise
+
+    def _share_skipped(self) -> None:
+        for skipped in self.team.gather(dict(self.loader.skipped)):
+            self.loader.skipped.update(skipped)
+
     def _write_skipped(self) -> None:
         if len(self.loader.skipped) and self.team.leads:
             try:
@@ -366,21 +376,21 @@ class _Run:
 
     def _leave(self, cause: BaseException | None) -> None:
         number = self.interrupts.requested or signal.SIGINT
-        name = signal.Signals(number).name
         if self.saved_at is None:
             kept = "No checkpoint could be saved."
         else:
             kept = f"The run is saved after step {self.saved_at} in {self.run.last}; go on with --resume."
-        stopped = Interrupted(f"Stopped by {name}. {kept}", number)
+        stopped = Interrupted(f"Stopped by {signal.Signals(number).name}. {kept}", number)
         stopped.quiet = not self.team.leads
         raise stopped from cause
 
     def _result(self) -> FitResult:
-        past = self.journal.past_metrics()
+        past, best = self.journal.past_metrics(), self.saver.best if self.run.best.is_file() else None
         return FitResult(
             run=self.run.path,
             last_checkpoint=self.run.last,
             best_checkpoint=self.run.best if self.run.best.is_file() else None,
+            best_is_measured=best is not None and best["name"] in BY_PROBE,
             epochs_done=self.progress.epoch,
             steps_done=self.progress.step,
             metrics=past[-1] if past else self.journal.unfinished_epoch(),

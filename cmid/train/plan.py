@@ -1,7 +1,9 @@
 """How many batches, steps and epochs a run has, and what follows from a position in it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cmid.contracts import Progress
 
@@ -54,11 +56,32 @@ class Plan:
             seen: images of the epoch that all of the others have had.
 
         Returns:
-            The batch, not beyond `seen` and at the start of an optimiser step, and the images that are seen again.
+            The batch, not beyond `seen` and where an optimiser step begins or the epoch ends, and the images that are
+            seen again.
         """
         together = processes[0] * processes[1]
+        if seen // together >= self.batches_per_epoch:
+            return self.batches_per_epoch, 0
         batch = seen // together // self.accumulate * self.accumulate
         return batch, seen - batch * together
+
+
+def fixed_numbers(
+    plan: Plan, seed: int, images_per_batch: int, processes: int, loader: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What may not be otherwise when a run goes on; of images and labels what the `loader`'s state tells of them."""
+    return {
+        "epochs": plan.epochs, "seed": seed, "images_per_batch": images_per_batch, "accumulate": plan.accumulate,
+        "batches_per_epoch": plan.batches_per_epoch, "processes": processes,
+        **{name: loader[name] for name in ("images", "fingerprint", "labels") if name in loader},
+    }  # fmt: skip
+
+
+def differing_numbers(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`name was a, is b` of each that would make another run; other processes may have batches of their own."""
+    moved = now["processes"] != before["processes"]
+    free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()
+    return [f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n] and n not in free]
 
 
 def draw_seed(*position: int | str) -> int:

@@ -15,7 +15,10 @@ class Loader(Protocol):
 
     @property
     def skipped(self) -> dict[int, tuple[str, str]]:
-        """Images that could not be read so far, by position, with name and reason."""
+        """Images that could not be read so far, by position, with name and reason; other processes' are added."""
+
+    def require_readable(self) -> None:
+        """Raises `CmidError` where there are too many in `skipped`."""
 
     def __iter__(self) -> Iterator[Views]:
         """The rest of the epoch that `resume_at` named, from the batch that it named."""

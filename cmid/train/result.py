@@ -14,6 +14,7 @@ class FitResult:
         run: its folder.
         last_checkpoint: the newest checkpoint.
         best_checkpoint: the one of the best epoch; None before the first whole epoch.
+        best_is_measured: whether that epoch was chosen by what a probe measured, and not by loss.
         epochs_done: as a fraction where `max_steps` stopped it amid an epoch.
         steps_done: optimiser steps.
         metrics: of the last whole epoch; before the first, the loss terms so far.
@@ -25,6 +26,7 @@ class FitResult:
     run: Path
     last_checkpoint: Path
     best_checkpoint: Path | None
+    best_is_measured: bool
     epochs_done: float
     steps_done: int
     metrics: dict[str, float]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from cmid.errors import CmidError
@@ -10,6 +11,9 @@ from cmid.train.run_directory import RunDirectory
 
 BY_PROBE = ("validation_accuracy", "validation_map", "validation_mean_iou", "knn_top1")
 """What a run's best epoch is chosen by where a probe measures it: the higher the better."""
+
+MUCH_MINUTES = 1.0
+"""Training that is worth a checkpoint before a measurement, which may take long or never end."""
 
 
 class Saver:
@@ -29,10 +33,17 @@ class Saver:
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None
         self._candidate: dict[str, Any] | None = None
+        self._former = run.last.with_name(f"{run.last.name}.former.tmp")  # `remove_leftovers` knows such names
+        self._is_for_now = False
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint amid an epoch."""
         return self._minutes > 0 and time.monotonic() - self._written >= 60 * self._minutes
+
+    def much_is_unsaved(self) -> bool:
+        """Whether `MUCH_MINUTES` have passed since the last checkpoint, or those after which one is due."""
+        minutes = min(MUCH_MINUTES, self._minutes) if self._minutes > 0 else MUCH_MINUTES
+        return time.monotonic() - self._written >= 60 * minutes
 
     def note(self, epochs_done: int, metrics: dict[str, float]) -> None:
         """Judges an epoch that has ended: by the first of `BY_PROBE` that a probe gives, else by loss.
@@ -51,8 +62,10 @@ class Saver:
         ):
             self._candidate = {"name": name, "value": value, "epoch": epochs_done}
 
-    def save(self, state: dict[str, Any], learner: Any) -> bool:
+    def save(self, state: dict[str, Any], learner: Any, *, for_now: bool = False) -> bool:
         """Writes `state` as `last`, and keeps it as `best` if it is; False, with a warning, where that failed.
+
+        One that is `for_now` has yet to be measured: until `settle`, `take_back` puts the one before in its place.
 
         Raises:
             CmidError: the learner's weights are not finite; nothing is written.
@@ -69,6 +82,8 @@ class Saver:
             chosen = None
         best, is_best = chosen or self.best, chosen is not None
         try:
+            if for_now and self._run.last.is_file():
+                keep_as(self._run.last, self._former)
             write_checkpoint(self._run.last, {**state, "best": best, "is_best": is_best})
         except OSError as error:
             self.failure = str(error.strerror or error)
@@ -78,10 +93,24 @@ class Saver:
                 "goes on; make room on the disk."
             )
             return False
-        self.failure, self.best, self._candidate = None, best, None
+        self.failure, self.best, self._candidate, self._is_for_now = None, best, None, for_now
         if is_best:
             self.keep_best()
         return True
+
+    def take_back(self) -> None:
+        """Undoes a write that was `for_now`: what diverged is nothing to go on from."""
+        with suppress(OSError):
+            if self._is_for_now and self._former.is_file():
+                self._former.replace(self._run.last)
+            elif self._is_for_now:
+                self._run.last.unlink()
+
+    def settle(self) -> None:
+        """What was written for now stays."""
+        self._is_for_now = False
+        with suppress(OSError):
+            self._former.unlink(missing_ok=True)
 
     def keep_best(self) -> None:
         """Makes `best` what `last` is now."""

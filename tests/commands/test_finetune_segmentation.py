@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import time
 from contextlib import redirect_stderr
 
 import numpy as np
@@ -16,6 +17,7 @@ from cmid.backbones import create_backbone
 from cmid.cli import main
 from cmid.commands.segment_images import Found, HowToLook, classes_of, segment_images
 from cmid.commands.segmentation_scores import protocols_of, rows_of
+from cmid.data import reading
 from cmid.tasks.segmentation import Segmenter
 from cmid.train import read_checkpoint
 from cmid.zoo.segmenter_files import load_segmenter
@@ -301,6 +303,29 @@ def test_a_backbone_of_one_size_looks_in_windows_of_it():
     for side in (100, 256):
         found = segment_images(segmenter, Squares(1, side=side), look, torch.device("cpu"))
         assert found.counts.sum() == (side - 2) ** 2
+
+
+class Hanging(Squares):
+    """The reading of its second image does not end."""
+
+    def read(self, i):
+        time.sleep(600 if i == 1 else 0)
+        return super().read(i)
+
+
+def test_an_image_whose_reading_does_not_end_is_passed_over_and_then_known(monkeypatch):
+    monkeypatch.setattr(reading, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+    segmenter = Segmenter(create_backbone("test_resnet", mask_stage=None), 3, head="lateral_sum", width=8)
+    look = HowToLook((0.5,) * 3, (0.2,) * 3, 64, workers=1, read_timeout_s=1.0)
+    hung = {}
+    for _ in range(2):
+        found = segment_images(segmenter, Hanging(4), look, torch.device("cpu"), hung=hung)
+        assert found.indices == [0, 2, 3]
+        assert found.skipped == {"tile 0/1.png": "reading it did not end within 1 s"}
+    assert list(hung) == [1]
+    whole = segment_images(segmenter, Squares(4), look, torch.device("cpu"))
+    assert np.array_equal(found.counts, whole.counts[[0, 2, 3]])
 
 
 def test_a_truncated_image_is_told_and_passed_over(data, tmp_path, capsys):

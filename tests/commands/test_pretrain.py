@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from PIL import Image
 from cmid.cli import main
 from cmid.commands.pretrain import cautions
 from cmid.config import PretrainConfig, SwAVConfig
-from cmid.train import read_checkpoint
+from cmid.data import reading
+from cmid.train import fit, read_checkpoint
 from cmid.zoo.backbone_files import load_backbone, read_metadata
 
 
@@ -74,6 +77,75 @@ def test_what_a_run_leaves(images, tmp_path):
     )
     trained = read_checkpoint(out).learner_state
     assert torch.equal(backbone.weights()["conv1.weight"], trained["backbone.model.conv1.weight"])
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    for number, name in enumerate("ab"):
+        draw(tmp_path / "labelled" / name, 5, seed=number + 1)
+    return tmp_path / "labelled"
+
+
+def test_knn_images_of_which_none_can_be_read_are_refused_before_the_training(images, labelled, tmp_path, capsys):
+    for path in labelled.glob("*/*"):
+        path.write_bytes(b"broken")
+    assert run(images, tmp_path / "run", "--knn.data", labelled) == 2
+    error = one_line(capsys)
+    assert f"none of 8 images of {labelled} can be read" in error and "--knn.data" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_knn_images_that_go_away_are_told_and_cost_no_epoch(images, labelled, tmp_path, capsys, monkeypatch):
+    def fit_without_them(*arguments, **options):
+        shutil.rmtree(labelled)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr("cmid.commands.pretrain.fit", fit_without_them)
+    assert run(images, tmp_path / "run", "--knn.data", labelled) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Warning: knn could not be measured at the end of epoch 1" in said
+    assert f"none of 8 images of {labelled} can be read; the first: {labelled}" in said and "no such file" in said
+    [row] = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+    assert float(row["feature_std"]) and "knn_top1" not in row
+    assert read_checkpoint(tmp_path / "run").progress.epoch == 1
+
+
+def block(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_images_whose_reading_does_not_end_stop_neither_the_probes_nor_the_report(
+    images, labelled, tmp_path, capsys, monkeypatch
+):
+    """A named pipe without a writer among the images, all of which are seen in training, and later among kNN's."""
+    monkeypatch.setattr(reading, "LOOK_EVERY_S", 0.1)
+    draw(images, 4, seed=7)
+    listed = images / "list.txt"
+    listed.write_text("".join(f"{path.name}\n" for path in sorted(images.glob("*.png"))))
+    block(images / "0_3.png")
+
+    def fit_with_one_blocked(*arguments, **options):
+        block(sorted((labelled / "a").iterdir())[0])
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr("cmid.commands.pretrain.fit", fit_with_one_blocked)
+    given_up = []
+
+    def give_up(stuck, *rest):
+        given_up.append(stuck.file)
+        return reading.give_up(stuck, *rest)
+
+    monkeypatch.setattr("cmid.data.images.give_up", give_up)
+    words = ["--recipe", "cmid-tiny", "--out", str(tmp_path / "run"), "--knn.data", str(labelled), "--epochs", "2"]
+    slow = ["--train.workers", "1", "--read-timeout-s", "2", "--max-bad-share", "0.5"]
+    assert main(["pretrain", str(listed), *words, *slow]) == 0
+    assert len(given_up) == 1, "kNN's image, once; the other is known from training"
+    assert "Warning" not in capsys.readouterr().err
+    table = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert all(float(row["knn_top1"]) >= 0 and float(row["feature_std"]) for row in table) and len(table) == 2
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_parity_squashes_the_images(images, tmp_path):

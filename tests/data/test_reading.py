@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from cmid.config import SceneConfig, ViewConfig
-from cmid.data import views
+from cmid.data import reading
 from cmid.data.folder import FolderSource
+from cmid.data.images import ImageLoader
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.statistics import Stretch
 from cmid.data.views import ViewLoader
@@ -29,7 +30,7 @@ SMALL = ViewConfig(size=16)
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    monkeypatch.setattr(views, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(reading, "LOOK_EVERY_S", 0.1)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # a process is given so long to end
 
 
@@ -62,8 +63,52 @@ def test_a_read_without_end_is_passed_over_and_named(make_folder, tmp_path, work
     assert_same(batches, list(again))
 
 
+@pytest.fixture
+def within_a_minute():
+    """Fails a test that hangs."""
+
+    def late(number, frame):
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whole_images_are_given_without_those_whose_reading_does_not_end(make_folder, within_a_minute, workers):
+    source = FolderSource(make_folder(9))
+    whole = torch.cat([batch.images for batch in ImageLoader(source, 8, workers=0)])
+    before = set(multiprocessing.active_children())
+    block(source, 4)
+    loader = ImageLoader(source, 8, batch_size=2, workers=workers, read_timeout_s=1.0)
+    batches = list(loader)
+    others = [0, 1, 2, 3, 5, 6, 7, 8]
+    assert torch.cat([batch.indices for batch in batches]).tolist() == others
+    assert loader.skipped == {4: "reading it did not end within 1 s"}
+    assert torch.equal(torch.cat([batch.images for batch in batches]), whole[others])
+    began = time.monotonic()
+    assert torch.cat([batch.indices for batch in loader]).tolist() == others
+    assert time.monotonic() - began < 1.0 or workers == 2, "the image is known now, and nobody waits for it again"
+    assert not set(multiprocessing.active_children()) - before
+    again = ImageLoader(source, 8, batch_size=2, workers=0)
+    again.leave_out({4: "known", 0: "known"})
+    assert torch.cat([batch.indices for batch in again]).tolist() == others[1:]
+    assert again.skipped == {0: "known", 4: "known"}
+
+
+def test_whole_images_on_a_disk_that_answers_nobody_are_named(make_folder, within_a_minute, monkeypatch):
+    monkeypatch.setattr(reading, "HANGS_ALLOWED", 1)
+    source = FolderSource(make_folder(6))
+    block(source, *range(6))
+    with pytest.raises(CmidError, match=r"2 reads did not end within 0.5 s each: .*\.jpg.*Look after the disk"):
+        list(ImageLoader(source, 8, batch_size=2, workers=1, read_timeout_s=0.5))
+
+
 def test_a_disk_that_answers_nobody_stops_the_run_with_the_files_named(make_folder, monkeypatch):
-    monkeypatch.setattr(views, "HANGS_ALLOWED", 1)
+    monkeypatch.setattr(reading, "HANGS_ALLOWED", 1)
     source = FolderSource(make_folder(12))
     block(source, *range(12))
     with pytest.raises(CmidError, match=r"2 reads did not end within 0.5 s each: .*\.jpg.*Look after the disk"):

@@ -223,6 +223,18 @@ def test_too_many_unreadable_images_stop_the_run(make_folder, workers):
     assert not isinstance(error.value, UsageError)
 
 
+def test_what_other_processes_could_not_read_counts_too(make_folder):
+    folder = make_folder(20)
+    spoil(folder, 1)
+    loader = loader_of(folder, max_bad_share=0.1)
+    list(loader)
+    loader.skipped.update({2: ("b.jpg", "bad")})
+    loader.require_readable()
+    loader.skipped.update({3: ("c.jpg", "bad")})
+    with pytest.raises(CmidError, match=r"too many unreadable images: 3 of 20 so far"):
+        loader.require_readable()
+
+
 @pytest.mark.parametrize("share", [0.05, 1.0])
 def test_all_corrupt(make_folder, share):
     folder = make_folder(6)

@@ -3,7 +3,7 @@
 The learner draws nothing, and each process takes its share of the same batches of eight images.
 
     python -m tests.train.fit_in_processes OUT [resume] [steps=N] [nan=RANK] [die=RANK] [drop=RANK] [bad=RANK] [slow]
-        [full] [fsdp] [accumulate=N] [clip=NORM] [precision=P]
+        [full] [broken=EPOCH] [halted=EPOCH] [allowed=IMAGES] [fsdp] [accumulate=N] [clip=NORM] [precision=P]
 """
 
 import os
@@ -50,6 +50,7 @@ class SharedLoader(MemoryLoader):
     def __init__(self, team, events):
         super().__init__(batches=5, batch_size=8)
         self.team, self.events = team, events
+        self.bad_allowed = int(events.get("allowed", 9))
 
     def __iter__(self):
         each = 8 // self.team.size
@@ -62,15 +63,24 @@ class SharedLoader(MemoryLoader):
                 raise CmidError("the disk has gone")
             if "slow" in self.events:
                 time.sleep(0.3)
-            self.skipped[self.team.rank] = "a reason"
+            self.skipped[self.team.rank] = "a reason"  # in two processes, two images
             yield Views(tuple(crops), views.indices[rows], views.epoch)
 
 
 class ProbeOfWhole(Probe):
     """The leading process runs student and teacher alone; what it tells of them is free of biases before batch-norm."""
 
+    def __init__(self, events, **values):
+        super().__init__(**values)
+        self.events = events
+
     def __call__(self, learner, device):
         found = super().__call__(learner, device)
+        if self.events.get("broken") == str(self.calls):
+            raise CmidError("no image can be read")
+        if self.events.get("halted") == str(self.calls):  # by a signal to the group, of which its loader has died
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
         for name, backbone in {"student": learner.backbone, "teacher": learner.teacher}.items():
             assert backbone(torch.ones(2, 3, 16, 16)).last.isfinite().all()
             found[f"{name}_size"] = backbone.conv2.weight.square().sum().item()
@@ -114,7 +124,8 @@ def main():
     try:
         run_fit(
             Path(out), learner=learner, loader=SharedLoader(team, events), prepare=prepare, team=team, epochs=3,
-            images_per_batch=8 // team.size, resume="resume" in events, probes=[ProbeOfWhole(knn_top1=[1.0, 3.0, 2.0])],
+            images_per_batch=8 // team.size, resume="resume" in events,
+            probes=[ProbeOfWhole(events, knn_top1=[1.0, 3.0, 2.0])],
             optimizer={"clip_norm": float(events.get("clip", 1))},
             train={
                 **how, "max_steps": int(events.get("steps", 0)),

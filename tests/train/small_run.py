@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cmid.config import OptimizerConfig, TrainConfig
 from cmid.contracts import Backbone, Learner, Pyramid, View, Views
+from cmid.errors import CmidError
 from cmid.train import RunDirectory, fit
 
 
@@ -79,6 +80,8 @@ class SmallLearner(Learner):
 class MemoryLoader:
     """Views of stored images; the content of a batch is a function of (seed, epoch, batch)."""
 
+    bad_allowed = 9
+
     def __init__(self, batches=5, batch_size=4, seed=0, size=16):
         self.images = torch.randint(0, 256, (batches * batch_size, 3, size, size), generator=_generator(7)).byte()
         self.batches, self.batch_size, self.seed = batches, batch_size, seed
@@ -107,6 +110,10 @@ class MemoryLoader:
 
     def load_state_dict(self, state):
         self.skipped = dict(state["skipped"])
+
+    def require_readable(self):
+        if len(self.skipped) > self.bad_allowed:
+            raise CmidError(f"too many unreadable images: {len(self.skipped)}")
 
     def write_skipped(self, path):
         path.write_text("file,reason\n" + "".join(f"{file},{why}\n" for file, why in self.skipped.items()))

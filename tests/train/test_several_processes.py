@@ -37,6 +37,31 @@ def test_a_run_goes_on_with_other_processes(alone, tmp_path, first, then):
     same_weights(alone, out)
 
 
+@pytest.mark.parametrize("stop", ["steps=2", "bad=1"])
+def test_what_each_process_skipped_outlives_a_stop_amid_an_epoch(tmp_path, stop):
+    out = tmp_path / "run"
+    code, _, errors = run(TOGETHER, out, stop)
+    assert (code == 0) == (stop == "steps=2"), errors
+    assert read_checkpoint(out).state["position"] == {"epoch": 0, "batch": 2 if code == 0 else 3}
+    for _ in range(2):
+        assert read_checkpoint(out).state["loader"]["skipped"] == {0: "a reason", 1: "a reason"}
+        assert (out / "skipped.csv").read_text().count("a reason") == 2
+        code, _, errors = run(ALONE, out, "resume")
+        assert code == 0, errors
+
+
+def test_images_that_only_together_are_too_many_stop_both_at_the_end_of_the_epoch(alone, tmp_path):
+    out = tmp_path / "run"
+    for words in ((), ("resume",)):
+        code, said, errors = run(TOGETHER, out, "allowed=1", *words)
+        assert code == 1 and said == ["CmidError too many unreadable images: 2"], errors
+        assert read_checkpoint(out).state["position"] == {"epoch": 0, "batch": 5} and not (out / "metrics.csv").exists()
+    code, _, errors = run(TOGETHER, out, "allowed=2", "resume")
+    assert code == 0, errors
+    for table in ("steps.csv", "metrics.csv"):
+        same_rows(numbers(alone / table), numbers(out / table))
+
+
 def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_is_told_once(tmp_path):
     code, said, errors = run(TOGETHER, tmp_path / "run", "nan=1")
     assert code != 0 and len(said) == 1, errors
@@ -57,6 +82,30 @@ def test_processes_are_of_one_mind_on_what_is_saved_where_the_disk_is_full(tmp_p
     assert "Process 1 of 2 has stopped: the disk has gone" in said[0]
     assert "could not be written" in errors and "The run is saved" not in errors
     assert errors.count("Warning: the checkpoint") == 4  # after each step, and once more at the end
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_probe_that_fails_in_the_leading_process_stops_neither(alone, tmp_path, strategy):
+    code, _, errors = run(TOGETHER, tmp_path / "run", "broken=2", strategy)
+    assert code == 0, errors
+    assert errors.count("could not be measured at the end of epoch 2") == 1 and "no image can be read" in errors
+    assert [row["knn_top1"] for row in numbers(tmp_path / "run" / "metrics.csv")] == ["1", "", "2"]
+    if strategy == "ddp":
+        same_rows(numbers(alone / "steps.csv"), numbers(tmp_path / "run" / "steps.csv"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_both_leave_where_the_leading_process_is_asked_to_amid_a_probe(alone, tmp_path, strategy):
+    out = tmp_path / "run"
+    code, said, errors = run(TOGETHER, out, "halted=1", strategy)
+    assert code == 143, errors
+    assert said == [f"Interrupted Stopped by SIGTERM. The run is saved after step 5 in {out}/checkpoints/last.ckpt; "
+                    "go on with --resume."]  # fmt: skip
+    assert read_checkpoint(out).state["position"] == {"epoch": 0, "batch": 5} and not (out / "metrics.csv").exists()
+    code, _, errors = run(TOGETHER, out, "resume", strategy)
+    assert code == 0, errors
+    for table in ("steps.csv", "metrics.csv"):
+        same_rows(numbers(alone / table), numbers(out / table), 2e-5 if strategy == "ddp" else 5e-4)
 
 
 def test_a_process_that_is_killed_stops_the_other_and_the_checkpoint_survives(alone, tmp_path):
