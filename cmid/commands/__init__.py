@@ -171,7 +171,12 @@ def _of_run(settings: Any) -> Any:
     begun = Path(settings.out) / "settings.yaml"
     if not begun.is_file():
         return None
-    found = stored(type(settings), begun, str(begun))[0]
+    given: Any = begun
+    if not begun.stat().st_size:  # torn by a full disk or a power cut; the checkpoint has the same
+        from cmid.train import read_checkpoint
+
+        given = read_checkpoint(settings.out).settings
+    found = stored(type(settings), given, str(begun))[0]
     return replace(found, train=replace(found.train, devices=1, nodes=1))
 
 

@@ -128,14 +128,14 @@ class RunDirectory:
             UsageError: it cannot be written.
         """
         try:
-            self.settings.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+            _write_whole(self.settings, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
         except OSError as error:
             raise self._unwritable(error) from error
 
     def write_account(self, account: Mapping[str, Any]) -> None:
         """Writes `data.json`, what the data are; raises `UsageError` where it cannot be written."""
         try:
-            self.account.write_text(json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write_whole(self.account, json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -219,7 +219,7 @@ class RunDirectory:
         """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""
         books = [book.name for book in self._books()]
         stops = [path.name for path in self.path.glob(f"{self.nonfinite.stem}*.json")]
-        ours = {self.checkpoints.name, self.settings.name, *stops, *books}
+        ours = {self.checkpoints.name, *stops, *books}
         return (
             self.checkpoints.name in found  # `open` makes it first
             and ours.issuperset(found)
@@ -228,8 +228,8 @@ class RunDirectory:
 
     def _books(self) -> list[Path]:
         """What a run writes down as it goes, and what is left where it was killed while writing."""
-        tables = [self.steps, self.metrics]
-        return [self.account, self.skipped, *tables, *(table.with_name(f"{table.name}.tmp") for table in tables)]
+        whole = [self.settings, self.account, self.steps, self.metrics]
+        return [*whole, self.skipped, *map(_part_of, whole)]
 
     def _clear(self) -> None:
         for path in self._books():
@@ -328,3 +328,17 @@ def _locked(handle: int) -> bool:
     except OSError:
         return True  # a file system without locks
     return True
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """In one move, so that a kill meanwhile leaves what was there."""
+    part = _part_of(path)
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -277,6 +277,7 @@ def test_a_run_goes_on_by_its_own_settings_and_on_its_own_images_only(images, tm
     assert main(["pretrain", str(others), *resume]) == 2
     assert "fingerprint was" in one_line(capsys)
     moved = images.rename(tmp_path / "moved")
+    (tmp_path / "run" / "settings.yaml").write_text("")  # a power cut: the checkpoint has them, too
     assert main(["pretrain", str(moved), *resume]) == 0  # without the recipe
     assert read_checkpoint(tmp_path / "run").progress.epoch == 2
 

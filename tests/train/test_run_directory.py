@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import signal
@@ -28,6 +29,21 @@ def test_a_new_run_holds_its_settings(tmp_path):
         assert yaml.safe_load(run.settings.read_text()) == SETTINGS
         put_checkpoint(run)
     assert {p.name for p in run.path.iterdir()} == {"settings.yaml", "checkpoints"}
+
+
+def test_settings_that_cannot_be_written_whole_leave_those_that_were(tmp_path, monkeypatch):
+    """A full disk, or a kill, amid the settings of a resume."""
+    with RunDirectory(tmp_path) as run:
+        run.open(SETTINGS, resume=False)
+        put_checkpoint(run)
+
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(UsageError, match="No space left"):
+            run.write_settings({**SETTINGS, "seed": 1})
+        assert yaml.safe_load(run.settings.read_text()) == SETTINGS
 
 
 def test_nothing_is_left_of_a_run_in_which_nothing_happened(tmp_path):
@@ -112,7 +128,9 @@ def test_what_the_errors_of_a_run_advise_may_be_changed_and_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("left", [(), ("settings.yaml", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")])
+@pytest.mark.parametrize(
+    "left", [(), ("settings.yaml", "settings.yaml.tmp", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")]
+)
 def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, left):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt.123.tmp").write_text("half")
