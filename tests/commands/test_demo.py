@@ -68,7 +68,7 @@ def test_again_it_resumes_and_then_only_looks(drawn, capfd, monkeypatch):
     assert found.shape == (256, 256) and place is not None
     assert f"nothing has seen: {100 * share:.1f} % of its pixels are right" in said and str(map_) in said
     page = out / "map" / "map.html"
-    assert str(page) in said and page.read_text().count("data:image/jpeg") == 10
+    assert str(page) in said and page.read_text().count("data:image/jpeg") == 13
     trained_on = (out / "map" / "train_list.txt").read_text().split()
     tested_on = (out / "map" / "test_list.txt").read_text().split()
     assert (len(trained_on), len(tested_on)) == (24, 12) and not set(trained_on) & set(tested_on)
