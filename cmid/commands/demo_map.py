@@ -25,7 +25,7 @@ from cmid.report.segmentation import Tile, classes_section, tiles_section
 RECIPE = "segment-small"
 MOST, TESTED = 40, 5
 """Labelled scenes of each kind that the segmenter learns from, and that it is scored on, at most."""
-SIZE_PX, CROPS, BATCH = 128, 1920, 8
+SIZE_PX, CROPS, BATCH = 128, 5760, 8
 """Side of its crops, how many it sees in all, and at once: the same work whatever the machine."""
 MILD = {"scale": [0.8, 1.25], "max_share": 1.0, "brightness": 0.06, "contrast": 0.15, "saturation": 0.15}
 """How its crops are changed: so few steps learn more from scenes that look like those that are mapped."""
