@@ -171,14 +171,7 @@ def _of_run(settings: Any) -> Any:
     begun = Path(settings.out) / "settings.yaml"
     if not begun.is_file():
         return None
-    given: Any = begun
-    if not begun.stat().st_size:  # torn by a full disk or a power cut; the checkpoint has the same
-        from cmid.train import read_checkpoint
-
-        if not (Path(settings.out) / "checkpoints" / "last.ckpt").is_file():
-            return None  # nothing was saved: the run is begun anew
-        given = read_checkpoint(settings.out).settings
-    found = stored(type(settings), given, str(begun))[0]
+    found = stored(type(settings), begun, str(begun))[0]
     return replace(found, train=replace(found.train, devices=1, nodes=1))
 
 

@@ -57,10 +57,10 @@ def finetune_seeds(config: C, train: Callable[[C], object]) -> SeedsResult:
         raise UsageError(f"{out} holds files. Choose another --out, or go on with the runs in it by --resume.")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        plain = as_plain(replace(config, resume=False))
-        (out / "settings.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
+    text = yaml.safe_dump(as_plain(replace(config, resume=False)), sort_keys=False, allow_unicode=True)
+    write_whole(out / "settings.yaml", lambda part: part.write_text(text, "utf-8"), advice="Choose another --out.")
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     runs: dict[int, Path] = {}
     for number, seed in enumerate(seeds, 1):

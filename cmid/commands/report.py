@@ -92,7 +92,7 @@ def read_run(path: str | Path) -> Run:
         checkpoint = read_checkpoint(files.last)
     except CmidError as error:
         missing.append(str(error))
-    if files.settings.is_file() and files.settings.stat().st_size:
+    if files.settings.is_file():
         refuse_tasks(read_yaml(files.settings), str(files.settings))
         settings, left_out = stored(PretrainConfig, files.settings, files.settings.name)
     elif checkpoint is not None:

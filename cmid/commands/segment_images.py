@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cmid.data.decode import BadImage
+from cmid.data.images import in_order
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
-from cmid.data.reading import Reading, Stuck, give_up, look_every_s, patiently
-from cmid.data.sources import choose_workers, start_worker
+from cmid.data.reading import Reading
+from cmid.data.sources import choose_workers
 from cmid.errors import CmidError, NotFinite
 from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
 from cmid.evaluation.segmentation import ConfusionMatrix
@@ -189,29 +190,10 @@ def _read_all(
     source: PixelSource, look: HowToLook, hung: dict[int, tuple[str, str]]
 ) -> Iterator[tuple[int, LabelledPixels | str]]:
     """Each image, or why it could not be read."""
-    done, workers = 0, min(choose_workers(look.workers), len(source))
-    images = _Read(source, workers, hung)
-
-    def begin() -> Iterator[tuple[int, LabelledPixels | str]]:
-        loader = DataLoader(
-            images, batch_size=None, sampler=range(done, len(source)), collate_fn=_as_is, num_workers=workers,
-            worker_init_fn=start_worker, timeout=look_every_s(look.read_timeout_s, workers),
-            generator=torch.Generator(),
-        )  # fmt: skip
-        return iter(loader)
-
-    def pass_over(stuck: Stuck) -> None:
-        give_up(stuck, hung, source.name, look.read_timeout_s)
-
-    for each in patiently(begin, images.reading, look.read_timeout_s, pass_over, workers):
-        done += 1
-        yield each
+    workers = min(choose_workers(look.workers), len(source))
+    yield from in_order(_Read(source, workers, hung), source.name, workers, look.read_timeout_s)
 
 
 def _prepared(image: LabelledPixels, look: HowToLook, device: torch.device) -> Tensor:
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device, non_blocking=True)
     return normalise(pixels, look.mean, look.std)
-
-
-def _as_is(each: Any) -> Any:
-    return each

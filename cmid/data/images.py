@@ -1,8 +1,8 @@
 """Whole images in batches, without crops or colours: what evaluation and figures look at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from cmid.data.decode import BadImage
 from cmid.data.reading import Reading, Stuck, give_up, look_every_s, patiently
 from cmid.data.sources import ImageSource, choose_workers, start_worker
 from cmid.errors import UsageError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,54 @@ def resize_whole(pixels: np.ndarray, size: int, crop: float = 1.0) -> Tensor:
     out = torch.empty((bands, size, size), dtype=torch.from_numpy(pixels).dtype)
     cut(as_planes(pixels), kept_box(width, height, crop), size, False, out)
     return out
+
+
+class Readers(Protocol[T_co]):
+    """A dataset whose items are read from files, and what is known of the reads.
+
+    Attributes:
+        reading: which image each loader process reads.
+        hung: position, name and reason of the images whose reading never ended; they are not tried.
+    """
+
+    reading: Reading
+    hung: dict[int, tuple[str, str]]
+
+    def __len__(self) -> int:
+        """Items."""
+
+    def __getitem__(self, index: int) -> T_co:
+        """Item `index`."""
+
+
+def in_order(dataset: Readers[T], name: Callable[[int], str], workers: int, read_timeout_s: float) -> Iterator[T]:
+    """The items of `dataset`, one after another, by loader processes; an image whose reading never ends is passed over.
+
+    Args:
+        dataset: is told of such images in `hung`.
+        name: of the image at a position.
+        workers: loader processes; 0 reads in this one, and waits.
+        read_timeout_s: how long reading an image may take.
+
+    Raises:
+        CmidError: more than a few reads hang, or a loader process dies.
+    """
+    done = 0
+
+    def begin() -> Iterator[T]:
+        loader: DataLoader[T] = DataLoader(
+            dataset, batch_size=None, sampler=range(done, len(dataset)), collate_fn=_as_is,  # type: ignore[arg-type]
+            num_workers=workers, worker_init_fn=start_worker, timeout=look_every_s(read_timeout_s, workers),
+            generator=torch.Generator(),
+        )  # fmt: skip
+        return iter(loader)
+
+    def pass_over(stuck: Stuck) -> None:
+        give_up(stuck, dataset.hung, name, read_timeout_s)
+
+    for item in patiently(begin, dataset.reading, read_timeout_s, pass_over, workers):
+        done += 1
+        yield item
 
 
 class _Chunks(Dataset[tuple[Tensor, Tensor, dict[int, str]]]):
@@ -136,24 +187,9 @@ class ImageLoader:
         self._chunks.left_out = dict(known)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        done, chunks = 0, self._chunks
-
-        def begin() -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]:
-            loader = DataLoader(
-                chunks, batch_size=None, sampler=range(done, len(chunks)), collate_fn=_as_is, num_workers=self.workers,
-                worker_init_fn=start_worker, timeout=look_every_s(self.read_timeout_s, self.workers),
-                generator=torch.Generator(),
-            )  # fmt: skip
-            return iter(loader)
-
-        def pass_over(stuck: Stuck) -> None:
-            give_up(stuck, chunks.hung, self.source.name, self.read_timeout_s)
-
         known = getattr(self.source, "labels", None)
         labels = None if known is None else torch.as_tensor(known)
-        read = patiently(begin, chunks.reading, self.read_timeout_s, pass_over, self.workers)
-        for images, indices, bad in read:
-            done += 1
+        for images, indices, bad in in_order(self._chunks, self.source.name, self.workers, self.read_timeout_s):
             self.skipped.update(bad)
             if len(indices):
                 yield ImageBatch(images, indices, None if labels is None else labels[indices])

@@ -151,7 +151,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     replace_atomically(path, save)
 
 
-def replace_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def replace_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Puts what `write` writes at `path` in one move, after it is on disk; on failure nothing changes."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cmid.errors import CmidError, UsageError
-from cmid.train.checkpoints import Checkpoint, read_checkpoint, remove_leftovers
+from cmid.train.checkpoints import Checkpoint, read_checkpoint, remove_leftovers, replace_atomically
 
 try:
     import fcntl
@@ -127,15 +127,16 @@ class RunDirectory:
         Raises:
             UsageError: it cannot be written.
         """
-        try:
-            _write_whole(self.settings, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._replace(self.settings, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
     def write_account(self, account: Mapping[str, Any]) -> None:
         """Writes `data.json`, what the data are; raises `UsageError` where it cannot be written."""
+        self._replace(self.account, json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n")
+
+    def _replace(self, path: Path, text: str) -> None:
+        """Whole or not at all: a run that goes on needs what was there."""
         try:
-            _write_whole(self.account, json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n")
+            replace_atomically(path, lambda file: file.write(text.encode()))
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -228,8 +229,9 @@ class RunDirectory:
 
     def _books(self) -> list[Path]:
         """What a run writes down as it goes, and what is left where it was killed while writing."""
-        whole = [self.settings, self.account, self.steps, self.metrics]
-        return [*whole, self.skipped, *map(_part_of, whole)]
+        tables, replaced = [self.steps, self.metrics], [self.settings, self.account]
+        torn = [part for path in replaced for part in self.path.glob(f"{path.name}.*.tmp")]
+        return [*replaced, self.skipped, *tables, *(table.with_name(f"{table.name}.tmp") for table in tables), *torn]
 
     def _clear(self) -> None:
         for path in self._books():
@@ -328,17 +330,3 @@ def _locked(handle: int) -> bool:
     except OSError:
         return True  # a file system without locks
     return True
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.tmp")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """In one move, so that a kill meanwhile leaves what was there."""
-    part = _part_of(path)
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

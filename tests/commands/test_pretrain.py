@@ -277,17 +277,8 @@ def test_a_run_goes_on_by_its_own_settings_and_on_its_own_images_only(images, tm
     assert main(["pretrain", str(others), *resume]) == 2
     assert "fingerprint was" in one_line(capsys)
     moved = images.rename(tmp_path / "moved")
-    (tmp_path / "run" / "settings.yaml").write_text("")  # a power cut: the checkpoint has them, too
     assert main(["pretrain", str(moved), *resume]) == 0  # without the recipe
     assert read_checkpoint(tmp_path / "run").progress.epoch == 2
-
-
-def test_settings_that_are_empty_beside_no_checkpoint_say_nothing(images, tmp_path, capsys):
-    """As a kill at a run's very beginning may leave them: the command's own settings count."""
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "settings.yaml").write_text("")
-    assert main(["pretrain", str(images), "--resume", "--out", str(tmp_path / "run"), "--batch-size", "60"]) == 2
-    assert "largest batch that fits is 8" in one_line(capsys)
 
 
 def test_devices_and_nodes_have_short_names(images, tmp_path, capsys):

@@ -129,7 +129,7 @@ def test_what_the_errors_of_a_run_advise_may_be_changed_and_is_told(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
-    "left", [(), ("settings.yaml", "settings.yaml.tmp", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")]
+    "left", [(), ("settings.yaml", "settings.yaml.12.tmp", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")]
 )
 def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, left):
     (tmp_path / "checkpoints").mkdir()
