@@ -7,8 +7,9 @@ process are the same; the sides take turns. Colours and loading are no part of e
 
     python benchmarks/method_step.py --method byol --batch 64
     python benchmarks/method_step.py --method all --backbone resnet18 --size 64 --batch 32
+    python benchmarks/method_step.py --method mae,simmim --backbone vit_small_patch16_224
 
-`mae` takes a plain ViT (`--backbone vit_tiny_patch16_224`).
+`mae` takes a plain ViT, and lightly has SimMIM for plain ViTs alone.
 """
 
 import argparse
@@ -19,9 +20,10 @@ from pathlib import Path
 
 import torch
 from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, SwaVLoss
-from lightly.models.modules import heads
-from lightly.models.utils import update_momentum
+from lightly.models import utils
+from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM, heads
 from machine import processor, seconds
+from timm import create_model
 
 from cmid.commands.learners import METHODS, build_learner, method_of
 from cmid.config import OptimizerConfig, PretrainConfig, SwAVConfig, ViewConfig
@@ -63,8 +65,8 @@ class Lightly:
 
     def __call__(self, images):
         if self.teacher is not None:
-            update_momentum(self.backbone, self.teacher, 0.996)
-            update_momentum(self.head, self.teacher_head, 0.996)
+            utils.update_momentum(self.backbone, self.teacher, 0.996)
+            utils.update_momentum(self.head, self.teacher_head, 0.996)
         if self.method == "byol":
             with torch.no_grad():
                 targets = [self.embed(x, self.teacher, self.teacher_head) for x in images]
@@ -79,6 +81,40 @@ class Lightly:
         self.prototypes.normalize()
         codes = [self.prototypes(torch.nn.functional.normalize(self.embed(x), dim=1)) for x in images]
         return self.loss(codes, [])
+
+
+class LightlyMasked:
+    """MAE or SimMIM of lightly's modules on timm's plain ViT, with the settings `config` of ours."""
+
+    teacher = None
+
+    def __init__(self, method, config, name, size):
+        self.vit = MaskedVisionTransformerTIMM(create_model(name, num_classes=0, img_size=size))
+        patches, width = self.vit.vit.patch_embed.num_patches, self.vit.vit.embed_dim
+        self.patch, self.tokens = self.vit.vit.patch_embed.patch_size[0], patches + 1
+        self.mask_ratio, self.decoder = config.mask_ratio, torch.nn.Linear(width, 3 * self.patch**2)
+        self.mae = method == "mae"
+        if self.mae:
+            self.decoder = MAEDecoderTIMM(
+                patches, self.patch, embed_dim=width, decoder_embed_dim=config.decoder_width,
+                decoder_depth=config.decoder_depth, decoder_num_heads=config.decoder_heads,
+            )  # fmt: skip
+        self.loss = torch.nn.MSELoss() if self.mae else torch.nn.L1Loss()
+        self.trained = torch.nn.ModuleList([self.vit, self.decoder]).train()
+
+    def __call__(self, images):
+        images = images[0]
+        size = (len(images), self.tokens)
+        keep, hidden = utils.random_token_mask(size, self.mask_ratio, device=images.device)
+        target = utils.get_at_index(utils.patchify(images, self.patch), hidden - 1)
+        if not self.mae:
+            features = self.vit.encode(images, idx_mask=hidden)
+            return self.loss(self.decoder(utils.get_at_index(features, hidden)), target)
+        seen = self.decoder.embed(self.vit.encode(images, idx_keep=keep))
+        every = utils.repeat_token(self.decoder.mask_token, size)
+        every = self.decoder.decode(utils.set_at_index(every, keep, seen.type_as(every)))
+        mean, deviation = target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        return self.loss(self.decoder.predict(utils.get_at_index(every, hidden)), (target - mean) / deviation)
 
 
 class Sides:
@@ -109,6 +145,10 @@ class Sides:
         self.lightly = None
         if method in ("byol", "moco_v2", "barlow_twins", "swav"):
             self.lightly = Lightly(method, copy.deepcopy(self.learner.backbone))
+        elif method in ("mae", "simmim") and arguments.backbone.startswith("vit"):
+            config = getattr(settings, method)
+            self.lightly = LightlyMasked(method, config, arguments.backbone, arguments.size)
+        if self.lightly:
             for part in (self.lightly.trained, self.lightly.teacher):
                 if part is not None:
                     part.to(memory_format=self.format)
@@ -193,7 +233,7 @@ def measure(method, arguments):
 def main():
     """Measure and write down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", default="all", choices=["all", *METHODS])
+    parser.add_argument("--method", default="all", help=f"all, or some of {','.join(METHODS)}")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=224)
@@ -201,8 +241,8 @@ def main():
     parser.add_argument("--precision", default="auto", choices=["auto", "32", "bf16"])
     arguments = parser.parse_args()
     keep_freed_memory()  # as the trainer does; all sides gain
-    every = [m for m in METHODS if m != "mae"]
-    for method in every if arguments.method == "all" else [arguments.method]:
+    every = [m for m in METHODS if m != "mae"] if arguments.method == "all" else arguments.method.split(",")
+    for method in every:
         found = measure(method, arguments)
         print(json.dumps(found, indent=1), flush=True)
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

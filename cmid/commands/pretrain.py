@@ -18,7 +18,8 @@ from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import Opened, open_one_class_each, open_source, put_on_scale, reads_files
 from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
-from cmid.data.folder import FolderSource, looks_like_scenes
+from cmid.data.folder import FolderSource
+from cmid.data.image_notes import image_notes
 from cmid.data.images import ImageLoader
 from cmid.data.places import Places
 from cmid.data.sources import ImageSource, LabelledSource
@@ -213,9 +214,8 @@ def _open(config: PretrainConfig, console: Console) -> Opened:
             config = replace(config, in_chans=before.in_chans, views=replace(config.views, **measured))
             return open_source(config, known=True, console=console)
     opened = open_source(config, console=console)
-    if isinstance(opened.source, FolderSource) and looks_like_scenes(opened.source):
-        note = "these look like large scenes: --source scenes draws windows from them instead of shrinking them whole"
-        return replace(opened, notes=(*opened.notes, note))
+    if isinstance(opened.source, FolderSource):
+        return replace(opened, notes=(*opened.notes, *image_notes(opened.source)))
     return opened
 
 

@@ -15,7 +15,6 @@ from cmid.errors import UsageError
 
 LONGEST_TOLD = 300
 """Characters of a path that an error shows."""
-LOOKS_LIKE_A_SCENE_PX = 2048
 SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
 
 
@@ -227,17 +226,3 @@ class FolderSource:
     def read(self, i: int) -> np.ndarray:
         """Image i as `(H, W, 3)` uint8 RGB; raises `BadImage`."""
         return self.decode(i).pixels
-
-
-def looks_like_scenes(source: FolderSource) -> bool:
-    """Whether the first image is a large TIFF or JPEG 2000, of which windows would be drawn better."""
-    from PIL import Image
-
-    path = Path(source.name(0))
-    if path.suffix.lower() not in (".tif", ".tiff", ".jp2"):
-        return False
-    try:
-        with Image.open(path) as image:
-            return max(image.size) > LOOKS_LIKE_A_SCENE_PX
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return False

@@ -52,6 +52,13 @@ def test_more_dimensions_than_images_and_constant_ones():
     assert probe.predicted.shape == (40,) and probe.converged
 
 
+def test_one_label_a_class_is_probed_without_a_word(recwarn):
+    train = torch.eye(5)
+    probe = linear_probe(train, torch.arange(5), train, [1.0])
+    assert probe.predicted.tolist() == [0, 1, 2, 3, 4]
+    assert [str(w.message) for w in recwarn] == []
+
+
 def test_held_out_part_is_stratified_and_seeded():
     labels = torch.tensor([0] * 50 + [1] * 20 + [2] * 2 + [3])
     held = stratified_part(labels, 0.2, seed=0)

@@ -1,0 +1,85 @@
+"""What reading image files as 8-bit RGB will do to them, told before it is done to a million."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from cmid.data.decode import FORMATS, RASTERIO_DRIVERS, UNKNOWN_TO_PILLOW, kind_of_image
+from cmid.data.folder import FolderSource
+
+LOOKED_AT = 32
+"""Images whose headers are read, spread evenly over the source."""
+LOOKS_LIKE_A_SCENE_PX = 2048
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Of one file: the longer side in pixels, bands without alpha, and whether it has alpha, or more than 8 bits."""
+
+    side: int
+    bands: int
+    transparent: bool
+    deep: bool
+    raster: bool
+
+
+def image_notes(source: FolderSource) -> tuple[str, ...]:
+    """A line on each thing that is lost or changed in some images; none for photographs of 8 bits.
+
+    Files that cannot be read are passed over: training tells of them.
+    """
+    places = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist()
+    seen = [header for header in (_header(source.name(i)) for i in places) if header is not None]
+    notes = []
+
+    def tell(found: list[_Header], what: str) -> None:
+        if found:
+            notes.append(f"{len(found)} of {len(seen)} images looked at {what}")
+
+    if seen and seen[0].raster and seen[0].side > LOOKS_LIKE_A_SCENE_PX:
+        notes.append("these look like large scenes: --source scenes draws windows from them instead of shrinking them")
+    tell(
+        [h for h in seen if h.bands > 3],
+        "have more than 3 bands, of which only the first three are used, as red, green and blue: "
+        "--source scenes uses all, or those of --scenes.bands",
+    )
+    tell(
+        [h for h in seen if h.deep],
+        "have more than 8 bits, and each is stretched by its own 2nd to 98th percentile: "
+        "--source scenes puts all of them on one scale",
+    )
+    tell([h for h in seen if h.transparent], "are transparent in places: that is left out, what lies under it is used")
+    return tuple(notes)
+
+
+def _header(path: str) -> _Header | None:
+    suffix = next((s for s in UNKNOWN_TO_PILLOW if path.lower().endswith(s)), None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _of_raster(path, UNKNOWN_TO_PILLOW[suffix]) if suffix else _of_picture(path)
+    except Exception:  # whatever damaged bytes raise
+        return None
+
+
+def _of_picture(path: str) -> _Header:
+    with Image.open(path, formats=FORMATS) as image:
+        deep = kind_of_image(image).startswith("deep")
+        bands = len([name for name in image.getbands() if name not in "Aa"])
+        # of CMYK and the like all four make the colours
+        return _Header(max(image.size), min(bands, 3), image.has_transparency_data, deep, raster=False)
+
+
+def _of_raster(path: str, kind: str) -> _Header:
+    import rasterio  # slow to import, and of no use for photographs
+    from rasterio.enums import ColorInterp
+
+    nothing_beside = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")  # as when it is decoded
+    with nothing_beside, rasterio.open(path, driver=RASTERIO_DRIVERS[kind]) as file:
+        colours = [c for c in file.colorinterp if c != ColorInterp.alpha]
+        ink = ColorInterp.black in colours
+        deep = any(dtype != "uint8" for dtype in file.dtypes)
+        transparent = len(colours) < file.count
+        return _Header(max(file.width, file.height), 3 if ink else len(colours), transparent, deep, raster=True)

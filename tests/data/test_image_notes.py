@@ -1,0 +1,63 @@
+"""What is told of image files before they are read as 8-bit RGB."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from cmid.data.folder import FolderSource
+from cmid.data.image_notes import LOOKED_AT, image_notes
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+def photographs(folder: Path, count: int = 3) -> None:
+    for i in range(count):
+        Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(folder / f"p{i}.jpg")
+
+
+def raster(path: Path, bands: int, dtype: str = "uint8", side: int = 8, **more) -> None:
+    with rasterio.open(path, "w", "GTiff", width=side, height=side, count=bands, dtype=dtype, **more) as file:
+        file.write(np.full((bands, side, side), 7, dtype))
+
+
+def test_of_photographs_there_is_nothing_to_say(tmp_path):
+    photographs(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8), mode="CMYK").save(tmp_path / "cmyk.jpg")
+    raster(tmp_path / "rgb.tif", 3, photometric="RGB")
+    assert image_notes(FolderSource(tmp_path)) == ()
+
+
+def test_what_is_lost_or_changed_is_counted(tmp_path):
+    photographs(tmp_path)
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "clear.png")
+    palette = Image.new("P", (8, 8))
+    palette.info["transparency"] = 0
+    palette.save(tmp_path / "palette.png", transparency=0)
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep.png")
+    raster(tmp_path / "bands.tif", 4, "uint16")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    bands, deep, clear = image_notes(FolderSource(tmp_path))
+    assert bands.startswith("1 of 7 images looked at have more than 3 bands") and "--source scenes" in bands
+    assert deep.startswith("2 of 7 images looked at have more than 8 bits")
+    assert clear.startswith("2 of 7 images looked at are transparent")
+
+
+def test_large_rasters_are_taken_for_scenes(tmp_path):
+    for i in range(2):
+        raster(tmp_path / f"{i}.tif", 3, side=2064, photometric="RGB")
+    (said,) = image_notes(FolderSource(tmp_path))
+    assert "--source scenes draws windows" in said
+
+
+def test_a_few_headers_are_enough_of_many_files(tmp_path, monkeypatch):
+    photographs(tmp_path, LOOKED_AT + 20)
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda path, **more: opened.append(path) or real(path, **more))
+    image_notes(FolderSource(tmp_path))
+    assert len(opened) == LOOKED_AT
+    assert Path(opened[0]).name == "p0.jpg" and opened[-1] == FolderSource(tmp_path).name(LOOKED_AT + 19)
