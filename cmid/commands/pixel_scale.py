@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from cmid.commands.sources import progress
+from cmid.config import FinetuneSegmentationConfig
 from cmid.data.pixel_labels import PixelSource
 from cmid.data.pixel_pairs import PixelPairs
 from cmid.data.statistics import Stretch, measure
@@ -40,14 +41,19 @@ def bring_to_scale(sources: Sequence[PixelSource], about: BackboneMetadata, data
             _set(source, Stretch((), (), about.mean))
 
 
-def measured(source: PixelSource, about: BackboneMetadata, seed: int, console: Console) -> BackboneMetadata:
+def measured(
+    source: PixelSource, about: BackboneMetadata, config: FinetuneSegmentationConfig, console: Console
+) -> BackboneMetadata:
     """`about` with the images' own percentiles, mean and deviation, where it has none: of random weights."""
     deep = source.dtype != torch.uint8
     if about.which != "random" or (about.mean is not None and not deep):
         return about
     sampled: Any = source
     with progress(console, "measuring bands") as tick:
-        found = measure(sampled, source.names, images=min(len(source), MEASURED), seed=seed, tick=tick)
+        found = measure(
+            sampled, source.names, images=min(len(source), MEASURED), seed=config.seed, workers=config.train.workers,
+            read_timeout_s=config.read_timeout_s, tick=tick,
+        )  # fmt: skip
     about = replace(about, mean=found.mean, std=found.std)
     return replace(about, low=found.low, high=found.high) if deep else about
 

@@ -93,7 +93,7 @@ def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
     if len(train.classes) - len(config.segmenter.untrained) < 2:
         raise UsageError(f"{config.data} has {len(train.classes)} classes; a segmenter tells 2 or more apart")
     backbone, metadata, weights, begun = _weights(config, train)
-    metadata = measured(train, metadata, config.seed, console)
+    metadata = measured(train, metadata, config, console)
     mean, std = config.mean or metadata.mean, config.std or metadata.std
     if mean is None and std is None and train.bands == 3:
         mean, std = IMAGENET

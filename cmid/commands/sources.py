@@ -158,7 +158,7 @@ def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> O
     if not known:
         with progress(console, "measuring bands") as tick:
             count = min(len(source), config.scenes.statistics)
-            statistics = measure(source, source.names, images=count, seed=config.seed, tick=tick)
+            statistics = measure(source, source.names, images=count, tick=tick, **_how(config))
         views = _measured_views(views, source.names, statistics)
     else:
         _check_numbers(views, source.bands, source.names, config.data, deep=True)
@@ -168,6 +168,11 @@ def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> O
         console.print(_table(statistics))
     notes = (BANDS_NOTE,) if views.colours == "bands" else ()
     return Opened(source, config, {"bands": asdict(statistics)} if statistics else {}, notes)
+
+
+def _how(config: PretrainConfig) -> dict[str, Any]:
+    """How `measure` reads."""
+    return {"seed": config.seed, "workers": config.train.workers, "read_timeout_s": config.read_timeout_s}
 
 
 def _shards(config: PretrainConfig, known: bool) -> Opened:
@@ -244,7 +249,7 @@ def _scenes(config: PretrainConfig, known: bool, console: Console | None) -> Ope
     if not known:
         with progress(console, "measuring bands") as tick:
             unmeasured = source_of(Stretch((), (), (0.0,) * len(scenes.names)))
-            statistics = measure(unmeasured, scenes.names, images=s.statistics, seed=config.seed, tick=tick)
+            statistics = measure(unmeasured, scenes.names, images=s.statistics, tick=tick, **_how(config))
         views = _measured_views(views, scenes.names, statistics)
     else:
         _check_numbers(views, len(scenes.names), scenes.names, config.data, deep=scenes.dtype != np.uint8)

@@ -44,7 +44,9 @@ class Twins:
 def find_twins(train: LabelledSource, test: LabelledSource, config: FinetuneConfig, console: Console) -> Twins:
     """Looks at every image of both, with progress."""
     with progress(console, "looking for pictures that are in train and in test") as tick:
-        found = find_duplicates(train, test, within=False, workers=max(0, config.train.workers), tick=tick)
+        found = find_duplicates(
+            train, test, within=False, workers=config.train.workers, read_timeout_s=config.read_timeout_s, tick=tick
+        )
     return Twins(tuple((train.name(p.first), test.name(p.second), p.kind) for p in found.between))
 
 

@@ -35,11 +35,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from cmid.data.crops import as_planes
 from cmid.data.decode import BadImage
-from cmid.data.sources import ImageSource, choose_workers, start_worker
+from cmid.data.images import in_order
+from cmid.data.reading import Reading
+from cmid.data.sources import ImageSource, choose_workers
 from cmid.errors import UsageError
 
 SIDE = 64
@@ -136,6 +137,7 @@ def find_duplicates(
     max_distance: int = MAX_DISTANCE,
     min_similarity: float = MIN_SIMILARITY,
     workers: int = 0,
+    read_timeout_s: float = 300.0,
     tick: Tick | None = None,
 ) -> Duplicates:
     """Read every image of both once, and compare.
@@ -148,10 +150,12 @@ def find_duplicates(
             along both sides where 12 finds six, and takes sixty times as many looks.
         min_similarity: of detail, above which a pair is near.
         workers: processes that read; 0 reads in this one, -1 chooses from the cores.
+        read_timeout_s: an image that takes longer counts as unreadable, where other processes read it.
         tick: hears how many images are read or compared, of how many.
 
     Raises:
         UsageError: thresholds out of range.
+        CmidError: more than a few reads hang.
     """
     _check(max_distance, min_similarity)
     sizes = len(train), len(test)
@@ -167,8 +171,10 @@ def find_duplicates(
     def pairs(size: int, *sets: Fingerprints) -> tuple[DuplicatePair, ...]:
         return find_pairs(*sets, max_distance=max_distance, min_similarity=min_similarity, tick=step(size))
 
-    first = fingerprint(train, workers=workers, tick=step(sizes[0]))
-    second = fingerprint(test, workers=workers, tick=step(sizes[1]))
+    first, second = (
+        fingerprint(source, workers=workers, read_timeout_s=read_timeout_s, tick=step(size))
+        for source, size in zip((train, test), sizes, strict=True)
+    )
     between = pairs(sizes[0], first, second)
     inside = [pairs(size, one) for size, one in zip(sizes, (first, second), strict=True)] if within else [(), ()]
     if tick is not None:
@@ -176,9 +182,10 @@ def find_duplicates(
     return Duplicates(between, inside[0], inside[1], first.skipped, second.skipped)
 
 
-class _Chunks(Dataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
+class _Chunks:
+    def __init__(self, source: ImageSource, workers: int) -> None:
+        self.source, self.reading = source, Reading(workers)
+        self.hung: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return -(-len(self.source) // _CHUNK)
@@ -187,6 +194,10 @@ class _Chunks(Dataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         indices, digests, thumbnails = [], [b""], [torch.empty((0, SIDE, SIDE), dtype=torch.uint8)]
         bad: dict[int, str] = {}
         for i in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(self.source))):
+            if i in self.hung:
+                bad[i] = self.hung[i][1]
+                continue
+            self.reading.begin(i)
             try:
                 pixels = self.source.decode(i).pixels
             except BadImage as error:
@@ -195,30 +206,30 @@ class _Chunks(Dataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
                 indices.append(i)
                 digests.append(_digest(pixels))
                 thumbnails.append(_thumbnail(pixels)[None])
+            self.reading.end()
         joined = np.frombuffer(bytearray(b"".join(digests)), dtype=np.uint8).reshape(-1, 16)
         return torch.tensor(indices, dtype=torch.int64), torch.from_numpy(joined), torch.cat(thumbnails), bad
 
 
-def fingerprint(source: ImageSource, *, workers: int = 0, tick: Tick | None = None) -> Fingerprints:
+def fingerprint(
+    source: ImageSource, *, workers: int = 0, read_timeout_s: float = 300.0, tick: Tick | None = None
+) -> Fingerprints:
     """Read every image of a source once; unreadable ones are passed over and named in `skipped`.
 
     Args:
         source: of any size, bands and number type.
         workers: processes that read; 0 reads in this one, -1 chooses from the cores.
+        read_timeout_s: an image that takes longer counts as unreadable, where other processes read it.
         tick: hears how many images are read, of how many.
+
+    Raises:
+        CmidError: more than a few reads hang.
     """
-    chunks = _Chunks(source)
-    loader = DataLoader(
-        chunks,
-        batch_size=None,
-        collate_fn=tuple,
-        num_workers=min(choose_workers(workers), len(chunks)),
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),
-    )
+    workers = min(choose_workers(workers), -(-len(source) // _CHUNK))
+    chunks = _Chunks(source, workers)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     skipped: dict[int, str] = {}
-    for indices, digests, thumbnails, bad in loader:
+    for indices, digests, thumbnails, bad in in_order(chunks, source.name, workers, read_timeout_s):
         parts.append((indices, digests, thumbnails))
         skipped.update(bad)
         if tick is not None:

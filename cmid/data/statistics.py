@@ -12,6 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from cmid.data.decode import BadImage
+from cmid.data.images import in_order
+from cmid.data.reading import Reading
+from cmid.data.sources import choose_workers
 from cmid.errors import CmidError
 
 PIXELS_PER_WINDOW = 4096
@@ -54,24 +57,63 @@ class Sampled(Protocol):
         """Image i in its own values `(C, h, w)`, and which are valid `(h, w)`; raises `BadImage`."""
 
 
+class _Samples:
+    """The first images of a source, as loader processes give them: values and valid pixels, or why there are none."""
+
+    def __init__(self, source: Sampled, images: int, workers: int) -> None:
+        self.source, self.images, self.reading = source, images, Reading(workers)
+        self.hung: dict[int, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray] | str:
+        if i in self.hung:
+            return ": ".join(self.hung[i])
+        self.reading.begin(i)
+        try:
+            return self.source.sample(i)
+        except BadImage as error:
+            return str(error)
+        finally:
+            self.reading.end()
+
+
 def measure(
-    source: Sampled, names: tuple[str, ...], *, images: int, seed: int, tick: Callable[[int, int], None] | None = None
+    source: Sampled,
+    names: tuple[str, ...],
+    *,
+    images: int,
+    seed: int,
+    workers: int = 0,
+    read_timeout_s: float = 300.0,
+    tick: Callable[[int, int], None] | None = None,
 ) -> BandStatistics:
     """Looks at `images` images of `source`, at most 4,096 valid pixels of each; unreadable ones are left out.
 
+    Args:
+        source: what is measured.
+        names: of its bands.
+        images: how many of its images are read, from the first on.
+        seed: fixes which of their pixels are taken.
+        workers: processes that read; 0 reads in this one, -1 chooses from the cores.
+        read_timeout_s: what takes longer to read is left out, too, where other processes read it.
+        tick: hears how many images are read, of how many.
+
     Raises:
-        CmidError: nothing valid was found.
+        CmidError: nothing valid was found, or more than a few reads hang.
     """
     generator = np.random.default_rng([seed & (1 << 64) - 1, images])
     kept: list[np.ndarray] = []
     looked = valid_pixels = 0
     dtype, why = "", ""
-    for i in range(images):
-        try:
-            values, valid = source.sample(i)
-        except BadImage as error:
-            why = str(error)
+    workers = min(choose_workers(workers), images)
+    samples = _Samples(source, images, workers)
+    for i, sample in enumerate(in_order(samples, "image {} of those measured".format, workers, read_timeout_s)):
+        if isinstance(sample, str):
+            why = sample
         else:
+            values, valid = sample
             dtype = values.dtype.name
             looked, valid_pixels = looked + valid.size, valid_pixels + int(valid.sum())
             columns = values.reshape(len(values), -1)[:, valid.reshape(-1)]

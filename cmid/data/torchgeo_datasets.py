@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.labelled import draw_share
+from cmid.data.reading import note_file
 from cmid.data.statistics import Stretch
 from cmid.errors import CmidError, UsageError, did_you_mean
 
@@ -197,7 +198,9 @@ class TorchgeoSource:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
-        values = self._values((i * 7919) % len(self))
+        place = (i * 7919) % len(self)
+        note_file(self.name(place))
+        values = self._values(place)
         return (values.astype(np.uint8) if self.is_bytes else values), np.isfinite(values).all(0)
 
     def label(self, i: int) -> int | np.ndarray:

@@ -12,10 +12,11 @@ import torch
 
 from cmid.config import SceneConfig, ViewConfig
 from cmid.data import reading
+from cmid.data.duplicates import fingerprint
 from cmid.data.folder import FolderSource
 from cmid.data.images import ImageLoader
 from cmid.data.scenes import SceneSource, open_scenes
-from cmid.data.statistics import Stretch
+from cmid.data.statistics import Stretch, measure
 from cmid.data.views import ViewLoader
 from cmid.errors import CmidError
 from tests.data.rasters_on_disk import write_raster
@@ -125,6 +126,36 @@ def test_a_scene_that_hangs_is_named_without_being_read_again(tmp_path):
     loader = loader_of(source, 1.0, workers=1)
     with pytest.raises(CmidError, match=r"reads did not end within 1 s each: .*a.tif\."):
         list(loader)
+
+
+def test_bands_are_measured_without_what_hangs(tmp_path, within_a_minute):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_raster(tmp_path / f"{name}.tif", rng.integers(0, 255, (3, 64, 64), np.uint8))
+    source = SceneSource(
+        open_scenes(tmp_path, SceneConfig()), window=16, windows=8, seed=1, stretch=Stretch((), (), (0.0,) * 3)
+    )  # with this seed three of the first four are of a, one of b
+    names = ("1", "2", "3")
+    whole = measure(source, names, images=4, seed=0)
+    assert measure(source, names, images=4, seed=0, workers=2) == whole  # who reads makes no difference
+    (tmp_path / "b.tif").unlink()
+    os.mkfifo(tmp_path / "b.tif")
+    rest = measure(source, names, images=4, seed=0, workers=1, read_timeout_s=1.0)
+    assert whole.pixels == 4 * 16 * 16 and rest.pixels == 3 * 16 * 16
+    (tmp_path / "a.tif").unlink()
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(CmidError, match=r"reads did not end within 0.5 s each: .*a.tif"):
+        measure(source, names, images=4, seed=0, workers=1, read_timeout_s=0.5)
+
+
+def test_pictures_are_compared_without_what_hangs(make_folder, within_a_minute):
+    source = FolderSource(make_folder(8))
+    whole = fingerprint(source)
+    block(source, 3)
+    rest = fingerprint(source, workers=1, read_timeout_s=1.0)
+    assert rest.skipped == {3: "reading it did not end within 1 s"}
+    assert rest.indices.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert torch.equal(rest.digests, whole.digests[rest.indices])
 
 
 class SlowSource(FolderSource):
