@@ -6,7 +6,6 @@ the same command goes on where it stopped, and a run of other settings is never 
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -17,22 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from rich.console import Console
 
+from cmid.commands.compare_images import Images, Learned
 from cmid.commands.compare_outsiders import outside, outsiders_of
-from cmid.commands.compare_plan import Cell, Row, key_of, plan_cells, plan_rows
+from cmid.commands.compare_plan import Cell, Row, key_of, plan_cells, plan_rows, slug
 from cmid.commands.compare_scores import CellScores, labelled_images, score
 from cmid.commands.compare_tables import Line, write_tables
-from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
-from cmid.commands.labels import with_labels
-from cmid.commands.learners import build_learner, method_of
-from cmid.commands.pace import images_per_second
-from cmid.commands.sources import open_one_class_each, open_source
+from cmid.commands.learners import build_learner
+from cmid.commands.sources import open_one_class_each
 from cmid.config import CompareConfig, EvaluateConfig, as_plain
-from cmid.data.sources import ImageSource, LabelledSource
 from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train import Interrupted
 
@@ -86,26 +81,18 @@ def compare(config: CompareConfig) -> CompareResult:
     labelled = "-".join((*map(fingerprint, sides), label_fingerprint(*sides)))
     if config.k > len(sides[0]):
         raise UsageError(f"k is {config.k}, but there are {len(sides[0])} training images of {config.labelled}")
-    learned, count, seen = dict[str, str](), 0, dict[str, int]()
-    if rows:
-        source = open_source(replace(rows[0].config, data=config.data)).source
-        images, count = fingerprint(source), len(source)
-        rows, labels = map(list, zip(*(_labelled(row, sides[1]) for row in rows), strict=True))
-        learned = {row.label: images + each for row, each in zip(rows, labels, strict=True)}
-        for row in rows:  # whatever does not fit is told before anything is trained
-            seen[row.label] = _count_of(row, count)
-            if row.config.batch_size > seen[row.label]:
-                raise UsageError(
-                    f"{row.label}: batch_size {row.config.batch_size} is more than the {seen[row.label]} images"
-                )
-            build_learner(row.config)
+    images = Images(sides[1], config.seeds)
+    seen = {row.label: images.of(row) for row in rows}  # whatever does not fit is told before anything is trained
+    rows = [each.row for each in seen.values()]
+    for row in rows:
+        build_learner(row.config)
     out = Path(config.out)
     _take(out, config)
     # before anything is trained, so that a file or a number that does not fit is told in time
     outsiders = [outside(name, config, labelled, rows, out, console) for name in outsiders_of(config, rows)]
     rows = _with_budget(rows, config, seen, console)
-    cells = plan_cells(rows, config, learned)
-    _tell_plan(cells, config, count, console)
+    cells = plan_cells(rows, config, {label: each.images for label, each in seen.items()})
+    _tell_plan(cells, config, seen, console)
     runs = {row.label: _Runs(row) for row in rows}
     for number, cell in enumerate(cells, 1):
         mine = runs[cell.row.label]
@@ -120,8 +107,9 @@ def compare(config: CompareConfig) -> CompareResult:
                     mine.scores[seed] = score(about, config, labelled, _kept(cell), console)
                 except NotFinite as error:
                     mine.ended[seed] = ended | {"status": "diverged", "reason": str(error)}
+                    _result_of(cell).write_text(json.dumps(mine.ended[seed], indent=1) + "\n")  # for --retry
     lines = [*(_line(mine, config) for mine in runs.values()), *outsiders]
-    csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, count, seen))
+    csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, seen))
     page = None
     if config.report:
         from cmid.commands.compare_page import write_page
@@ -132,39 +120,6 @@ def compare(config: CompareConfig) -> CompareResult:
     if page is not None:
         console.print(f"report:  {page}  (open it in a browser)")
     return CompareResult(out, csv, table, page, tuple(lines))
-
-
-def _labelled(row: Row, test: LabelledSource) -> tuple[Row, str]:
-    """The row with what labels decide filled in, and their fingerprint; empty where its method learns without them.
-
-    Raises:
-        UsageError: it would learn the labels of images that it is scored on.
-    """
-    if not method_of(row.config).labelled:
-        return row, ""
-    opened = with_labels(open_source(row.config))
-    source = opened.source
-    scored = set(_paths(test))
-    if known := [path for path in _paths(source) if path in scored]:
-        raise UsageError(
-            f"{row.label} would learn the labels of {len(known)} of the {len(test)} images that it is scored on, such "
-            f"as {known[0]}: give other images, or a folder whose train.txt or labels.csv leaves them out"
-        )
-    return replace(row, config=opened.config), label_fingerprint(source) if isinstance(source, LabelledSource) else ""
-
-
-def _paths(source: ImageSource) -> list[str]:
-    """Where the images of a source lie, links followed; their names where these are no paths."""
-    return [os.path.realpath(source.name(i)) for i in range(len(source))]
-
-
-def _count_of(row: Row, images: int) -> int:
-    """What an epoch of the row counts: all images, or the places that a temporal method sees at several dates.
-
-    Raises:
-        UsageError: a temporal method, and images of single dates.
-    """
-    return len(with_dates(open_source(row.config)).source) if method_of(row.config).dates else images
 
 
 def _take(out: Path, config: CompareConfig) -> None:
@@ -180,33 +135,37 @@ def _take(out: Path, config: CompareConfig) -> None:
         raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
 
 
-def _with_budget(rows: list[Row], config: CompareConfig, seen: Mapping[str, int], console: Console) -> list[Row]:
-    """The rows with their epochs: of `pretrain`, or by the pace of each on this machine, measured once and kept.
-
-    `seen` is what an epoch of each row counts, by label.
-    """
+def _with_budget(rows: list[Row], config: CompareConfig, seen: Mapping[str, Learned], console: Console) -> list[Row]:
+    """The rows with their epochs: of `pretrain`, or by the pace of each on this machine, measured once and kept."""
     if not config.minutes_each:
         return rows
-    kept = Path(config.out) / "pace.json"
-    paces: dict[str, float] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     timed = []
     for row in rows:
-        key = f"{row.label} {key_of(row.config, '')}"
-        if key not in paces:
-            torch.manual_seed(0)
-            paces[key] = images_per_second(row.config, build_learner(row.config))
-            kept.write_text(json.dumps(paces, indent=1) + "\n", encoding="utf-8")
-        epochs = max(1, round(60 * config.minutes_each * paces[key] / seen[row.label]))
-        console.print(f"{row.title}: {paces[key]:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min")
+        pace = _pace(row, Path(config.out))
+        epochs = max(1, round(60 * config.minutes_each * pace / seen[row.label].count))
+        console.print(f"{row.title}: {pace:.3g} images/s here, so {epochs} epochs in {config.minutes_each:g} min")
         timed.append(Row(row.label, replace(row.config, epochs=epochs)))
     return timed
 
 
-def _budget_words(rows: Sequence[Row], config: CompareConfig, count: int, seen: Mapping[str, int]) -> str:
+def _pace(row: Row, out: Path) -> float:
+    """Images a second of a row's training steps, as they will be trained: by processes of their own."""
+    kept = out / "cells" / f"pace_{slug(row.label)}_{key_of(row.config, '')}.json"
+    if not kept.is_file():
+        settings = kept.with_suffix(".yaml")
+        settings.write_text(yaml.safe_dump(as_plain(row.config), sort_keys=False, allow_unicode=True))
+        _in_a_process("cmid.commands.pace", settings, kept)
+        settings.unlink()
+    return float(json.loads(kept.read_text(encoding="utf-8"))["images_per_s"])
+
+
+def _budget_words(rows: Sequence[Row], config: CompareConfig, seen: Mapping[str, Learned]) -> str:
+    first = next(iter(seen.values()), None)
+    count = first.count if first else 0
     more = "".join(
-        f"; an epoch of {row.title} is {seen[row.label]:,} places at several dates"
+        f"; an epoch of {row.title} is {seen[row.label].count:,} {seen[row.label].what}"
         for row in rows
-        if seen[row.label] != count
+        if seen[row.label].count != count
     )
     return _epochs_words(rows, config, count) + more
 
@@ -222,8 +181,9 @@ def _epochs_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str
     return f"epochs of {count:,} images as each row was given: {epochs}" if rows else "nothing was trained"
 
 
-def _tell_plan(cells: Sequence[Cell], config: CompareConfig, count: int, console: Console) -> None:
+def _tell_plan(cells: Sequence[Cell], config: CompareConfig, seen: Mapping[str, Learned], console: Console) -> None:
     done = sum(_result_of(cell).is_file() for cell in cells)
+    count = max((each.count for each in seen.values()), default=0)
     rows = {cell.row.label for cell in cells}
     console.print(
         f"comparison of {len(rows)} methods with {len(config.seeds)} seeds on {count:,} images: {len(cells)} runs, "
@@ -258,7 +218,7 @@ def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) ->
         console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
         settings = result.with_suffix(".yaml")
         settings.write_text(yaml.safe_dump(as_plain(cell.config), sort_keys=False, allow_unicode=True))
-        _in_a_process(settings, result)
+        _in_a_process("cmid.commands.compare_cell", settings, result)
     ended: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     if ended["status"] == "diverged":
         console.print(f"note: {cell.row.title}, seed {cell.seed} diverged: {ended['reason']}")
@@ -272,14 +232,14 @@ def _put_aside(folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}.diverged-{number}"))
 
 
-def _in_a_process(settings: Path, result: Path) -> None:
-    """Trains in a process of its own.
+def _in_a_process(module: str, settings: Path, result: Path) -> None:
+    """What `python -m module` does with the settings, in a process of its own; it writes `result`.
 
     Raises:
         Interrupted: it, or this process, was asked to stop; the run is saved.
         CmidError: it failed; what it said stands above.
     """
-    command = [sys.executable, "-m", "cmid.commands.compare_cell", str(settings), str(result)]
+    command = [sys.executable, "-m", module, str(settings), str(result)]
     with _passing_on() as children:
         child = subprocess.Popen(command)
         children.append(child)

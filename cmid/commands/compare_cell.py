@@ -6,13 +6,11 @@ The exit code is that of `cmid pretrain`. CELL.json is written at the end: what 
 """
 
 import json
-import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cmid.commands.pretrain import pretrain
 from cmid.commands.settings import resolve
@@ -21,6 +19,7 @@ from cmid.config import PretrainConfig
 from cmid.errors import CmidError, NotFinite
 from cmid.report.curves import read_table
 from cmid.train import RunDirectory
+from cmid.train.memory import peak_memory_gb
 
 
 def main(settings: Path, result: Path) -> int:
@@ -44,7 +43,7 @@ def main(settings: Path, result: Path) -> int:
             "images_per_s": _median_pace(run),
             "epochs": done.fit.epochs_done,
             "steps": done.fit.steps_done,
-            "peak_memory_gb": _peak_gb(),
+            "peak_memory_gb": peak_memory_gb(),
         },
     )
     return 0
@@ -54,14 +53,6 @@ def _median_pace(run: RunDirectory) -> float | None:
     """Images a second over all sessions of the run."""
     paces = read_table(run.steps).get("images_per_s")
     return None if paces is None or np.isnan(paces).all() else float(np.nanmedian(paces))
-
-
-def _peak_gb() -> float:
-    """Greatest memory of the GPU, or of this process, in its last session."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import torch
 from rich.console import Console
 
-from cmid.commands.compare_plan import Row, key_of, slug
+from cmid.commands.compare_plan import Row, digest, key_of, slug
 from cmid.commands.compare_scores import CellScores, kept_scores, labelled_images, score
 from cmid.commands.compare_tables import EXTERNAL, Line
 from cmid.commands.learners import build_learner
@@ -48,8 +48,20 @@ def outside(name: str, config: CompareConfig, labelled: str, rows: Sequence[Row]
     about = EvaluateConfig(weights=weights, backbone=backbone, **labelled_images(config))
     if rows:
         about = replace(about, size=rows[0].config.views.size)
-    only = score(about, config, labelled, out / "cells" / f"{slug(name)}.npz", console)
-    return _line(name, Path(weights).name, EXTERNAL, backbone or name, {config.seeds[0]: only})
+    kept = out / "cells" / f"{slug(name)}_{digest(name)}.npz"  # `a-b` and `a_b` have one slug
+    only = score(about, config, labelled, kept, console)
+    known = only.about.get("backbone") or backbone or name
+    return _line(name, _title(weights, config), EXTERNAL, known, {config.seeds[0]: only})
+
+
+def _title(weights: str, config: CompareConfig) -> str:
+    """The file's name, with as many of the folders above it as tell it from the other files."""
+    others = {file for name in config.external if (file := _file_and_backbone(name)[0]) != weights}
+    parts = Path(weights).parts
+    for count in range(1, len(parts)):
+        if all(Path(other).parts[-count:] != parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return weights
 
 
 def _line(name: str, title: str, kind: str, backbone: str, found: Mapping[int, CellScores]) -> Line:

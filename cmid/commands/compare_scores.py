@@ -92,7 +92,8 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
         if (few := _few(train, train_y, test, test_y, labels, config.draws)) is not None:
             outcomes[few_name(labels)] = few
     about = {
-        "protocol": frozen.protocol, "linear_C": probe.chosen, "few_labels_C": FEW_LABELS_C, "draws": config.draws,
+        "protocol": frozen.protocol, "backbone": frozen.metadata.backbone,
+        "linear_C": probe.chosen, "few_labels_C": FEW_LABELS_C, "draws": config.draws,
         "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped, "file": _identity(weights),
     }  # fmt: skip
     found = CellScores(outcomes, effective_rank(test), about)

@@ -158,14 +158,16 @@ def _markdown(
         *(f"{line.title}, seed {seed}: diverged. {why}" for line in lines for seed, why in line.diverged.items()),
     ]
     if any(line.kind == EXTERNAL for line in lines):
-        notes.append("External backbones (marked) were trained elsewhere, on other data and with another budget.")
+        notes.append(
+            "External backbones (marked) were trained elsewhere, on other data and with another budget; where methods "
+            "were trained here, they see the test images at the first one's size."
+        )
     tables = ["\n".join("| " + " | ".join(row) + " |" for row in each) for each in (rows, ahead)]
     return "\n\n".join([*tables[: 1 + (len(ahead) > 2)], *notes]) + "\n"
 
 
 def _mark(line: Line) -> str:
-    backbone = f", {line.backbone}" if line.kind != EXTERNAL else ""
-    return backbone + (" (external)" if line.kind == EXTERNAL else "")
+    return f", {line.backbone}" + (" (external)" if line.kind == EXTERNAL else "")
 
 
 def _accuracy(f: Figure | None) -> str:

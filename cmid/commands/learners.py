@@ -93,20 +93,20 @@ def _cmid(config: PretrainConfig) -> Learner:
 
 
 def _moco_v2(config: PretrainConfig) -> Learner:
-    _check_groups(config, config.moco_v2.key_groups)
+    _check_groups(config, config.moco_v2.batch_norm_groups)
     return MoCoV2(whole_backbone(config), config.moco_v2)
 
 
 def _seco(config: PretrainConfig) -> Learner:
-    _check_groups(config, config.seco.key_groups)
+    _check_groups(config, config.seco.batch_norm_groups)
     return SeCo(whole_backbone(config), config.seco)
 
 
 def _check_groups(config: PretrainConfig, groups: int) -> None:
     if config.batch_size % groups:
         raise UsageError(
-            f"{config.method}.key_groups is {groups}, but a batch of {config.batch_size} images falls into no {groups} "
-            "groups of one size: take a divisor of batch_size"
+            f"{config.method}.batch_norm_groups is {groups}, but a batch of {config.batch_size} images falls into no "
+            f"{groups} groups of one size: take a divisor of batch_size"
         )
 
 

@@ -1,43 +1,86 @@
-"""How fast a method trains on this machine, measured on noise before a run is laid out."""
+"""How fast a method trains on this machine, measured on noise before runs are laid out.
 
+    python -m cmid.commands.pace SETTINGS.yaml PACE.json
+
+A process of its own, as a run has, because several processes of a run are started by beginning the program again.
+"""
+
+import json
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from cmid.commands.learners import method_of, views_of
+from cmid.commands.learners import build_learner, method_of, views_of
+from cmid.commands.settings import resolve
+from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig
 from cmid.contracts import Learner, Progress, View, Views
 from cmid.data.augment import BatchAugment
-from cmid.train.hardware import Machine, Sealed, choose_machine
+from cmid.errors import CmidError
+from cmid.train.hardware import Machine, Sealed, choose_machine, gather_team
 from cmid.train.optimisers import build_optimiser, scaled_lr
+from cmid.train.team import Team
 
 
-def images_per_second(settings: PretrainConfig, learner: Learner, steps: int = 3) -> float:
-    """The pace of whole training steps without the loader, after one that warms up; trains `learner`."""
-    machine = choose_machine(settings.train, learner)
-    module = machine.place(learner, compile_backbone=settings.train.compile)
-    count = settings.batch_size
-    built = build_optimiser(learner, settings.optimizer, scaled_lr(settings.optimizer, count)[0])
-    optimiser: Any = machine.fabric.setup_optimizers(built)
+def main(settings: Path, result: Path) -> int:
+    """Measures the pace of a run's settings; the leading process writes it to `result`."""
+    try:
+        config = resolve(PretrainConfig, config=settings)
+        team = gather_team(config.train)
+        torch.manual_seed(config.seed)
+        pace = images_per_second(config, build_learner(config), team)
+        if team.leads:
+            said = json.dumps({"images_per_s": pace}) + "\n"
+            write_whole(result, lambda part: part.write_text(said), advice="Make room, and run the same again.")
+    except CmidError as error:
+        print(f"cmid: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def images_per_second(settings: PretrainConfig, learner: Learner, team: Team | None = None, batches: int = 3) -> float:
+    """The pace of all processes together, without their loaders, after a step that warms up; trains `learner`.
+
+    At least so many batches are taken, and as many as a step of the optimiser adds up.
+    """
+    team = team or gather_team(settings.train)
+    machine = choose_machine(settings.train, learner, team)
+    module = machine.place(
+        learner, compile_backbone=settings.train.compile, sync_batch_norm=settings.train.sync_batch_norm
+    )
+    count, accumulate = settings.batch_size, settings.train.accumulate
+    lr, _ = scaled_lr(settings.optimizer, count * accumulate * team.size)
+    optimiser: Any = machine.fabric.setup_optimizers(build_optimiser(learner, settings.optimizer, lr))
     prepare, views = BatchAugment(views_of(settings)), _noise(settings)
     learner.train()
+    batches = max(batches, accumulate)
     begin = 0.0
-    for step in range(steps + 1):
-        if step == 1:
+    for number in range(-1, batches):
+        if number == 0:
             _finish(machine)
             begin = time.perf_counter()
-        learner.before_step(Progress(step, steps + 1))
+        progress = Progress(number + 1, batches + 1)
+        learner.before_step(progress)
         with torch.no_grad():
             prepared = machine.format(prepare(views.to(machine.device)))
-        terms = module(Sealed(prepared), None)
-        machine.fabric.backward(torch.stack([term.float() for term in terms.values()]).sum())
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            learner.after_step(Progress(step + 1, steps + 1))
+        updates = number < 0 or (number + 1) % accumulate == 0 or number + 1 == batches
+        for part in range(learner.parts):
+            waits = (not updates or part < learner.parts - 1) and not machine.sharded
+            with machine.fabric.no_backward_sync(module, enabled=waits):
+                terms = module(Sealed(prepared), part if learner.parts > 1 else None)
+                machine.fabric.backward(torch.stack([term.float() for term in terms.values()]).sum())
+        if updates:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                learner.after_step(progress)
     _finish(machine)
-    return count * steps / (time.perf_counter() - begin)
+    return count * team.size * batches / (time.perf_counter() - begin)
 
 
 def _noise(settings: PretrainConfig) -> Views:
@@ -57,3 +100,7 @@ def _finish(machine: Machine) -> None:
         torch.cuda.synchronize(machine.device)
     elif machine.device.type == "mps":
         torch.mps.synchronize()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

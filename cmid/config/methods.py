@@ -94,8 +94,8 @@ class MoCoV2Config:
     """Teacher momentum, the same all along."""
     symmetric: bool = False
     """Also let view 1 find its key of view 0, and add both losses."""
-    key_groups: int = 1
-    """Shuffled groups of a batch in which the teacher's batch-norm takes its statistics; the paper's has 32 images."""
+    batch_norm_groups: int = 1
+    """Groups of a batch that are normalised each by itself, the keys' shuffled; the paper's have 32 images."""
 
 
 @dataclass
@@ -114,8 +114,8 @@ class SeCoConfig:
     """Temperature of InfoNCE."""
     momentum: float = 0.999
     """Teacher momentum, the same all along."""
-    key_groups: int = 1
-    """Shuffled groups of a batch in which the teacher's batch-norm takes its statistics."""
+    batch_norm_groups: int = 1
+    """Groups of a batch that are normalised each by itself, the keys' shuffled."""
 
 
 @dataclass

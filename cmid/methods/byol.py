@@ -11,8 +11,6 @@ negatives: the predictor, and the teacher's slowness, keep all images from becom
     tau                                      momentum
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from cmid.config import BYOLConfig
 from cmid.contracts import Backbone, Learner, Progress, Views
 from cmid.layers.projection import Projector
+from cmid.layers.teacher import teacher_of
 from cmid.ops.momentum import cosine_momentum, follow
 from cmid.ops.pooling import pooled
 
@@ -38,12 +37,10 @@ class BYOL(Learner):
         super().__init__()
         c = self.config = config
         self.backbone = backbone
-        self.teacher_backbone = copy.deepcopy(backbone)
+        self.teacher_backbone = teacher_of(backbone)
         self.projector = Projector(backbone.channels[-1], c.hidden, c.dim, batch_norm=True)
-        self.teacher_projector = copy.deepcopy(self.projector)
+        self.teacher_projector = teacher_of(self.projector)
         self.predictor = Projector(c.dim, c.hidden, c.dim, batch_norm=True)
-        for part in (self.teacher_backbone, self.teacher_projector):
-            part.requires_grad_(False)
         self._targets: list[Tensor] = []
 
     # ---------------------------------------------------------------- the paper, in its order

@@ -16,17 +16,16 @@ Two modes: `exact` does what the paper's idea asks for; `parity` does what the p
 Every place where they part is marked `Departure:`.
 """
 
-import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from cmid.config import CMIDConfig
 from cmid.contracts import Backbone, Learner, Look, Progress, View, Views
 from cmid.layers.projection import PixelHead, Projector, PrototypeHead
+from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
 from cmid.ops.contrast import info_nce
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
@@ -79,19 +78,16 @@ class CMID(Learner):
             raise ValueError("all three branches have weight 0: give at least one of them a weight above 0")
         self.exact = c.mode == "exact"
         self.backbone = backbone
-        self.teacher_backbone = copy.deepcopy(backbone)
+        # Departure: the published teacher leaves out blocks at random, as the student does.
+        self.teacher_backbone = teacher_of(backbone, drops_blocks=not self.exact)
         self._matched: dict[int, Tensor] = {}
-        if self.exact:  # Departure: the published teacher leaves out blocks at random, as the student does.
-            for module in self.teacher_backbone.modules():
-                if isinstance(module, DropPath):
-                    module.drop_prob = 0.0
         width = backbone.channels[-1]
         if c.reconstruction_weight:
             self.pixel_head = PixelHead(width, backbone.in_chans, backbone.strides[-1])
         if c.global_weight:
             byol = c.global_form == "byol"
             self.projector = Projector(width, c.global_hidden, c.global_dim, batch_norm=byol)
-            self.teacher_projector = copy.deepcopy(self.projector)
+            self.teacher_projector = teacher_of(self.projector)
             if byol:
                 self.predictor = Projector(c.global_dim, c.predictor_hidden, c.global_dim, batch_norm=True)
             else:
@@ -102,12 +98,10 @@ class CMID(Learner):
             self.local_head = PrototypeHead(*sizes, norm=backbone.norm)
             if self.exact:  # Departure: the published initialisation never reaches this head.
                 self.local_head.initialise()
-            self.teacher_local_head = copy.deepcopy(self.local_head)
+            self.teacher_local_head = teacher_of(self.local_head)
             self.register_buffer("centre", torch.zeros(c.local_prototypes))
         if not self.exact:
             self._initialise_as_published()
-        for part in self._followers():
-            part.requires_grad_(False)
         self.before_step(Progress())
 
     # ---------------------------------------------------------------- the paper, in its order
@@ -327,12 +321,6 @@ class CMID(Learner):
     def exported_backbones(self) -> dict[str, Backbone]:
         """The student (what the published code exports) and the teacher."""
         return {"student": self.backbone, "teacher": self.teacher_backbone}
-
-    def _followers(self) -> list[nn.Module]:
-        c = self.config
-        parts: list[nn.Module] = [self.teacher_backbone]
-        parts += [self.teacher_projector] if c.global_weight else []
-        return parts + ([self.teacher_local_head] if c.local_weight else [])
 
     def _initialise_as_published(self) -> None:
         """Departure: torch's default linear layers in a transformer, and a queue normalised across its keys."""

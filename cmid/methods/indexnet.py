@@ -25,7 +25,6 @@ Our reading: one head on the last map. The published code can take four stages, 
 wide as 2,048 channels, and maps of 7 x 7, which fit the last alone.
 """
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -35,6 +34,7 @@ from torch import Tensor, nn
 from cmid.config import IndexNetConfig
 from cmid.contracts import Backbone, Learner, Look, Progress, Views
 from cmid.layers.projection import Projector
+from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
 from cmid.ops.matching import cell_centres, cells_under, nearest_positions
 from cmid.ops.momentum import cosine_momentum, follow
@@ -75,11 +75,9 @@ class IndexNet(Learner):
         self.predictor = Projector(c.dim, c.predictor_hidden, c.dim, batch_norm=True)
         self.index_projector = Projector(width, c.hidden, c.dim, batch_norm=True)
         self.index_predictor = Projector(c.dim, c.predictor_hidden, c.dim, batch_norm=True)
-        self.teacher_backbone = copy.deepcopy(backbone)
-        self.teacher_projector = copy.deepcopy(self.projector)
-        self.teacher_index_projector = copy.deepcopy(self.index_projector)
-        for teacher, _ in self._followers():
-            teacher.requires_grad_(False)
+        self.teacher_backbone = teacher_of(backbone)
+        self.teacher_projector = teacher_of(self.projector)
+        self.teacher_index_projector = teacher_of(self.index_projector)
         self._seen: list[Seen] = []
         self._matched: dict[int, Tensor] = {}
 

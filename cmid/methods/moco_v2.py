@@ -11,13 +11,11 @@ other view. The teacher follows the student so slowly that keys of many batches 
 
 Departure: shuffled batch-norm. The published code trains on 8 GPUs whose batch-norm is their own, and shuffles the
 keys' images between them, because a query that shares its statistics with its key, and with no negative, knows the key
-by them. Batch-norm over all processes (`train.sync_batch_norm`) makes several processes equal one, but in one batch of
-any size query and key still share its statistics. `key_groups` takes the leak away on any number of processes: the
-teacher sees the images in so many groups, drawn anew each step, each with statistics of its own. The queries' stay
-those of the whole batch, where the published code has them of a GPU's 32 images.
+by them. Here `batch_norm_groups` stand for the GPUs, on any number of processes: queries are normalised in so many
+groups, keys in as many others that are drawn anew each step, so that a query and its key share few of the images
+behind their statistics. With one group, the default, they share all. Batch-norm over all processes
+(`train.sync_batch_norm`) joins the groups of all of them, one by one.
 """
-
-import copy
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +24,10 @@ from torch import Tensor
 from cmid.config import MoCoV2Config
 from cmid.contracts import Backbone, Learner, Progress, View, Views
 from cmid.layers.projection import Projector
+from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
 from cmid.ops.contrast import info_nce
-from cmid.ops.groups import in_shuffled_groups
+from cmid.ops.groups import in_groups, in_shuffled_groups
 from cmid.ops.momentum import follow
 from cmid.ops.pooling import pooled
 from cmid.ops.queue import enqueue, new_queue
@@ -51,11 +50,9 @@ class MoCoV2(Learner):
         self.queries = (0, 1) if c.symmetric else (0,)
         self.parts = len(self.queries)
         self.backbone = backbone
-        self.teacher_backbone = copy.deepcopy(backbone)
+        self.teacher_backbone = teacher_of(backbone)
         self.projector = Projector(backbone.channels[-1], c.hidden, c.dim)
-        self.teacher_projector = copy.deepcopy(self.projector)
-        for part in (self.teacher_backbone, self.teacher_projector):
-            part.requires_grad_(False)
+        self.teacher_projector = teacher_of(self.projector)
         self.register_buffer("queue", new_queue(c.queue_size, c.dim))
         self.register_buffer("queue_pointer", torch.zeros(1, dtype=torch.int64))
         self._keys: dict[int, Tensor] = {}
@@ -80,13 +77,16 @@ class MoCoV2(Learner):
 
     def _contrast(self, view: View, key: Tensor) -> Tensor:
         """Cross-entropy of picking each image's own key `(B, D)` among the queue's."""
-        query = F.normalize(self.projector(pooled(self.backbone(view.images).last)).float(), dim=1)
+        query = in_groups(self._query, view.images, self.config.batch_norm_groups)
         return info_nce(query, key, self.queue, self.config.temperature)
+
+    def _query(self, images: Tensor) -> Tensor:
+        return F.normalize(self.projector(pooled(self.backbone(images).last)).float(), dim=1)
 
     @torch.no_grad()
     def _see(self, view: View) -> Tensor:
-        """The teacher's unit rows `(B, D)`; its batch-norm takes its statistics of each group by itself."""
-        return in_shuffled_groups(self._key, view.images, self.config.key_groups)
+        """The teacher's unit rows `(B, D)`."""
+        return in_shuffled_groups(self._key, view.images, self.config.batch_norm_groups)
 
     def _key(self, images: Tensor) -> Tensor:
         return F.normalize(self.teacher_projector(pooled(self.teacher_backbone(images).last)).float(), dim=1)

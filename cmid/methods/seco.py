@@ -26,10 +26,8 @@ share it. Here the keys' dates are not the query's, and are two where the place 
 Departure: keys of the batch that are negatives are those of all processes, as are the queues', so that several
 processes equal one; the published code takes each process's own.
 
-Departure: shuffled batch-norm is `key_groups`, as in `moco_v2.py`.
+Departure: shuffled batch-norm is `batch_norm_groups`, as in `moco_v2.py`; the published code trains on one GPU without.
 """
-
-import copy
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +36,10 @@ from torch import Tensor, nn
 from cmid.config import SeCoConfig
 from cmid.contracts import Backbone, Learner, Progress, View, Views
 from cmid.layers.projection import Projector
+from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
 from cmid.ops.contrast import info_nce
-from cmid.ops.groups import in_shuffled_groups
+from cmid.ops.groups import in_groups, in_shuffled_groups
 from cmid.ops.momentum import follow
 from cmid.ops.pooling import pooled
 from cmid.ops.queue import enqueue, new_queue
@@ -64,11 +63,9 @@ class SeCo(Learner):
         super().__init__()
         c = self.config = config
         self.backbone = backbone
-        self.teacher_backbone = copy.deepcopy(backbone)
+        self.teacher_backbone = teacher_of(backbone)
         self.projectors = nn.ModuleList(Projector(backbone.channels[-1], c.hidden, c.dim) for _ in SUB_SPACES)
-        self.teacher_projectors = copy.deepcopy(self.projectors)
-        for part in (self.teacher_backbone, self.teacher_projectors):
-            part.requires_grad_(False)
+        self.teacher_projectors = teacher_of(self.projectors)
         self.register_buffer("queues", torch.stack([new_queue(c.queue_size, c.dim) for _ in SUB_SPACES]))
         self.register_buffer("queue_pointers", torch.zeros(len(SUB_SPACES), 1, dtype=torch.int64))
 
@@ -79,7 +76,7 @@ class SeCo(Learner):
 
         They share the student's pass over the query, so the loss is of one part.
         """
-        query_seen = pooled(self.backbone(batch[0].images).last)
+        query_seen = in_groups(self._query_seen, batch[0].images, self.config.batch_norm_groups)
         keys_seen = torch.cat([self._see(view) for view in batch.crops[1:]])
         terms = {}
         for i, name in enumerate(SUB_SPACES):
@@ -91,6 +88,9 @@ class SeCo(Learner):
             enqueue(self.queues[i], self.queue_pointers[i], everyone[:, i])
         return terms
 
+    def _query_seen(self, images: Tensor) -> Tensor:
+        return pooled(self.backbone(images).last)
+
     def _told_apart(self, i: int, everyone: Tensor) -> tuple[Tensor, ...]:
         """The other two keys `(nB, D)` of all images `(nB, 3, D)`, negatives beside the queue; none in Z0."""
         return tuple(everyone[:, j] for j in range(len(SUB_SPACES)) if j != i) if i else ()
@@ -98,7 +98,8 @@ class SeCo(Learner):
     @torch.no_grad()
     def _see(self, view: View) -> Tensor:
         """What the teacher's backbone makes of a key's images: `(B, C)`, before any head."""
-        return in_shuffled_groups(lambda x: pooled(self.teacher_backbone(x).last), view.images, self.config.key_groups)
+        groups = self.config.batch_norm_groups
+        return in_shuffled_groups(lambda x: pooled(self.teacher_backbone(x).last), view.images, groups)
 
     @torch.no_grad()
     def _keys(self, i: int, seen: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A batch taken in shuffled groups, each with batch-norm statistics of its own."""
+"""A batch taken in groups, each with batch-norm statistics of its own, as each GPU's part of a batch has them."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 
 
-def in_shuffled_groups(see: Callable[[Tensor], Tensor], images: Tensor, groups: int) -> Tensor:
-    """`see` of `images` `(B, ...)`, asked for `groups` random parts of them one by one; rows in the images' order.
+def in_groups(see: Callable[[Tensor], Tensor], images: Tensor, groups: int) -> Tensor:
+    """`see` of `images` `(B, ...)`, asked for `groups` parts of them one after another.
 
-    One group asks for all at once and draws nothing. B need not be a multiple of `groups`.
+    B need not be a multiple of `groups`.
     """
+    return see(images) if groups == 1 else torch.cat([see(group) for group in images.chunk(groups)])
+
+
+def in_shuffled_groups(see: Callable[[Tensor], Tensor], images: Tensor, groups: int) -> Tensor:
+    """`in_groups` of the images in an order drawn anew; rows in their own order. One group draws nothing."""
     if groups == 1:
         return see(images)
     order = torch.randperm(images.shape[0], device=images.device)
-    seen = torch.cat([see(images[group]) for group in order.chunk(groups)])
-    return seen[order.argsort()]
+    return in_groups(see, images[order], groups)[order.argsort()]

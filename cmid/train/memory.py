@@ -1,8 +1,13 @@
-"""How the C library hands memory back, which decides a good part of a step's time on a CPU."""
+"""A process's memory: the most it held, and whether the C library hands it back, which decides a step's time."""
 
 import ctypes
 import os
+import re
+import resource
 import sys
+from pathlib import Path
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of glibc's malloc.h, the same on every architecture
 
@@ -26,3 +31,17 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+
+
+def peak_memory_gb() -> float:
+    """The most that this process held of the GPU, or, without one, of the machine's memory, in GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    try:  # what getrusage tells on Linux begins with the greatest that the parent held before this process was made
+        said = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        said = None
+    if said:
+        return int(said[1]) / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

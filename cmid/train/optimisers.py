@@ -64,8 +64,8 @@ def by_depth(groups: list[dict], module: nn.Module, layer_decay: float) -> list[
 def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Optimizer:
     """The optimiser that `config.name` asks for, over `parameter_groups(module)`, at rate `lr`.
 
-    Adan and LARS are timm's (LARS leaves undecayed parameters without trust ratio, as its paper does), AdamW and
-    SGD torch's; SGD is the plain heavy ball, without Nesterov.
+    Adan and LARS are timm's (LARS leaves biases and norms without trust ratio, as its paper does), AdamW and SGD
+    torch's; SGD is the plain heavy ball, without Nesterov.
 
     Raises:
         UsageError: an unknown name, too few betas for it, or a backbone whose layers are not known.
@@ -94,7 +94,16 @@ def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Op
     if config.name == "sgd":
         divided = any(is_divided(p) for group in groups for p in group["params"])  # which torch fuses for AdamW alone
         return SGD(groups, lr=lr, momentum=betas[0], fused=fused and not divided)
-    return Lars(groups, lr=lr, momentum=betas[0], eps=config.eps)
+    # timm leaves a group without decay alone, which is right for biases and norms, not for weights that do not decay
+    adapted = [{**each, "always_adapt": each["params"][0].ndim > 1} for group in groups for each in _by_ndim(group)]
+    return Lars(adapted, lr=lr, momentum=betas[0], eps=config.eps)
+
+
+def _by_ndim(group: dict) -> list[dict]:
+    """A group's matrices and kernels apart from its vectors, where it has both."""
+    named = list(zip(group["names"], group["params"], strict=True))
+    parts = [[(n, p) for n, p in named if (p.ndim > 1) == several] for several in (True, False)]
+    return [{**group, "names": [n for n, _ in part], "params": [p for _, p in part]} for part in parts if part]
 
 
 def scaled_lr(config: OptimizerConfig, images_per_step: int) -> tuple[float, str]:

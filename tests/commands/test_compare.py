@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,10 +21,12 @@ import cmid
 from cmid.backbones import create_backbone
 from cmid.cli import main
 from cmid.commands import compare, prepare
+from cmid.commands.compare_images import Images, Learned
 from cmid.commands.compare_outsiders import outside, outsiders_of
 from cmid.commands.compare_plan import key_of, plan_rows
 from cmid.commands.compare_tables import Line, figures_of
-from cmid.errors import UsageError
+from cmid.data.folder import FolderSource
+from cmid.errors import NotFinite, UsageError
 from cmid.train import read_checkpoint
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
 from tests.processes import begin
@@ -95,7 +99,7 @@ def test_a_diverged_run_is_told_of_and_not_dropped(compared):
     table = (out / "compare.md").read_text()
     assert "| BYOL (optimizer.lr = 1e30), resnet18 | 0, 1 diverged |" in table
     assert "BYOL (optimizer.lr = 1e30), seed 0: diverged." in table and "not finite" in table
-    assert "| elsewhere.safetensors (external) | 1 |" in table and "External backbones (marked) were trained" in table
+    assert "| elsewhere.safetensors, resnet18 (external) | 1 |" in table and "External backbones (marked) were trained" in table
     assert "Left out, since a class has fewer training images: linear, 50 a class." in table
     page = (out / "report.html").read_text()
     assert "diverged and is not in its figures" in page
@@ -199,6 +203,7 @@ def test_killed_in_the_middle_of_a_cell_it_goes_on(data, tmp_path):
         (["--methods", "byol", "--labels", "0"], "labels (command line): expected at least 1, found 0"),
         (["--methods", "byol", "--seeds", "-1"], "seeds (command line): expected 0 to"),
         (["--methods", "byol", "--k", "13"], "k is 13, but there are 12 training images"),
+        (["--methods", "byol,byol?limit=4"], "byol?limit=4: batch_size 6 is more than the 4 images"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained(data, tmp_path, capsys, more, says):
@@ -234,19 +239,44 @@ def test_an_external_file_may_be_given_its_backbones_name(data, tmp_path):
     assert (line.title, line.kind, line.backbone) == ("plain.pth", "external", "resnet10t")
 
 
+def test_external_files_of_one_name_are_told_apart(data, tmp_path):
+    """Extracted backbones are all called backbone.safetensors, and `-` and `_` are one in the name of what is kept."""
+    names = []
+    for number, run in enumerate(("run-1", "run_1")):
+        torch.manual_seed(number)
+        (tmp_path / run).mkdir()
+        names.append(str(tmp_path / run / "backbone.safetensors"))
+        about = BackboneMetadata("resnet10t", 3, which="unknown")
+        save_backbone(Path(names[-1]), create_backbone("resnet10t", mask_stage=None), about)
+    settings = {"methods": [], "external": names, "labels": [1], "draws": 1, "report": False}
+    done = cmid.compare(*data, out=str(tmp_path / "out"), **settings)
+    assert [line.title for line in done.lines] == ["run-1/backbone.safetensors", "run_1/backbone.safetensors"]
+    one, other = (line.effective_rank[0] for line in done.lines)
+    assert one != other
+    assert "| run_1/backbone.safetensors, resnet10t (external) |" in done.table.read_text()
+
+
 def test_labels_of_test_images_are_not_learned_from(data, tmp_path, capsys):
     assert main(words([data[1], data[1]], tmp_path / "out", "--methods", "byol,supervised")) == 2
     assert "supervised would learn the labels of 4 of the 4 images that it is scored on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_that_blow_up_in_the_last_step_have_diverged(data, tmp_path):
+def test_weights_that_blow_up_in_the_last_step_have_diverged(data, tmp_path, monkeypatch):
     """No loss was seen to be infinite: the features are."""
     out, more = tmp_path / "out", ["--pretrain.batch_size", "12", "--pretrain.epochs", "1", "--no-untrained"]
     assert main(words(data, out, "--methods", "byol?optimizer.lr=1e30,byol", "--no-report", *more)) == 0
     told = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*.json"))]
     assert sorted(cell["status"] for cell in told) == ["diverged", "trained"]
     assert "diverged. Finite features were expected" in (out / "compare.md").read_text()
+
+    def blown_up(*_):
+        raise NotFinite("its features are infinite")
+
+    monkeypatch.setattr(compare, "score", blown_up)
+    assert main(words(data, out, "--methods", "byol", "--no-report", *more)) == 0
+    told = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*.json"))]
+    assert [cell["status"] for cell in told] == ["diverged", "diverged"], "or --retry would not know of it"
 
 
 def test_random_weights_of_other_settings_are_scored_anew(data, tmp_path):
@@ -264,12 +294,55 @@ def test_random_weights_of_other_settings_are_scored_anew(data, tmp_path):
 
 def test_another_backbone_has_its_own_pace(data, tmp_path, monkeypatch):
     paces = iter((100.0, 10.0))
-    monkeypatch.setattr(compare, "images_per_second", lambda *_: next(paces))
+
+    def measured(module, settings, result):
+        assert module == "cmid.commands.pace" and settings.is_file()
+        result.write_text(json.dumps({"images_per_s": next(paces)}))
+
+    monkeypatch.setattr(compare, "_in_a_process", measured)
+    (tmp_path / "cells").mkdir()
     for backbone, epochs in (("test_resnet", 500), ("resnet10t", 50), ("test_resnet", 500)):
         given = {"data": data[0], "labelled": data[1], "out": str(tmp_path), "methods": ("byol",), "minutes_each": 1.0}
         config = prepare("compare", given | {"pretrain.backbone": backbone})
-        [row] = compare._with_budget(plan_rows(config), config, {"byol": 12}, Console(quiet=True))
+        [row] = plan_rows(config)
+        seen = {"byol": Learned(row, "images", 12, "images")}
+        [row] = compare._with_budget([row], config, seen, Console(quiet=True))
         assert row.config.epochs == epochs
+
+
+def test_the_pace_of_two_processes_is_told_once(data, tmp_path):
+    """Measured in one more process of this program, the second would have gone on as a comparison of its own."""
+    more = ["--methods", "byol?backbone=test_resnet", "--minutes-each", "0.001", "--no-report", "--no-untrained"]
+    more += ["--labels", "1", "--pretrain.train.devices", "2", "--pretrain.batch_size", "4"]
+    line = [sys.executable, "-m", "cmid", *words(data, tmp_path / "out", *more)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    said = done.stderr
+    assert done.returncode == 0, said
+    assert len(list((tmp_path / "out" / "cells").glob("pace_*.json"))) == 1
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+    assert said.count("run 1 of 1") == 1 and said.count("images/s here, so 1 epochs") == 1
+
+
+def test_what_a_row_learns_from_is_counted_and_known_by_itself(data, tmp_path):
+    folder = tmp_path / "labelled"
+    (folder / "img").mkdir(parents=True)
+    files = sorted(Path(data[1]).rglob("*.png"))
+    for path in files:
+        shutil.copy(path, folder / "img")
+
+    def learned(train):
+        for name, side in (("train", train), ("test", 1 - train)):
+            lines = [f"{p.name} {int(p.parent.name == 'class1')}\n" for i, p in enumerate(files) if i % 2 == side]
+            (folder / f"{name}.txt").write_text("".join(lines))
+        given = {"data": str(folder), "labelled": data[1], "methods": ("byol", "supervised", "byol?limit=6")}
+        config = prepare("compare", given | {"pretrain.batch_size": 4})
+        images = Images(FolderSource(data[0]), (0,))
+        return [images.of(row) for row in plan_rows(config)]
+
+    (all_of, half, few), (again, other, _) = learned(0), learned(1)
+    assert [each.count for each in (all_of, half, few)] == [16, 8, 6]
+    assert all_of.images == again.images
+    assert half.images != other.images, "the same labels in the same order, of other images"
 
 
 def test_a_folder_of_something_else_is_left_alone(data, tmp_path, capsys):

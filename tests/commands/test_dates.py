@@ -9,7 +9,8 @@ from PIL import Image
 
 from cmid.cli import main
 from cmid.commands import prepare
-from cmid.commands.compare import _budget_words, _count_of
+from cmid.commands.compare import _budget_words
+from cmid.commands.compare_images import Images
 from cmid.commands.compare_plan import plan_rows
 from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint
@@ -146,8 +147,10 @@ def test_a_comparison_refuses_single_dates_before_it_trains(single, tmp_path, ca
 
 
 def test_a_comparison_says_what_an_epoch_of_places_is(dated):
-    images = len(open_source(config(dated)).source)
-    made = prepare("compare", {"data": str(dated), "labelled": "l", "methods": ("seco", "byol"), "pretrain.epochs": 3})
+    source = open_source(config(dated)).source
+    given = {"data": str(dated), "labelled": "l", "methods": ("byol", "seco")}
+    made = prepare("compare", given | {"pretrain.epochs": 3, "pretrain.batch_size": 4})
     planned = plan_rows(made)
-    said = _budget_words(planned, made, images, {row.label: _count_of(row, images) for row in planned})
+    seen = Images(source, (0,))
+    said = _budget_words(planned, made, {row.label: seen.of(row) for row in planned})
     assert said == "equal epochs: 3 of 22 images; an epoch of SeCo is 8 places at several dates"

@@ -209,7 +209,7 @@ def test_the_trial_takes_whole_steps_as_the_run_does(precision):
     learner.backbone.register_forward_hook(look)
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     began = time.perf_counter()
-    pace = images_per_second(settings, learner, steps=2)
+    pace = images_per_second(settings, learner, batches=2)
     assert {dtype for dtype, _ in seen} == {torch.float32 if precision == "32" else torch.bfloat16}
     assert {in_format for _, in_format in seen} == {precision == "32"}
     took = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""MoCo v2 against lightly's loss, its queue and its groups of keys."""
+"""MoCo v2 against lightly's loss, its queue and its groups."""
 
 import copy
 
@@ -10,6 +10,7 @@ from cmid.commands.learners import build_learner
 from cmid.config import MoCoV2Config, PretrainConfig, ViewConfig
 from cmid.contracts import Progress, Views
 from cmid.errors import UsageError
+from cmid.ops.contrast import info_nce
 from tests.methods.rivals import batch, learner
 
 
@@ -64,7 +65,7 @@ def test_the_keys_of_view_1_enter_the_queue_after_the_loss():
 
 
 def test_groups_give_every_image_its_own_key_by_the_statistics_of_its_group():
-    model, views = learner("moco_v2", key_groups=2), batch("moco_v2", count=8, seed=7)
+    model, views = learner("moco_v2", batch_norm_groups=2), batch("moco_v2", count=8, seed=7)
     reference = copy.deepcopy(model)
     torch.manual_seed(1)
     keys = model._see(views[1])
@@ -77,8 +78,26 @@ def test_groups_give_every_image_its_own_key_by_the_statistics_of_its_group():
         torch.testing.assert_close(keys[half], torch.nn.functional.normalize(raw, dim=1), rtol=1e-5, atol=1e-6)
 
 
+def test_queries_are_normalised_in_groups_as_well():
+    model, views = learner("moco_v2", batch_norm_groups=2), batch("moco_v2", count=8, seed=7)
+    reference = copy.deepcopy(model)
+    torch.manual_seed(1)
+    keys = model._see(views[1])
+    torch.manual_seed(1)
+    found = model(views)["contrast"]
+    found.backward()
+    halves = [seen(reference.backbone, reference.projector, views[0].images[part]) for part in (slice(4), slice(4, 8))]
+    expected = info_nce(
+        torch.nn.functional.normalize(torch.cat(halves), dim=1), keys, reference.queue, model.config.temperature
+    )
+    expected.backward()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    ours, theirs = (next(m.backbone.parameters()).grad for m in (model, reference))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_groups_change_nothing_where_nothing_is_normalised_over_the_batch():
-    plain, grouped = (learner("moco_v2", "convnext_atto", key_groups=n) for n in (1, 4))
+    plain, grouped = (learner("moco_v2", "convnext_atto", batch_norm_groups=n) for n in (1, 4))
     views = batch("moco_v2", seed=8)
     torch.testing.assert_close(plain(views)["contrast"], grouped(views)["contrast"], rtol=1e-5, atol=1e-6)
 
@@ -102,7 +121,7 @@ def test_the_teacher_follows_at_one_pace():
 
 def test_groups_of_unequal_size_are_refused():
     config = PretrainConfig(
-        method="moco_v2", batch_size=6, views=ViewConfig(size=64), moco_v2=MoCoV2Config(key_groups=4)
+        method="moco_v2", batch_size=6, views=ViewConfig(size=64), moco_v2=MoCoV2Config(batch_norm_groups=4)
     )
     with pytest.raises(UsageError, match="a batch of 6 images falls into no 4 groups of one size: take a divisor"):
         build_learner(config)

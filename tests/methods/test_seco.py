@@ -116,14 +116,18 @@ def test_each_queue_takes_its_own_keys_after_the_loss():
 
 
 def test_groups_change_nothing_where_nothing_is_normalised_over_the_batch():
-    plain, grouped = (learner("seco", "convnext_atto", key_groups=n) for n in (1, 4))
+    plain, grouped = (learner("seco", "convnext_atto", batch_norm_groups=n) for n in (1, 4))
     views = batch("seco", seed=10)
     torch.testing.assert_close(plain(views), grouped(views), rtol=1e-5, atol=1e-6)
 
 
 def test_groups_of_unequal_size_are_refused():
-    config = PretrainConfig(method="seco", batch_size=6, views=ViewConfig(size=64), seco=SeCoConfig(key_groups=4))
-    with pytest.raises(UsageError, match=r"seco\.key_groups is 4, but a batch of 6 images falls into no 4 groups"):
+    config = PretrainConfig(
+        method="seco", batch_size=6, views=ViewConfig(size=64), seco=SeCoConfig(batch_norm_groups=4)
+    )
+    with pytest.raises(
+        UsageError, match=r"seco\.batch_norm_groups is 4, but a batch of 6 images falls into no 4 groups"
+    ):
         build_learner(config)
 
 

@@ -109,6 +109,18 @@ def test_each_optimiser_lowers_a_loss_and_leaves_the_frozen_alone(name):
     assert torch.equal(module[3].weight, before)
 
 
+@pytest.mark.parametrize("settings", [{"weight_decay": 0.0}, {"weight_decay": 1e-6, "undecayed": ("0",)}])
+def test_lars_adapts_to_weights_that_do_not_decay_and_to_no_biases(settings):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 4))
+    weight, bias = module[0].weight.detach().clone(), module[0].bias.detach().clone()
+    module(torch.randn(16, 8)).square().mean().backward()
+    build_optimiser(module, OptimizerConfig(name="lars", betas=(0.9,), **settings), 4.8).step()
+    moved = (module[0].weight - weight).norm() / weight.norm()
+    assert float(moved) == pytest.approx(4.8 * 0.001, rel=1e-3)  # the trust coefficient of the paper
+    torch.testing.assert_close(module[0].bias, bias - 4.8 * module[0].bias.grad)
+
+
 def test_too_few_betas_and_unknown_names_are_explained():
     module = nn.Linear(2, 2)
     with pytest.raises(UsageError, match=r"must have 3 numbers for adan, found 2"):
