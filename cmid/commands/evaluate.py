@@ -6,7 +6,7 @@ linear probe's regulariser is chosen on a part of train.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -207,10 +207,17 @@ def _numbers_of_timm(name: str, bands: int) -> dict[str, Any]:
     return {"mean": tuple(about.mean), "std": tuple(about.std), "size": int(about.input_size[-1])}
 
 
-def resolve_weights(config: EvaluateConfig, bands: int = 3) -> tuple[Backbone, BackboneMetadata, str]:
+def resolve_weights(
+    config: EvaluateConfig, bands: int = 3, bands_for: Callable[[BackboneMetadata], int] | None = None
+) -> tuple[Backbone, BackboneMetadata, str]:
     """The backbone that `config.weights` means, what is known of it, and where it is from; random ones for `bands`.
 
     A run directory means its last checkpoint, or its backbone.safetensors where the checkpoints are gone.
+
+    Args:
+        config: says which weights, and of what data.
+        bands: of the images.
+        bands_for: how many they are for these weights, where that may be chosen.
 
     Raises:
         UsageError: nothing there, not weights, another backbone than asked for, or bands that are not read.
@@ -247,6 +254,8 @@ def resolve_weights(config: EvaluateConfig, bands: int = 3) -> tuple[Backbone, B
         raise UsageError(
             f"{path} holds {metadata.backbone}, but {config.backbone} was asked for. Leave --backbone out."
         )
+    if bands_for is not None:
+        bands = bands_for(metadata)
     if metadata.in_chans != bands:
         raise UsageError(f"{path} is for {metadata.in_chans} bands, but the images of {config.data} have {bands}.")
     return backbone, metadata, str(path)

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
-from cmid.commands.pixel_scale import bring_to_scale
+from cmid.commands.pixel_scale import bring_to_scale, read_by_name
 from cmid.commands.pixel_sources import ToScore, open_prepared_tiles, open_to_score
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.segmentation_scores import WRITTEN, SegmentationResult, protocols_of, score
@@ -90,10 +90,12 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
         source, account, notes = ToScore(tiles, {"isprs": isprs | {"over": "tiles"}}, ())
     else:
         source, account, notes = open_to_score(config.data, config.labels, config.part, config.seed, console)
-    test = _checked(source, about, config.data)
+    trained, before = about.backbone.bands or (), source.names
+    if not config.labels.bands and read_by_name((source,), trained) and source.names != before:
+        notes = (*notes, f"bands are read by the model's names, {', '.join(trained)}")
+    test, here = _checked(source, about, config.data), source.names
     for note in notes:
         console.print(f"note: {note}")
-    trained, here = about.backbone.bands or (), source.names
     if trained and [name.casefold() for name in trained] != [name.casefold() for name in here]:
         console.print(f"caution: the model was trained on the bands {', '.join(trained)}; these are {', '.join(here)}")
     learned = {_whole(name) for name in trained_on(model)}  # windows of a scene may be others now

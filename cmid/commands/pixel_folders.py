@@ -16,7 +16,7 @@ from cmid.data.mask_pairs import Pair, find_pairs
 from cmid.data.mask_scan import Scan, Scanned, scan
 from cmid.data.palettes import Kind, Palette, infer_palette, palette_beside, read_palette, shown
 from cmid.data.pixel_pairs import PixelPairs
-from cmid.data.rasters import Raster, choose_bands
+from cmid.data.rasters import Raster, choose_bands, unlike_names
 from cmid.errors import UsageError
 
 RGB: tuple[str, ...] = ("red", "green", "blue")
@@ -220,7 +220,7 @@ def source_of(
     bands: dict[str, tuple[int, ...]] = {}
     dtype, names = "uint8", RGB
     if rasters:
-        bands, dtype, names = _bands_of(folder, rasters, labels)
+        bands, dtype, names = _bands_of(folder, rasters, labels, notes)
         if pictures and (dtype != "uint8" or len(names) != 3):
             raise UsageError(
                 f"{pictures} images of {folder} are pictures of three 8-bit colours, {len(rasters)} are rasters of "
@@ -240,8 +240,10 @@ def source_of(
     if not items:
         raise UsageError(f"no image of {folder} has a pixel with a label")
     return PixelPairs(
-        folder, items, palette, bands=bands, stored_dtype=dtype, names=names, ignore_unknown=labels.unknown == "ignore"
-    )
+        folder, items, palette, bands=bands, stored_dtype=dtype, names=names,
+        band_names={str(Path(r.path).relative_to(folder).as_posix()): r.names for r in rasters},
+        ignore_unknown=labels.unknown == "ignore",
+    )  # fmt: skip
 
 
 def _labelled(counts: Counter[int], each: Scanned, palette: Palette) -> bool:
@@ -251,13 +253,15 @@ def _labelled(counts: Counter[int], each: Scanned, palette: Palette) -> bool:
 
 
 def _bands_of(
-    folder: Path, rasters: list[Raster], labels: PixelLabelsConfig
+    folder: Path, rasters: list[Raster], labels: PixelLabelsConfig, notes: list[str]
 ) -> tuple[dict[str, tuple[int, ...]], str, tuple[str, ...]]:
     try:
         chosen = choose_bands(rasters, labels.bands)
     except UsageError as error:
-        said = str(error).replace("--scenes.bands", "--labels.bands").replace("scenes.bands", "labels.bands")
+        said = str(error).replace("scenes.bands", "labels.bands")
         raise UsageError(said.replace("the scenes", f"the images of {folder}")) from None
+    if said := unlike_names(rasters, chosen):
+        notes.append(said.replace("scenes.bands", "labels.bands"))
     first = rasters[0]
     read = chosen[first.path]
     names = tuple(first.names[band - 1] or str(band) for band in read)

@@ -19,6 +19,24 @@ MEASURED = 256
 """Images at which the bands are measured, at most."""
 
 
+def read_by_name(sources: Sequence[PixelSource], names: Sequence[str]) -> bool:
+    """Has images give the bands that a model or backbone knows by `names`, in its order, as maps of scenes do.
+
+    Only where all of them are rasters that name all of these; else nothing is changed, and it says so.
+    """
+    pairs = []
+    for source in sources:
+        found: Any = source
+        while hasattr(found, "source"):  # the images of a subset are another's
+            found = found.source
+        if not isinstance(found, PixelPairs) or not found.has_bands(names):
+            return False
+        pairs.append(found)
+    for each in pairs:
+        each.read_bands(names)
+    return True
+
+
 def bring_to_scale(sources: Sequence[PixelSource], about: BackboneMetadata, data: str) -> None:
     """Makes the images give pixels on the scale that a backbone was trained on.
 

@@ -14,7 +14,7 @@ from cmid.backbones import create_backbone
 from cmid.commands.compare_plan import digest
 from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint
-from cmid.commands.pixel_scale import bring_to_scale, measured
+from cmid.commands.pixel_scale import bring_to_scale, measured, read_by_name
 from cmid.commands.pixel_sources import PixelSides, open_pixel_labelled
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.sources import progress
@@ -92,7 +92,7 @@ def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
             )
     if len(train.classes) - len(config.segmenter.untrained) < 2:
         raise UsageError(f"{config.data} has {len(train.classes)} classes; a segmenter tells 2 or more apart")
-    backbone, metadata, weights, begun = _weights(config, train)
+    backbone, metadata, weights, begun = _weights(config, (train, test))
     metadata = measured(train, metadata, config, console)
     mean, std = config.mean or metadata.mean, config.std or metadata.std
     if mean is None and std is None and train.bands == 3:
@@ -127,25 +127,33 @@ def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
 
 
 def _weights(
-    config: FinetuneSegmentationConfig, train: PixelSource
+    config: FinetuneSegmentationConfig, sides: tuple[PixelSource, PixelSource]
 ) -> tuple[Backbone, BackboneMetadata, str, Segmenter | None]:
     """The backbone that `config.weights` means, what is known of it, where it is from, and its heads where it has some.
+
+    Bands are read by the names that the weights know them by, where the images have them and the settings choose none.
 
     Raises:
         UsageError: as `resolve_weights`; or a segmenter of other classes or bands.
     """
-    path = segmenter_file(config.weights)
+    train, path = sides[0], segmenter_file(config.weights)
+
+    def bands_of(metadata: BackboneMetadata) -> int:
+        if not config.labels.bands:
+            read_by_name(sides, metadata.bands or ())
+        return train.bands
+
     if path is None:
         asked = EvaluateConfig(weights=config.weights, data=config.data, backbone=config.backbone, seed=config.seed)
-        found, metadata, weights = resolve_weights(replace(asked, size=config.size), train.bands)
+        found, metadata, weights = resolve_weights(replace(asked, size=config.size), train.bands, bands_of)
         begun = None
     else:
         begun, about = load_segmenter(path)
         found, metadata, weights = begun.backbone, about.backbone, str(path)
         if config.backbone not in (None, metadata.backbone):
             raise UsageError(f"{path} holds {metadata.backbone}, but {config.backbone} was asked for: leave it out")
-        if metadata.in_chans != train.bands:
-            raise UsageError(f"{path} is for {metadata.in_chans} bands, but the images have {train.bands}")
+        if metadata.in_chans != (here := bands_of(metadata)):
+            raise UsageError(f"{path} is for {metadata.in_chans} bands, but the images have {here}")
         if not config.new_head and about.classes != train.classes:
             theirs, ours = (f"{len(n)} classes ({', '.join(n[:4])} ...)" for n in (about.classes, train.classes))
             raise UsageError(

@@ -18,6 +18,7 @@ from cmid.data.few_labels import check_tells_apart
 from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
 from cmid.data.listed import has_lists, is_table, open_lists, open_table
+from cmid.data.rasters import unlike_names
 from cmid.data.scenes import Scenes, SceneSource, open_scenes, windows_per_epoch
 from cmid.data.shards import ShardSource, is_sharded
 from cmid.data.sources import ImageSource, LabelledSource, is_multi_label
@@ -345,6 +346,8 @@ def _notes(scenes: Scenes, config: PretrainConfig, statistics: BandStatistics | 
         yield f"{len(scenes.bad)} scenes cannot be read and are left out, first {first[0]}: {first[1]}"
     if config.views.colours == "bands":
         yield BANDS_NOTE
+    if said := unlike_names(scenes.rasters, scenes.bands):
+        yield said
     marked = [r for r in scenes.rasters if r.alpha and not set(r.alpha) & set(scenes.bands[r.path])]
     if marked:
         whole = ",".join(str(band + 1) for band in range(marked[0].bands))

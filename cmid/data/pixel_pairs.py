@@ -49,6 +49,7 @@ class PixelPairs:
         bands: of each raster by its path under `folder`, numbers from 1.
         stored_dtype: numpy's name of the files' type.
         names: what the bands are called.
+        band_names: of each raster by its path, the names of all bands it has, empty where one has none.
         ignore_unknown: pixels that the palette does not know have no label.
 
     Attributes:
@@ -66,6 +67,7 @@ class PixelPairs:
         bands: dict[str, tuple[int, ...]] | None = None,
         stored_dtype: str = "uint8",
         names: tuple[str, ...] = ("red", "green", "blue"),
+        band_names: dict[str, tuple[str, ...]] | None = None,
         ignore_unknown: bool = False,
     ) -> None:
         self.folder, self.items, self.palette, self.names = folder, tuple(items), palette, names
@@ -73,7 +75,7 @@ class PixelPairs:
         self.bands, self.stored_dtype = len(names), stored_dtype
         self.dtype = torch.uint8 if stored_dtype == "uint8" else torch.float32
         self.stretch: Stretch | None = None
-        self._bands, self._ignore_unknown = bands or {}, ignore_unknown
+        self._bands, self._band_names, self._ignore_unknown = bands or {}, band_names or {}, ignore_unknown
         self._images, self._masks = OpenRasters(), OpenRasters()
 
     def __len__(self) -> int:
@@ -83,8 +85,26 @@ class PixelPairs:
         """A source of some of the images."""
         return PixelPairs(
             self.folder, [self.items[i] for i in places], self.palette, bands=self._bands,
-            stored_dtype=self.stored_dtype, names=self.names, ignore_unknown=self._ignore_unknown,
+            stored_dtype=self.stored_dtype, names=self.names, band_names=self._band_names,
+            ignore_unknown=self._ignore_unknown,
         )  # fmt: skip
+
+    def has_bands(self, names: Sequence[str]) -> bool:
+        """Whether all images are rasters that name all of these, in whatever case and order."""
+        wanted = {name.casefold() for name in names}
+        images = {item.pair.image for item in self.items}
+        known = [{name.casefold() for name in self._band_names.get(image, ())} for image in images]
+        return bool(wanted) and all(wanted <= each for each in known)
+
+    def read_bands(self, names: Sequence[str]) -> None:
+        """Read the bands of these names from now on, in this order; all images must have them."""
+        read = dict(self._bands)  # which others share
+        for path, known in self._band_names.items():
+            folded = [name.casefold() for name in known]
+            if all(name.casefold() in folded for name in names):
+                read[path] = tuple(folded.index(name.casefold()) + 1 for name in names)
+        self._bands = read
+        self.names, self.bands = tuple(names), len(names)
 
     def name(self, i: int) -> str:
         """The image's path under the folder, with its window where it is a part of a scene."""

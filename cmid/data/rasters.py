@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +222,8 @@ def find_rasters(path: Path | str, *, remote: bool = False) -> list[str]:
 def choose_bands(rasters: Sequence[Raster], wanted: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """For each scene's path the numbers (from 1) of the bands to read: all but alpha, or `wanted` by number or name.
 
-    Names are looked up in each scene, so that scenes may hold the same bands in other orders.
+    Names are looked up in each scene, so that scenes may hold the same bands in other orders. Where all bands of all
+    scenes have names, and the same, they are read in the order of the first scene.
 
     Raises:
         UsageError: scenes that differ in number of bands or type, or lack a band that is wanted.
@@ -235,8 +236,38 @@ def choose_bands(rasters: Sequence[Raster], wanted: Sequence[str]) -> dict[str, 
         if len(counts) > 1:
             said = ", ".join(f"{n} with {bands}" for bands, n in counts.most_common())
             raise UsageError(f"the scenes differ in their number of bands ({said}): choose some with --scenes.bands")
-        return {r.path: tuple(b for b in range(1, r.bands + 1) if b not in r.alpha) for r in rasters}
+        read = {r.path: tuple(b for b in range(1, r.bands + 1) if b not in r.alpha) for r in rasters}
+        named = {raster.path: names_of(raster, read[raster.path]) for raster in rasters}
+        first = named[rasters[0].path]
+        if len(set(first)) < len(first) or any(set(names) != set(first) for names in named.values()):
+            return read  # by position, whatever `unlike_names` says of it
+        return {path: tuple(read[path][names.index(name)] for name in first) for path, names in named.items()}
     return {raster.path: tuple(_band(raster, str(name)) for name in wanted) for raster in rasters}
+
+
+def names_of(raster: Raster, bands: Sequence[int]) -> tuple[str, ...]:
+    """What a raster calls some of its bands, without regard to case; empty where one has no name."""
+    return tuple(raster.names[band - 1].casefold() for band in bands)
+
+
+def unlike_names(rasters: Sequence[Raster], chosen: Mapping[str, Sequence[int]]) -> str:
+    """A note on scenes whose bands are called otherwise than those of the first one that they stand in for, or empty.
+
+    Args:
+        rasters: the scenes.
+        chosen: of `choose_bands`.
+    """
+    named = [(r, names) for r in rasters if any(names := names_of(r, chosen[r.path]))]
+    others = [r for r, names in named if names != names_of(named[0][0], chosen[named[0][0].path])]
+    if not others:
+        return ""
+    first, other = (
+        ", ".join(r.names[band - 1] or "(no name)" for band in chosen[r.path]) for r in (named[0][0], others[0])
+    )
+    return (
+        f"{len(others)} of {len(rasters)} scenes call their bands otherwise than {named[0][0].path} ({first}), such as "
+        f"{others[0].path} ({other}): they are taken in this order; choose bands with --scenes.bands"
+    )
 
 
 def _band(raster: Raster, name: str) -> int:

@@ -99,7 +99,10 @@ def test_a_diverged_run_is_told_of_and_not_dropped(compared):
     table = (out / "compare.md").read_text()
     assert "| BYOL (optimizer.lr = 1e30), resnet18 | 0, 1 diverged |" in table
     assert "BYOL (optimizer.lr = 1e30), seed 0: diverged." in table and "not finite" in table
-    assert "| elsewhere.safetensors, resnet18 (external) | 1 |" in table and "External backbones (marked) were trained" in table
+    assert (
+        "| elsewhere.safetensors, resnet18 (external) | 1 |" in table
+        and "External backbones (marked) were trained" in table
+    )
     assert "Left out, since a class has fewer training images: linear, 50 a class." in table
     page = (out / "report.html").read_text()
     assert "diverged and is not in its figures" in page

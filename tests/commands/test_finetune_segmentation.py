@@ -247,6 +247,14 @@ def test_the_file_says_which_bands_were_read_and_evaluate_is_wary_of_others(tmp_
     capsys.readouterr()
     assert main(["evaluate", "segmentation", str(tmp_path / "run"), str(tmp_path / "two"), *plain]) == 0
     assert "caution" not in capsys.readouterr().err
+    assert main(["evaluate", "segmentation", str(tmp_path / "run"), str(tmp_path / "one"), *plain]) == 0
+    told = capsys.readouterr().err
+    assert "note: bands are read by the model's names, nir, red, green" in told
+    assert "caution: the model was trained on the bands" not in told
+    further = ["finetune", "segmentation", str(tmp_path / "run"), str(tmp_path / "one"), "--train.max_steps", "1"]
+    assert main([*further, "--out", str(tmp_path / "further"), *words, *chosen[2:], "--epochs", "1"]) == 0
+    assert load_segmenter(tmp_path / "further" / "model.safetensors")[1].backbone.bands == ("nir", "red", "green")
+    capsys.readouterr()
     other = ["--labels.bands", "red,green,blue"]
     assert main(["evaluate", "segmentation", str(tmp_path / "run"), str(tmp_path / "one"), *plain, *other]) == 0
     told = capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from cmid.commands.pixel_scale import bring_to_scale
+from cmid.commands.pixel_scale import bring_to_scale, read_by_name
 from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole
 from cmid.config import PixelLabelsConfig
 from cmid.data.decode import BadImage
@@ -58,6 +58,40 @@ def test_deep_values_are_stretched_by_the_callers_numbers(tmp_path):
     raw = sides.train.read(0).pixels
     sides.train.stretch = Stretch((10.0,), (30.0,), (0.5,))
     assert np.allclose(sides.train.read(0).pixels, (raw - 10) / 20)
+
+
+def write_named(root, *orders):
+    """A scene for each order of the bands 1 to 4, which are of the same values wherever they lie."""
+    image = numbered(4, *SIZE)
+    for i, order in enumerate(orders):
+        write_raster(root / f"images/{i}.tif", image[[b - 1 for b in order]], names=[f"Band{b}" for b in order])
+        write_raster(root / f"labels/{i}.tif", labels_of(i))
+    return np.moveaxis(image, 0, -1)
+
+
+def test_bands_of_one_name_are_one_band_in_whatever_order(tmp_path):
+    image = write_named(tmp_path, (1, 2, 3, 4), (4, 3, 2, 1))
+    source, notes = open_pixel_labelled_whole(str(tmp_path), PixelLabelsConfig())
+    assert all(np.array_equal(source.read(i).pixels, image) for i in range(2)) and not notes[1:]
+    chosen, notes = open_pixel_labelled_whole(str(tmp_path), PixelLabelsConfig(bands=("1", "2", "3", "4")))
+    assert np.array_equal(chosen.read(1).pixels, image[..., ::-1])
+    assert any("1 of 2 scenes call their bands otherwise" in note and "--labels.bands" in note for note in notes)
+
+
+def test_bands_are_read_by_the_names_that_a_model_knows(tmp_path):
+    image = write_named(tmp_path, (1, 2, 3, 4), (4, 3, 2, 1))
+    source, _ = open_pixel_labelled_whole(str(tmp_path), PixelLabelsConfig())
+    one, two = source.take([0]), source.take([1])
+    assert not read_by_name((one, two), ("band3", "band5")) and not read_by_name((one, two), ())
+    assert one.names == source.names
+    assert read_by_name((one, two), ("band3", "BAND1"))
+    assert (one.bands, two.names) == (2, ("band3", "BAND1"))
+    for side in (one, two):
+        assert np.array_equal(side.read(0).pixels, image[..., [2, 0]])
+    assert source.bands == 4 and np.array_equal(source.read(1).pixels, image), "others are left alone"
+    write_pairs(tmp_path / "unnamed")
+    unnamed, _ = open_pixel_labelled_whole(str(tmp_path / "unnamed"), PixelLabelsConfig())
+    assert not read_by_name((unnamed,), ("band3", "band1"))
 
 
 def test_nodata_has_no_label(tmp_path):

@@ -7,7 +7,16 @@ from rasterio._env import get_gdal_config
 from torch.utils.data import DataLoader
 
 from cmid.data.decode import BadImage
-from cmid.data.rasters import CACHE_BYTES, GDAL, OPEN_AT_ONCE, OpenRasters, choose_bands, find_rasters, read_header
+from cmid.data.rasters import (
+    CACHE_BYTES,
+    GDAL,
+    OPEN_AT_ONCE,
+    OpenRasters,
+    choose_bands,
+    find_rasters,
+    read_header,
+    unlike_names,
+)
 from cmid.errors import UsageError
 from tests.data.rasters_on_disk import numbered, write_raster
 
@@ -221,6 +230,22 @@ def test_bands_are_chosen_by_number_or_name_in_each_scene(tmp_path):
     c = read_header(str(write_raster(tmp_path / "c.tif", numbered(3, 64, 64, "uint8"))))
     with pytest.raises(UsageError, match="several number types"):
         choose_bands([a, c], ("1",))
+
+
+def test_the_same_names_in_another_order_are_the_same_bands(tmp_path):
+    def header(name, *names):
+        return read_header(str(write_raster(tmp_path / f"{name}.tif", numbered(3, 64, 64), names=names)))
+
+    a, b = header("a", "Blue", "Green", "Red"), header("b", "red", "blue", "green")
+    assert choose_bands([a, b], ()) == {a.path: (1, 2, 3), b.path: (2, 3, 1)}
+    assert unlike_names([a, b], choose_bands([a, b], ())) == ""
+    other, unnamed = header("c", "B4", "B3", "B2"), header("d")
+    by_position = choose_bands([a, other, unnamed], ())
+    assert set(by_position.values()) == {(1, 2, 3)}
+    said = unlike_names([a, other, unnamed], by_position)
+    assert said.startswith("1 of 3 scenes call their bands otherwise than") and "(B4, B3, B2)" in said
+    assert unlike_names([a, unnamed], choose_bands([a, unnamed], ())) == "", "no name is no other name"
+    assert unlike_names([a, b], choose_bands([a, b], ("1", "2", "3"))), "by number they are others"
 
 
 def test_what_is_no_measurement_is_refused(tmp_path):
