@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from cmid.commands.band_table import account_of, band_table
 from cmid.commands.settings import stored
 from cmid.config import PretrainConfig, ViewConfig
 from cmid.data.few_labels import check_tells_apart
@@ -166,7 +166,7 @@ def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> O
     config = replace(config, in_chans=source.bands, views=views)
     source.stretch = Stretch(views.low, views.high, views.mean)
     if console and statistics:
-        console.print(_table(statistics))
+        console.print(band_table(statistics))
     notes = (BANDS_NOTE,) if views.colours == "bands" else ()
     return Opened(source, config, {"bands": asdict(statistics)} if statistics else {}, notes)
 
@@ -260,9 +260,9 @@ def _scenes(config: PretrainConfig, known: bool, console: Console | None) -> Ope
         views=views,
         scenes=replace(s, windows=count, window_px=window),
     )
-    account = _account(scenes, statistics) if statistics else {}
+    account = account_of(scenes, statistics) if statistics else {}
     if console and statistics:
-        console.print(_table(statistics))
+        console.print(band_table(statistics))
     source = source_of(Stretch(views.low, views.high, views.mean))
     return Opened(source, config, account, tuple(_notes(scenes, config, statistics)))
 
@@ -363,32 +363,6 @@ def _notes(scenes: Scenes, config: PretrainConfig, statistics: BandStatistics | 
         yield f"the scenes are in {len(crs)} coordinate systems; windows are cut in each scene's own pixels"
     if statistics and statistics.nodata > 0.5:
         yield f"{statistics.nodata:.0%} of the pixels looked at are nodata"
-
-
-def _account(scenes: Scenes, statistics: BandStatistics) -> dict[str, Any]:
-    return {
-        "bands": asdict(statistics),
-        "scenes": [
-            {"path": r.path, "width": r.width, "height": r.height, "dtype": r.dtype, "crs": r.crs}
-            for r in scenes.rasters
-        ],
-        "unreadable": scenes.bad,
-    }
-
-
-def _table(statistics: BandStatistics) -> Table:
-    """What was measured, a row a band."""
-    kind = f"{statistics.dtype}, {statistics.pixels:,} valid pixels looked at, {statistics.nodata:.1%} nodata"
-    table = Table(title=f"Bands ({kind})", title_justify="left")
-    for column in ("band", "least", "2 %", "98 %", "greatest", "mean", "std"):
-        table.add_column(column, justify="left" if column == "band" else "right")
-    rows = zip(
-        statistics.names, statistics.minimum, statistics.low, statistics.high, statistics.maximum, statistics.mean,
-        statistics.std, strict=True,
-    )  # fmt: skip
-    for name, *numbers in rows:
-        table.add_row(name, *(f"{number:.4g}" for number in numbers))
-    return table
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from PIL import Image
 
 from cmid.data import duplicates
 from cmid.data.decode import BadImage, Decoded, decode
-from cmid.data.duplicates import DuplicatePair, find_duplicates, find_pairs, fingerprint
+from cmid.data.duplicates import DuplicatePair, find_duplicates, find_pairs
 from cmid.data.folder import FolderSource
+from cmid.data.thumbnails import fingerprint, thumbnail
 from cmid.errors import UsageError
 
 
@@ -212,15 +213,15 @@ def test_chunks_and_workers_change_nothing(monkeypatch):
 
 
 def test_the_hash_is_that_of_scipys_cosine_transform():
-    thumbnails = torch.stack([duplicates._thumbnail(scene(seed)) for seed in range(9)])
+    thumbnails = torch.stack([thumbnail(scene(seed)) for seed in range(9)])
     waves = scipy.fft.dctn(thumbnails.numpy().astype(float), axes=(1, 2), norm="ortho")[:, :8, :8].reshape(9, 64)[:, 1:]
     expected = np.where(waves > np.median(waves, axis=1, keepdims=True), 1, -1)
     assert np.array_equal(duplicates._signs(thumbnails).numpy(), expected)
 
 
 def test_the_second_look_is_the_best_correlation_over_shifts():
-    a = torch.stack([duplicates._thumbnail(scene(seed)) for seed in range(3)])
-    b = torch.stack([duplicates._thumbnail(scene(seed)).roll((3, -6), (0, 1)) for seed in (0, 1, 9)])
+    a = torch.stack([thumbnail(scene(seed)) for seed in range(3)])
+    b = torch.stack([thumbnail(scene(seed)).roll((3, -6), (0, 1)) for seed in (0, 1, 9)])
     found = duplicates._similarity(a, b)
     for one, other, value in zip(duplicates._detail(a).numpy(), duplicates._detail(b).numpy(), found, strict=True):
         best = -1.0

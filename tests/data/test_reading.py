@@ -12,11 +12,11 @@ import torch
 
 from cmid.config import SceneConfig, ViewConfig
 from cmid.data import reading
-from cmid.data.duplicates import fingerprint
 from cmid.data.folder import FolderSource
 from cmid.data.images import ImageLoader
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.statistics import Stretch, measure
+from cmid.data.thumbnails import fingerprint
 from cmid.data.views import ViewLoader
 from cmid.errors import CmidError
 from tests.data.rasters_on_disk import write_raster
