@@ -15,9 +15,10 @@ from cmid.ops import gather
 
 
 class _OverAll(torch.autograd.Function):
-    """`(B, C, ...)` float32 normalised per channel over all processes' rows, with their mean, variance and number.
+    """`(B, C, ...)` normalised per channel over all processes' rows, with their mean, variance and number in float32.
 
-    The gradient is that of the sum of all processes' losses, as `gather.summed` has it: DDP then takes the mean.
+    bfloat16 goes through as it is, as in torch's own layer: cast to float32 and back, a layer took twice as long. The
+    gradient is that of the sum of all processes' losses, as `gather.summed` has it: DDP then takes the mean.
     """
 
     @staticmethod
@@ -25,7 +26,8 @@ class _OverAll(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels = x.shape[1]
-        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        unused = x.new_zeros(2, channels, dtype=torch.float32)  # with these the kernel sums bfloat16 up in float32
+        mean, variance = torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0)
         own = torch.cat((mean, variance, mean.new_full((1,), x.numel() / channels)))
         # Means and variances rather than sums of squares, which cancel where the mean is large.
         means, variances, counts = gather.rows(own[None]).split((channels, channels, 1), 1)
@@ -52,7 +54,7 @@ class _OverAll(torch.autograd.Function):
         rest = torch.native_batch_norm(
             x, -factor * scale * along, -factor * flat, mean, torch.ones_like(mean), False, 0.0, 0.0
         )[0]
-        of_x = rest.addcmul_(gradient, factor.view(1, -1, *[1] * (x.dim() - 2)))
+        of_x = rest.addcmul_(gradient, factor.to(rest.dtype).view(1, -1, *[1] * (x.dim() - 2)))
         return of_x, *((None, None) if weight is None else (of_weight, of_bias)), None
 
 
@@ -73,7 +75,9 @@ class SyncedBatchNorm(_BatchNorm):
         if not self.training or gather.processes() == 1:
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
-            out, mean, variance, total = _OverAll.apply(input.float(), self.weight, self.bias, self.eps)
+            mixed = input.dtype == torch.bfloat16 and (self.weight is None or self.weight.dtype == torch.float32)
+            x = input if mixed else input.float()
+            out, mean, variance, total = _OverAll.apply(x, self.weight, self.bias, self.eps)
             self._follow(mean, variance, total)
             return out.to(input.dtype)
 

@@ -33,6 +33,30 @@ def compare(module, x, rank):
     torch.testing.assert_close(together(half), module(whole)[rows], rtol=1e-4, atol=1e-5)
 
 
+def compare_bfloat16(x, rank):
+    """Both halves in bfloat16 against float64 on the whole: as near as torch's own layer comes."""
+    exact = nn.BatchNorm2d(x.shape[1], dtype=torch.float64)
+    together = synchronise(nn.BatchNorm2d(x.shape[1]), "cpu")
+    whole = x.bfloat16().double().requires_grad_()
+    rows = slice(rank * len(x) // 2, (rank + 1) * len(x) // 2)
+    half = x[rows].bfloat16().requires_grad_()
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected, found = exact(whole), together(half)
+    assert found.dtype == half.dtype == torch.bfloat16
+    expected.backward(weight.double())
+    found.backward(weight[rows])
+
+    def error(ours, theirs):
+        return float((ours.double() - theirs).norm() / theirs.norm())
+
+    assert error(found, expected[rows]) < 4e-3 and error(half.grad, whole.grad[rows]) < 5e-3
+    for ours, theirs in zip(together.parameters(), exact.parameters(), strict=True):
+        dist.all_reduce(ours.grad)
+        assert error(ours.grad, theirs.grad) < 3e-3
+    for ours, theirs in zip(together.buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-5, atol=1e-6)
+
+
 def main():
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
@@ -50,7 +74,8 @@ def main():
         for parameter in module.parameters():
             nn.init.uniform_(parameter, 0.5, 1.5)
         compare(module, x, dist.get_rank())
-
+    for x in (images, images.to(memory_format=torch.channels_last), torch.randn(16, 8, 6, 6)):
+        compare_bfloat16(x, dist.get_rank())
     dist.destroy_process_group()
 
 
