@@ -22,14 +22,15 @@ from torch import Tensor
 
 from cmid.backbones import create_backbone
 from cmid.commands.extract import backbone_of_checkpoint, checkpoint_of, summary
-from cmid.commands.sources import open_one_class_each, put_on_scale
+from cmid.commands.image_scale import labelled_notes, other_bands, put_on_scale
+from cmid.commands.sources import open_one_class_each
 from cmid.commands.whole_files import write_whole
 from cmid.config import EvaluateConfig, ViewConfig
 from cmid.contracts import Backbone
 from cmid.data.images import ImageLoader
 from cmid.data.sources import LabelledSource
 from cmid.data.statistics import measure
-from cmid.data.torchgeo_datasets import TorchgeoSide
+from cmid.data.torchgeo_datasets import TorchgeoSide, is_named
 from cmid.errors import UsageError
 from cmid.evaluation.accuracy import average_accuracy, overall_accuracy
 from cmid.evaluation.bootstrap import accuracy_interval
@@ -127,6 +128,8 @@ def evaluate(
         raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
     console = Console()
     frozen = frozen_features(config, console)
+    for note in labelled_notes(frozen.sides[0], config.data):
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     (train, train_y), (test, test_y) = frozen.train, frozen.test
     protocol, skipped = frozen.protocol, frozen.skipped
     predicted, rules, sweep = (_knn if kind == "knn" else _linear)(config, train, train_y, test)
@@ -173,7 +176,7 @@ def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
     sides = open_one_class_each(config.data, config.train_list, config.test_list, config.seed)
     device = resolve_device(config.accelerator)
     precision = resolve_precision(config.precision, device)
-    backbone, metadata, weights = resolve_weights(config, sides[0].bands)
+    backbone, metadata, weights = resolve_weights(config, sides[0].bands, files=not is_named(config.data))
     metadata = _on_one_scale(sides, metadata, config)
     protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
     skipped: dict[str, str] = {}
@@ -208,16 +211,21 @@ def _numbers_of_timm(name: str, bands: int) -> dict[str, Any]:
 
 
 def resolve_weights(
-    config: EvaluateConfig, bands: int = 3, bands_for: Callable[[BackboneMetadata], int] | None = None
+    config: EvaluateConfig,
+    bands: int = 3,
+    bands_for: Callable[[BackboneMetadata], int] | None = None,
+    *,
+    files: bool = False,
 ) -> tuple[Backbone, BackboneMetadata, str]:
     """The backbone that `config.weights` means, what is known of it, and where it is from; random ones for `bands`.
 
     A run directory means its last checkpoint, or its backbone.safetensors where the checkpoints are gone.
 
     Args:
-        config: says which weights, and of what data.
+        config: names the weights, and the data they are for.
         bands: of the images.
         bands_for: how many they are for these weights, where that may be chosen.
+        files: they are image files that are read as RGB, whatever they hold.
 
     Raises:
         UsageError: nothing there, not weights, another backbone than asked for, or bands that are not read.
@@ -257,7 +265,7 @@ def resolve_weights(
     if bands_for is not None:
         bands = bands_for(metadata)
     if metadata.in_chans != bands:
-        raise UsageError(f"{path} is for {metadata.in_chans} bands, but the images of {config.data} have {bands}.")
+        raise other_bands(str(path), metadata.in_chans, bands, config.data, files=files)
     return backbone, metadata, str(path)
 
 

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from cmid.commands.classifier_report import write_page
 from cmid.commands.classifier_scores import in_words, judge, write_scores
+from cmid.commands.image_scale import labelled_notes, put_on_scale
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.predict import prepared_batches
-from cmid.commands.sources import put_on_scale
 from cmid.config import EvaluateConfig, as_plain
 from cmid.data.labelled import LabelledFolder
 from cmid.data.listed import has_lists, is_table, open_lists, open_table_to_score
@@ -162,6 +162,8 @@ def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console)
     if is_named(config.data) and "split" in (arguments := source.source.named.arguments):  # type: ignore[attr-defined]
         where += f", split {arguments['split']}"
     console.print(f"classification of {len(known)} classes: {len(test)} images of {where}; {b.backbone}, {b.size} px")
+    for note in labelled_notes(test, config.data):
+        console.print(f"note: {note}")
     if unknown:
         what = "classes" if about.multi_label else f"{sum(unknown.values())} images of classes"
         console.print(f"note: {what} it does not know are left out: {some}{more}")

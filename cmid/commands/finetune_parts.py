@@ -11,7 +11,8 @@ from torch import Tensor
 from cmid.backbones import create_backbone
 from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
-from cmid.commands.sources import open_labelled, put_on_scale
+from cmid.commands.image_scale import labelled_notes, other_bands, put_on_scale
+from cmid.commands.sources import open_labelled
 from cmid.commands.twins import Twins, without_twins
 from cmid.config import EvaluateConfig, FinetuneConfig, ViewConfig
 from cmid.contracts import Backbone
@@ -19,6 +20,7 @@ from cmid.data.few_labels import check_tells_apart, few_of_each, held_out, missi
 from cmid.data.images import ImageLoader
 from cmid.data.mixing import RandAugment, TrainingBatch
 from cmid.data.sources import LabelledSource, is_multi_label
+from cmid.data.torchgeo_datasets import is_named
 from cmid.data.views import ViewLoader
 from cmid.errors import UsageError
 from cmid.ops.normalise import normalise
@@ -116,16 +118,16 @@ def _weights(
     Raises:
         UsageError: as `resolve_weights`; or a classifier of other classes or bands.
     """
-    path = classifier_file(config.weights)
+    path, files = classifier_file(config.weights), not is_named(config.data)
     if path is None:
         asked = EvaluateConfig(weights=config.weights, data=config.data, backbone=config.backbone, seed=config.seed)
-        return *resolve_weights(replace(asked, size=config.size), train.bands), None
+        return *resolve_weights(replace(asked, size=config.size), train.bands, files=files), None
     classifier, about = load_classifier(path)
     b = about.backbone
     if config.backbone not in (None, b.backbone):
         raise UsageError(f"{path} holds {b.backbone}, but {config.backbone} was asked for. Leave --backbone out.")
     if b.in_chans != train.bands:
-        raise UsageError(f"{path} is for {b.in_chans} bands, but the images of {config.data} have {train.bands}.")
+        raise other_bands(str(path), b.in_chans, train.bands, config.data, files=files)
     if config.new_head:
         return classifier.backbone, b, str(path), None
     if about.multi_label != is_multi_label(train):
@@ -239,6 +241,7 @@ def told(parts: Parts) -> str:
 
 def notes_on(parts: Parts) -> Iterator[str]:
     """What the user should hear, one sentence each."""
+    yield from labelled_notes(parts.train, parts.config.data)
     if parts.head is not None:
         yield f"{parts.weights} is a classifier of these classes: its head is trained further (--new_head begins anew)"
     if parts.twins.pairs:

@@ -43,12 +43,18 @@ def finetune_seeds(config: C, train: Callable[[C], object]) -> SeedsResult:
     """One run a seed, each in `out/seed_N`; those that are finished are kept, those begun go on with `resume`.
 
     Raises:
-        UsageError: a seed twice, several processes, or a folder that holds something and `resume` is off.
+        UsageError: a seed twice, `seed` beside `seeds`, several processes, or a folder that holds something and
+            `resume` is off.
         CmidError: a run failed; what is done is kept.
     """
     out, seeds = Path(config.out), config.seeds
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds are {', '.join(map(str, seeds))}: each may be there once")
+    if config.seed != type(config)().seed and not config.resume:  # what was begun with both goes on
+        raise UsageError(
+            f"seed is {config.seed}, but seeds are {', '.join(map(str, seeds))}, and each run has one of those: leave "
+            "--seed out, or --seeds for a single run"
+        )
     if config.train.devices * config.train.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "several seeds are trained one after the other in one process: with more, give one --seed a run"
@@ -91,7 +97,7 @@ def _summaries(scores: list[dict[str, Any]]) -> dict[str, SeedSummary]:
         values = [each.get(key) for each in scores]
         known = [float(v) * (1 if key == "kappa" else 100) for v in values if v is not None]
         if len(known) == len(scores):
-            found[name] = summarise_seeds(known)
+            found[name] = summarise_seeds(known, within=(-1, 1) if key == "kappa" else (0, 100))
     return found
 
 

@@ -13,6 +13,7 @@ from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledImages
 from cmid.data.places import Places
 from cmid.data.scenes import SceneSource
+from cmid.data.shards import ShardSource
 from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource
 
@@ -51,7 +52,8 @@ def _named(source: ImageSource) -> Iterator[str]:
         for raster in source.scenes.rasters:
             yield f"{os.path.basename(raster.path)} {raster.width} {raster.height} {raster.dtype}"  # noqa: PTH119
         return
-    names = source.all_names() if isinstance(source, Places) else (source.name(i) for i in range(len(source)))
+    called = source.original if isinstance(source, ShardSource) else source.name  # packed otherwise, the same images
+    names = source.all_names() if isinstance(source, Places) else (called(i) for i in range(len(source)))
     root = _root(source)
     for name in names:
         yield name.removeprefix(root)

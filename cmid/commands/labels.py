@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cmid.commands.sources import Opened, open_labelled, put_on_scale
+from cmid.commands.image_scale import put_on_scale
+from cmid.commands.sources import Opened, open_labelled
 from cmid.config import PretrainConfig
 from cmid.data.few_labels import LabelledSubset
 from cmid.data.folder import FolderSource

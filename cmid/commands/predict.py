@@ -16,6 +16,7 @@ from cmid.commands.whole_files import write_whole
 from cmid.config import EvaluateConfig, PredictConfig
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.data.folder import find_files, read_list
+from cmid.data.image_notes import NEW, image_notes
 from cmid.data.images import ImageLoader
 from cmid.data.sources import ImageSource
 from cmid.errors import UsageError
@@ -102,6 +103,8 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
     files, device = Files(config.data), resolve_device(config.accelerator)
     precision, skipped = resolve_precision(config.precision, device), dict[str, str]()
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    for note in image_notes(files, NEW):
+        console.print(f"note: {note}")
     maps = _planned(config, task, about)
     batches = prepared_batches(files, about, config, skipped, console)
     rows, places = predict_probabilities(task.to(device), batches, device, precision)

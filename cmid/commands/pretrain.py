@@ -1,7 +1,7 @@
 """`cmid pretrain`: a folder of unlabelled images becomes a backbone, and a page that shows what it learned."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
+from cmid.commands.image_scale import put_on_scale
 from cmid.commands.labels import with_labels
 from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
-from cmid.commands.sources import Opened, open_one_class_each, open_source, put_on_scale, reads_files
-from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
+from cmid.commands.sources import Opened, open_one_class_each, open_source, reads_files
+from cmid.config import ExtractConfig, KnnConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
-from cmid.data.image_notes import image_notes
+from cmid.data.image_notes import LABELLED, UNLABELLED, image_notes, list_notes
 from cmid.data.images import ImageLoader
 from cmid.data.places import Places
 from cmid.data.sources import ImageSource, LabelledSource
@@ -207,15 +208,17 @@ def check_same_data(team: Team, source: ImageSource, config: PretrainConfig, ima
 def _open(config: PretrainConfig, console: Console) -> Opened:
     """The source; a run that goes on keeps what was measured when it began."""
     begun = Path(config.out) / "settings.yaml"
-    if not reads_files(config) and config.resume and begun.is_file():
+    goes_on = config.resume and begun.is_file()
+    if not reads_files(config) and goes_on:
         before, _ = stored(PretrainConfig, read_yaml(begun), str(begun))
         if reads_files(before) == reads_files(config) and before.source == config.source:
             measured = {name: getattr(before.views, name) for name in MEASURED}
             config = replace(config, in_chans=before.in_chans, views=replace(config.views, **measured))
             return open_source(config, known=True, console=console)
-    opened = open_source(config, console=console)
+    opened = open_source(config, known=reads_files(config) and goes_on, console=console)
     if isinstance(opened.source, FolderSource):
-        return replace(opened, notes=(*opened.notes, *image_notes(opened.source)))
+        looked = image_notes(opened.source, LABELLED if method_of(config).labelled else UNLABELLED)
+        return replace(opened, notes=(*opened.notes, *list_notes(opened.source), *looked))
     return opened
 
 
@@ -231,6 +234,9 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
             f"the rate warms up over {o.warmup_epochs:g} of {config.epochs} epochs and hardly gets to its full height; "
             f"optimizer.warmup_epochs {max(1, config.epochs // 10)} is usual for so short a run"
         )
+    if not config.knn.data and config.knn != KnnConfig():
+        given = [f"knn.{each.name}" for each in fields(config.knn) if getattr(config.knn, each.name) != each.default]
+        notes.append(f"no kNN is computed: {', '.join(given)} is given, but knn.data, the images to look at, is not")
     if queue > 2 * images:
         notes.append(
             f"a queue of {queue:,} holds each of {images:,} images more than once, so that images are told from "

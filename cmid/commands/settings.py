@@ -5,6 +5,7 @@ are flat, with dotted names: `{"views.size": 96}`. Dashes in names are the same 
 """
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from functools import cache
@@ -165,11 +166,17 @@ def unknown_field(name: str, known: Iterable[str], source: str) -> UsageError:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as dicts, paths as text."""
+    """Dataclasses as dicts, paths as text, numbers and arrays of numpy as Python's."""
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        plain = [_plain(each) for each in value]
+        return plain if isinstance(value, list) else tuple(plain)
+    numpy = sys.modules.get("numpy")  # who has a number of its kind has imported it; the command line need not wait
+    if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
+        return value.tolist()
     return fspath(value) if isinstance(value, PathLike) else value
 
 

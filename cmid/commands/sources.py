@@ -1,6 +1,6 @@
 """Names to sources of images, unlabelled or labelled: the one place where the kinds of source are known."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cmid.commands.band_table import account_of, band_table
+from cmid.commands.image_scale import put_on_scale
+from cmid.commands.scene_settings import refuse_idle_scenes
 from cmid.commands.settings import stored
 from cmid.config import PretrainConfig, ViewConfig
 from cmid.data.few_labels import check_tells_apart
@@ -23,7 +25,7 @@ from cmid.data.scenes import Scenes, SceneSource, open_scenes, windows_per_epoch
 from cmid.data.shards import ShardSource, is_sharded
 from cmid.data.sources import ImageSource, LabelledSource, is_multi_label
 from cmid.data.statistics import BandStatistics, Stretch, measure
-from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource, is_named, labelled_sides, parse_name
+from cmid.data.torchgeo_datasets import TorchgeoSource, is_named, labelled_sides, parse_name
 from cmid.errors import UsageError
 
 RGB_NAMES = ({"red", "green", "blue"}, {"r", "g", "b"})
@@ -62,6 +64,8 @@ def open_source(config: PretrainConfig, *, known: bool = False, console: Console
     Raises:
         UsageError: nothing there, or data and settings that do not fit together.
     """
+    if not known:  # what a run has written down is no wish that could be taken back
+        refuse_idle_scenes(config)
     if is_named(config.data):
         opened = _torchgeo(config, known, console)
     elif config.source == "scenes":
@@ -121,25 +125,6 @@ def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
     if is_named(data):
         put_on_scale(sides, settings.views.low, settings.views.high, settings.views.mean, data)
     return sides[1]
-
-
-def put_on_scale(
-    sides: Sequence[LabelledSource], low: tuple[float, ...], high: tuple[float, ...], mean: tuple[float, ...], data: str
-) -> None:
-    """Makes labelled images give pixels on the scale that a backbone was trained on.
-
-    Raises:
-        UsageError: other bands, or bytes where the backbone knows deeper values, or the other way round.
-    """
-    bands = len(mean)
-    for side in sides:
-        if side.bands != bands:
-            raise UsageError(f"the backbone is for {bands} bands, but the images of {data} have {side.bands}")
-        if (side.dtype == torch.uint8) == bool(low):
-            here, there = ("8 bits", "deeper values") if low else ("deeper values", "8 bits")
-            raise UsageError(f"the images of {data} are of {here}, but the backbone was trained on {there}")
-        if isinstance(side, TorchgeoSide):
-            side.source.stretch = Stretch(low, high, mean)
 
 
 def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> Opened:

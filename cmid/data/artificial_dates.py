@@ -48,6 +48,7 @@ class ArtificialDates:
         self.source, self.seed = source, seed
         self.bands, self.dtype, self.fresh = source.bands, source.dtype, source.fresh
         self.block = getattr(source, "block", 1)  # of shards, which are read in long strokes
+        self.repair = getattr(source, "repair", "Repair or remove them")
 
     def __len__(self) -> int:
         return len(self.source)

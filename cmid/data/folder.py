@@ -192,6 +192,17 @@ class FolderSource:
             raise UsageError(
                 f"no such folder or list file: {path}; expected a folder of images, or a text file of paths"
             )
+        if kind == "file" and len(names) == 1:
+            alone = kind_of(folder / names[0])
+            if alone == "folder":
+                raise UsageError(
+                    f"{path} lists {names[0]} alone, which is a folder: name the folder itself, or list its images"
+                )
+            if not alone:
+                raise UsageError(
+                    f"{path} lists {names[0]} alone, and there is no such file: expected a path of an image a line, "
+                    f"relative to {folder}"
+                )
         if 0 < limit < len(names):
             chosen = np.random.default_rng([seed & (1 << 64) - 1, limit]).permutation(len(names))[:limit]
             names = [names[i] for i in sorted(chosen.tolist())]

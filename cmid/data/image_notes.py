@@ -1,5 +1,6 @@
 """What reading image files as 8-bit RGB will do to them, told before it is done to a million."""
 
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from cmid.data.decode import FORMATS, RASTERIO_DRIVERS, UNKNOWN_TO_PILLOW, kind_of_image
 from cmid.data.folder import FolderSource
+from cmid.data.sources import ImageSource
 
 LOOKED_AT = 32
 """Images whose headers are read, spread evenly over the source."""
@@ -25,33 +27,77 @@ class _Header:
     raster: bool
 
 
-def image_notes(source: FolderSource) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Advice:
+    """What to do where images hold more than 8-bit RGB; empty where there is nothing else to do.
+
+    Attributes:
+        large: about images that look like scenes.
+        bands: about those of more than three bands.
+        deep: about those of more than 8 bits.
+    """
+
+    large: str
+    bands: str
+    deep: str
+
+
+UNLABELLED = Advice(
+    "--source scenes draws windows from them instead of shrinking them",
+    "--source scenes uses all, or those of --scenes.bands",
+    "--source scenes puts all of them on one scale",
+)
+LABELLED = Advice(
+    "each is shrunk to one small picture",
+    "all bands are read of torchgeo's labelled sets (torchgeo:NAME?root=DIR), and of GeoTIFFs with label rasters for "
+    "segmentation",
+    "of torchgeo's labelled sets (torchgeo:NAME?root=DIR) all are on one scale",
+)
+NEW = Advice("each is shrunk to one small picture, and `cmid predict segmentation` maps scenes", "", "")
+"""For images that a classifier of 8-bit RGB is to name."""
+
+
+def image_notes(source: ImageSource, advice: Advice = UNLABELLED) -> tuple[str, ...]:
     """A line on each thing that is lost or changed in some images; none for photographs of 8 bits.
 
     Files that cannot be read are passed over: training tells of them.
+
+    Args:
+        source: of image files, named by their paths.
+        advice: what else can be done with such images.
     """
     places = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist()
     seen = [header for header in (_header(source.name(i)) for i in places) if header is not None]
     notes = []
 
-    def tell(found: list[_Header], what: str) -> None:
+    def tell(found: list[_Header], what: str, instead: str = "") -> None:
         if found:
-            notes.append(f"{len(found)} of {len(seen)} images looked at {what}")
+            notes.append(f"{len(found)} of {len(seen)} images looked at {what}{f': {instead}' if instead else ''}")
 
     if seen and seen[0].raster and seen[0].side > LOOKS_LIKE_A_SCENE_PX:
-        notes.append("these look like large scenes: --source scenes draws windows from them instead of shrinking them")
+        notes.append(f"these look like large scenes: {advice.large}")
     tell(
         [h for h in seen if h.bands > 3],
-        "have more than 3 bands, of which only the first three are used, as red, green and blue: "
-        "--source scenes uses all, or those of --scenes.bands",
+        "have more than 3 bands, of which only the first three are used, as red, green and blue",
+        advice.bands,
     )
     tell(
         [h for h in seen if h.deep],
-        "have more than 8 bits, and each is stretched by its own 2nd to 98th percentile: "
-        "--source scenes puts all of them on one scale",
+        "have more than 8 bits, and each is stretched by its own 2nd to 98th percentile",
+        advice.deep,
     )
     tell([h for h in seen if h.transparent], "are transparent in places: that is left out, what lies under it is used")
     return tuple(notes)
+
+
+def list_notes(source: FolderSource) -> tuple[str, ...]:
+    """What is odd in a list of images: entries that name one once more, which is an image of its own each time."""
+    if not source.path.is_file():
+        return ()
+    again = len(source) - len({os.path.normpath(source.name(i)) for i in range(len(source))})
+    if not again:
+        return ()
+    return (f"{again} of {len(source)} entries of {source.path} name an image once more: it counts each time",)
 
 
 def _header(path: str) -> _Header | None:

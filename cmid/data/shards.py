@@ -245,6 +245,7 @@ class ShardSource:
         manifest: what the folder holds.
         torn: file and reason of each shard that is left out, all its images with it.
         block: images that are read in one go, for `epoch_order`.
+        repair: what to do about images that cannot be read.
 
     Raises:
         UsageError: no manifest, a damaged index, or fewer than two images in whole shards.
@@ -254,6 +255,7 @@ class ShardSource:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.repair = f"`cmid pack {self.folder} --check` tells which shards have changed: copy those again"
         m = self.manifest = Manifest.read(self.folder)
         self.torn = {s.file: reason for s in m.shards if (reason := _torn(self.folder, s)) is not None}
         try:
@@ -270,7 +272,7 @@ class ShardSource:
         whole = ~np.isin(shard, [i for i, s in enumerate(m.shards) if s.file in self.torn])
         self._index, self._names = index[whole], np.array(names)[whole]
         if len(self._index) < 2:
-            raise UsageError(f"fewer than two images in whole shards of {self.folder}; torn: {self.torn or 'none'}")
+            raise UsageError(self._too_few())
         self.bands = len(m.numbers.get("mean", (0, 0, 0)))
         self.dtype = torch.uint8 if m.dtype == "uint8" else torch.float32
         self.block = max(1, int(BLOCK_BYTES / max(1.0, float(self._index[:, 2].mean()))))
@@ -281,7 +283,19 @@ class ShardSource:
     def __len__(self) -> int:
         return len(self._index)
 
+    def _too_few(self) -> str:
+        found = f"expected two images at least in whole shards of {self.folder}, found {len(self._index)}"
+        if not self.torn:
+            return f"{found}: pack more of them"
+        told = "; ".join(f"{name} is left out: {reason}" for name, reason in list(self.torn.items())[:3])
+        more = f"; and {len(self.torn) - 3} more" if len(self.torn) > 3 else ""
+        return f"{found}; {told}{more}. Copy the shards again, or pack the images anew"
+
     def name(self, i: int) -> str:
+        """The shard of image i, and what it was called before it was packed: the file of that name may be as it was."""
+        return f"{self.manifest.shards[int(self._index[i, 0])].file}: {self.original(i)}"
+
+    def original(self, i: int) -> str:
         """What image i was called before it was packed."""
         return os.fsdecode(bytes(self._names[i]))
 
@@ -293,9 +307,9 @@ class ShardSource:
             self._announce(i, handle)
             data = os.pread(handle, length, offset)
         except OSError as error:
-            raise BadImage(self.name(i), f"{self.manifest.shards[shard].file}: {error.strerror}") from error
+            raise BadImage(self.name(i), f"the shard cannot be read: {error.strerror}") from error
         if len(data) != length:
-            raise BadImage(self.name(i), f"{self.manifest.shards[shard].file} ends before it: the shard is torn")
+            raise BadImage(self.name(i), "the shard ends before it: it is torn")
         return data
 
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:

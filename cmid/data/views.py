@@ -228,7 +228,8 @@ class ViewLoader:
         if count <= self.max_bad_share * images and count < images:
             return
         first = "; ".join(f"{name} ({reason})" for name, reason in list(self.skipped.values())[:3])
+        repair = getattr(self.source, "repair", "Repair or remove them")  # an image of a shard is no file to repair
         raise CmidError(
             f"too many unreadable images: {count} of {images} so far, where at most {int(self.max_bad_share * images)} "
-            f"({self.max_bad_share:.0%}) are allowed. First: {first}. Repair or remove them, or raise max_bad_share"
+            f"({self.max_bad_share:.0%}) are allowed. First: {first}. {repair}, or raise max_bad_share"
         )

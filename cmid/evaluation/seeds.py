@@ -40,13 +40,19 @@ class SeedSummary:
         return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(self).items()}
 
 
-def summarise_seeds(values: Sequence[float], images: Interval | None = None, level: float = 0.95) -> SeedSummary:
+def summarise_seeds(
+    values: Sequence[float],
+    images: Interval | None = None,
+    level: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> SeedSummary:
     """Mean, spread and interval of one figure over runs.
 
     Args:
         values: one for each run, all in one unit.
         images: of a single run, the bootstrap's interval over its test images in that unit; not used for several.
         level: of Student's interval, inside 0 to 1; the bootstrap's keeps its own.
+        within: the least and greatest that the figure can be: Student's interval knows no bounds and is cut there.
 
     Raises:
         UsageError: no run, a level outside 0 to 1, or an interval of another figure than the run's.
@@ -65,7 +71,8 @@ def summarise_seeds(values: Sequence[float], images: Interval | None = None, lev
 
         std = float(runs.std(ddof=1))
         reach = float(t.ppf((1 + level) / 2, len(runs) - 1)) * std / math.sqrt(len(runs))
-        return SeedSummary(len(runs), mean, std, mean - reach, mean + reach, level, "seeds")
+        low, high = max(mean - reach, within[0]), min(mean + reach, within[1])
+        return SeedSummary(len(runs), mean, std, low, high, level, "seeds")
     if images is None:
         return SeedSummary(1, mean, math.nan, math.nan, math.nan, level, "nothing")
     if not math.isclose(images.value, mean, rel_tol=1e-6, abs_tol=1e-9):

@@ -263,10 +263,11 @@ def _is_safetensors(path: Path) -> bool:
             head = file.read(9)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    # Its header's length comes first, and the least byte of that may be 0x80, with which pickles begin: look behind it
+    if head[4:8] == bytes(4) and head[8:] == b"{":
+        return True
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         return False
-    if head[8:] == b"{":
-        return True
     found = "it is empty" if not head else f"it begins with {head[:8]!r}"
     raise UsageError(
         f"{path} is not a file of weights: {found}. Expected .safetensors, or .pth as torch.save writes it."

@@ -234,7 +234,7 @@ def test_weights_that_are_none(config, tmp_path):
 def test_other_bands_than_a_folder_has(config, tmp_path):
     four = create_backbone("resnet18", 4, mask_stage=None)
     config.weights = str(save_backbone(tmp_path / "four.pth", four, BackboneMetadata("resnet18", 4)))
-    with pytest.raises(UsageError, match=r"is for 4 bands, but the images of .* have 3"):
+    with pytest.raises(UsageError, match=r"is for 4 bands, but .* is of image files, which are read as 8-bit RGB"):
         evaluate("knn", config)
 
 

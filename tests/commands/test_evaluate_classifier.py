@@ -219,7 +219,7 @@ def test_bands_and_depth_must_be_those_of_the_model(tmp_path):
         evaluate(model(tmp_path / "shallow.safetensors", classes, 13), name)
     deep = model(tmp_path / "deep.safetensors", classes, 13, low=(0.0,) * 13, high=(4000.0,) * 13)
     assert evaluate(deep, name).scores["images"] == 3
-    with pytest.raises(UsageError, match=r"is for 13 bands, but the images of .* have 3"):
+    with pytest.raises(UsageError, match=r"is for 13 bands, but .* is of image files, which are read as 8-bit RGB"):
         evaluate(deep, draw(tmp_path / "images", of_each=1))
 
 

@@ -198,6 +198,7 @@ def test_several_seeds_in_one_command(images, tmp_path, capsys):
     each = [100 * json.loads((out / f"seed_{s}" / "scores.json").read_text())["overall_accuracy"] for s in (3, 4)]
     oa = kept["figures"]["overall accuracy"]
     assert kept["seeds"] == [3, 4] and oa["runs"] == 2 and oa["of"] == "seeds"
+    assert all(0 <= oa[end] <= 100 for end in ("low", "high")), "no percentage is less or more"
     assert oa["mean"] == pytest.approx(np.mean(each)) and oa["std"] == pytest.approx(np.std(each, ddof=1))
     assert "overall accuracy: " in said and "2 seeds" in said
     # a seed's run is the run with that seed
@@ -213,6 +214,8 @@ def test_several_seeds_in_one_command(images, tmp_path, capsys):
     assert json.loads((out / "seeds.json").read_text())["figures"]["kappa"]["runs"] == 3
     assert run(images, tmp_path / "twice", "--seeds", "1,1") == 2
     assert "each may be there once" in one_line(capsys)
+    assert run(images, tmp_path / "both", "--seeds", "0,1", "--seed", 5) == 2
+    assert "seed is 5, but seeds are 0, 1" in one_line(capsys) and not (tmp_path / "both").exists()
 
 
 def test_a_classifier_is_trained_further_and_a_head_of_another_size_begun_anew(images, tmp_path, capsys):

@@ -1,3 +1,4 @@
+import hashlib
 import re
 import shutil
 
@@ -12,6 +13,7 @@ from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
 from cmid.data.listed import open_lists, open_table
 from cmid.data.scenes import SceneSource, open_scenes
+from cmid.data.shards import ShardSource, write_shards
 from cmid.data.statistics import Stretch
 from cmid.data.torchgeo_datasets import TorchgeoSource, labelled_whole, parse_name
 from tests.data.rasters_on_disk import numbered, write_raster
@@ -147,3 +149,21 @@ def test_a_scene_that_is_missing_or_of_another_size_is_noticed(tmp_path):
     assert of(tmp_path / "one") != of(tmp_path / "two")
     (tmp_path / "two" / "b.tif").unlink()
     assert of(tmp_path / "one") != of(tmp_path / "two")
+
+
+def test_shards_are_known_by_what_was_packed(tmp_path):
+    for i in range(3):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.full((9, 9, 3), i, np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    found = set()
+    for number, shard_bytes in enumerate((1_000, 1_000_000)):
+        (out := tmp_path / f"shards{number}").mkdir()
+        source = FolderSource(tmp_path / "images")
+        read = lambda i: (".png", source.path_of(i).read_bytes())  # noqa: B023, E731 - called in this round
+        write_shards(source, out, shard_bytes=shard_bytes, read=read)
+        digest = hashlib.blake2b(digest_size=8)  # as runs on shards have it in their checkpoints
+        for words in ("3 of 3", *(str(tmp_path / "images" / f"{i}.png") for i in range(3))):
+            digest.update(words.encode() + b"\0")
+        assert fingerprint(ShardSource(out)) == digest.hexdigest()
+        found.add(fingerprint(ShardSource(out)))
+    assert len(found) == 1, "the size of the shards is no matter"

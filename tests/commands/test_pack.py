@@ -96,3 +96,23 @@ def test_a_full_disk_leaves_no_manifest(images, tmp_path, capsys):
         signal.signal(signal.SIGXFSZ, before)
     assert code == 1 and "free the disk" in capsys.readouterr().err
     assert not (tmp_path / "shards" / "shards.json").exists()
+
+
+def test_an_image_that_changed_in_its_shard_is_named_with_it_and_not_taken_for_the_file(images, tmp_path, capsys):
+    assert main(["pack", str(images), "--out", str(tmp_path / "shards")]) == 0
+    index = np.load(tmp_path / "shards" / "index.npy")
+    path = tmp_path / "shards" / "shard-00000.tar"
+    data = bytearray(path.read_bytes())
+    for row in (3, 5):
+        data[index[row, 1] : index[row, 1] + 50] = b"\0" * 50
+    path.write_bytes(data)
+    capsys.readouterr()
+    assert main(["pretrain", str(tmp_path / "shards"), *TINY, "--out", str(tmp_path / "run")]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"shard-00000.tar: {images}/0" in said and "Repair or remove" not in said
+    assert f"`cmid pack {tmp_path / 'shards'} --check` tells which shards have changed: copy those again" in said
+    words = [*TINY, "--out", str(tmp_path / "more"), "--max-bad-share", "0.5"]
+    assert main(["pretrain", str(tmp_path / "shards"), *words]) == 0
+    with (tmp_path / "more" / "skipped.csv").open() as lines:
+        named = {row["path"] for row in csv.DictReader(lines)}
+    assert named == {f"shard-00000.tar: {images}/{i:02d}.jpg" for i in (3, 5)}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cmid.cli import main
 from cmid.commands.pretrain import cautions
-from cmid.config import PretrainConfig, SwAVConfig
+from cmid.config import KnnConfig, PretrainConfig, SwAVConfig
 from cmid.data import reading
 from cmid.train import fit, read_checkpoint
 from cmid.zoo.backbone_files import load_backbone, read_metadata
@@ -330,3 +330,17 @@ def test_a_queue_of_negatives_and_prototypes_for_few_images_are_cautioned_agains
     assert any("3,000 prototypes for 500 images" in note and "swav.prototypes 50 is plenty" in note for note in said)
     assert not any("queue" in note for note in said), "SwAV's queue holds no negatives"
     assert not any("prototypes" in note for note in cautions(PretrainConfig(method="swav"), 100_000))
+
+
+def test_settings_of_a_knn_without_images_are_pointed_out():
+    said = cautions(PretrainConfig(knn=KnnConfig(every_epochs=2, k=3)), 100_000)
+    assert "no kNN is computed: knn.k, knn.every_epochs is given, but knn.data, the images to look at, is not" in said
+    for knn in (KnnConfig(), KnnConfig(data="labelled", k=3)):
+        assert not any("kNN" in note for note in cautions(PretrainConfig(knn=knn), 100_000))
+
+
+def test_a_list_that_names_an_image_twice_is_told(images, tmp_path, capsys):
+    names = [path.name for path in sorted(images.iterdir())]
+    (images / "list.txt").write_text("\n".join([*names, names[0]]))
+    assert run(images / "list.txt", tmp_path / "run", "--train.max-steps", 1) == 0
+    assert f"note: 1 of 9 entries of {images / 'list.txt'} name an image once more" in capsys.readouterr().err

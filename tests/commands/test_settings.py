@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -58,6 +59,12 @@ def test_what_a_run_writes_down_can_be_read_again(tmp_path):
         ("out", "2024", "2024"),
         ("out", Path("runs/a"), "runs/a"),
         ("batch-size", 8, 8),
+        ("epochs", np.int64(1), 1),
+        ("optimizer.lr", np.float32(0.5), 0.5),
+        ("optimizer.lr", np.float64(0.5), 0.5),
+        ("resume", np.bool_(True), True),
+        ("views.scale", (np.float64(0.5), np.float32(1)), (0.5, 1.0)),
+        ("views.mean", np.array([0.25, 0.5, 0.75]), (0.25, 0.5, 0.75)),
     ],
 )
 def test_values_are_converted(name, value, expected):
@@ -66,6 +73,8 @@ def test_values_are_converted(name, value, expected):
         config = getattr(config, part)
     assert config == expected
     assert type(config) is type(expected)
+    if isinstance(expected, tuple):  # numbers of numpy would not be written down as numbers
+        assert [type(each) for each in config] == [type(each) for each in expected]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,8 @@ def test_values_are_converted(name, value, expected):
     [
         ({"epochs": "ten"}, "epochs (the call): expected a whole number, found 'ten'."),
         ({"epochs": 2.5}, "epochs (the call): expected a whole number, found 2.5."),
+        ({"epochs": np.float64(2.5)}, "epochs (the call): expected a whole number, found 2.5."),
+        ({"epochs": np.bool_(True)}, "epochs (the call): expected a whole number, found True."),
         ({"epochs": True}, "epochs (the call): expected a whole number, found True."),
         ({"epochs": None}, "epochs (the call): expected a whole number, found nothing (null)."),
         ({"optimizer": {"lr": "nan"}}, "optimizer.lr (the call): expected a finite number, found 'nan'."),
@@ -148,3 +159,8 @@ def test_every_field_is_known_by_its_dotted_name(kind):
             yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else (prefix + key,)
 
     assert list(field_types(kind)) == list(leaves(asdict(kind())))
+
+
+def test_numbers_of_numpy_in_a_dataclass_are_python_s():
+    config = resolve(PretrainConfig, config=PretrainConfig(epochs=np.int64(3)))
+    assert type(config.epochs) is int and yaml.safe_dump(as_plain(config))

@@ -178,7 +178,7 @@ def test_a_torchgeo_set_is_pre_trained_on_watched_and_scored(tmp_path, capsys):
         assert main(["evaluate", "knn", *_evaluated(weights, data)]) == 0
     assert "9 train, 3 test, 3 classes" in capsys.readouterr().out
     assert main(["evaluate", "knn", *_evaluated([str(out)], str(rgb_folder(tmp_path / "rgb")))]) == 2
-    assert "is for 13 bands, but the images" in capsys.readouterr().err
+    assert "which are read as 8-bit RGB of 3 bands" in capsys.readouterr().err
 
 
 def _evaluated(weights, data):

@@ -153,6 +153,9 @@ def test_limit_is_drawn_by_seed(make_folder):
         (lambda p: p / "one" / "a.png", "is one image"),
         (lambda p: p / "empty.txt", "no images.*one path a line"),
         (lambda p: p / "binary.txt", "not a text file"),
+        (lambda p: p / "wrong.txt", "wrong.txt lists gone.png alone, and there is no such file: expected a path"),
+        (lambda p: p / "tree.txt", "tree.txt lists one alone, which is a folder: name the folder itself"),
+        (lambda p: p / "alone.txt", "only one image, one/a.png.*at least 2"),
         (lambda p: p / ("n" * 300), "cannot look up .*: file name too long"),
         (lambda p: f"{p}/a\0b", "cannot look up .*null"),
         (lambda p: p / "far.txt", "lists 1 addresses, first s3://b/a.tif: .*--source scenes --scenes.remote true"),
@@ -165,6 +168,8 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, make, says):
     picture(0).save(tmp_path / "one/a.png")
     (tmp_path / "empty.txt").write_text("# nothing\n")
     (tmp_path / "far.txt").write_text("one/a.png\ns3://b/a.tif\n")
+    for name, entry in (("wrong", "gone.png"), ("tree", "one"), ("alone", "one/a.png")):
+        (tmp_path / f"{name}.txt").write_text(f"{entry}\n")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
     with pytest.raises(UsageError, match=says) as error:
         FolderSource(make(tmp_path))

@@ -8,7 +8,8 @@ import rasterio
 from PIL import Image
 
 from cmid.data.folder import FolderSource
-from cmid.data.image_notes import LOOKED_AT, image_notes
+from cmid.data.image_notes import LABELLED, LOOKED_AT, NEW, image_notes, list_notes
+from cmid.data.labelled import LabelledFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -61,3 +62,23 @@ def test_a_few_headers_are_enough_of_many_files(tmp_path, monkeypatch):
     image_notes(FolderSource(tmp_path))
     assert len(opened) == LOOKED_AT
     assert Path(opened[0]).name == "p0.jpg" and opened[-1] == FolderSource(tmp_path).name(LOOKED_AT + 19)
+
+
+def test_advice_is_for_what_the_images_are_for(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(2):
+            raster(tmp_path / label / f"{i}.tif", 4, "int16")
+    bands, deep = image_notes(LabelledFolder(tmp_path).all(), LABELLED)
+    assert bands.startswith("4 of 4 images looked at have more than 3 bands") and "torchgeo:NAME?root=DIR" in bands
+    assert "more than 8 bits" in deep and "--source scenes" not in bands + deep
+    assert image_notes(FolderSource(tmp_path), NEW)[1].endswith("98th percentile"), "nothing else can be done"
+
+
+def test_images_that_a_list_names_twice_are_counted(tmp_path):
+    photographs(tmp_path)
+    (tmp_path / "list.txt").write_text("p0.jpg\np1.jpg\n./p0.jpg\np0.jpg\n")
+    (said,) = list_notes(FolderSource(tmp_path / "list.txt"))
+    assert said.startswith("2 of 4 entries of") and "counts each time" in said
+    (tmp_path / "list.txt").write_text("p0.jpg\np1.jpg\n")
+    assert list_notes(FolderSource(tmp_path / "list.txt")) == list_notes(FolderSource(tmp_path)) == ()

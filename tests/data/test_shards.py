@@ -48,7 +48,9 @@ def test_images_are_those_of_the_folder_bit_by_bit(folder, tmp_path):
     assert len(shards) == manifest.images == 31 and len(manifest.shards) > 3
     assert all(shard.bytes <= 30_000 + 10_240 for shard in manifest.shards)
     for i in range(31):
-        assert shards.name(i) == files.name(i)
+        assert shards.original(i) == files.name(i)
+        shard = manifest.shards[int(np.load(tmp_path / "shards" / "index.npy")[i, 0])].file
+        assert shards.name(i) == f"{shard}: {files.name(i)}", "the file of that name may be as good as ever"
         assert shards.read(i) == files.path_of(i).read_bytes()
         ours, theirs = shards.decode(i, lambda w, h: 2), decode(files.path_of(i), lambda w, h: 2)
         assert np.array_equal(ours.pixels, theirs.pixels) and ours.factor == theirs.factor
@@ -203,7 +205,7 @@ def test_names_with_line_separators_stay_one_name_each(tmp_path):
     files, shards = FolderSource(tmp_path / "images"), ShardSource(tmp_path / "shards")
     assert len(shards) == len(files) == len(names)
     for i in range(len(names)):
-        assert shards.name(i) == files.name(i).replace("\n", " ")
+        assert shards.original(i) == files.name(i).replace("\n", " ")
         assert np.array_equal(shards.decode(i).pixels, files.read(i))
 
 
@@ -228,3 +230,14 @@ def test_a_block_is_announced_once_and_whole_however_its_images_are_mixed(folder
     for i in order:
         source.read(i)
     assert len(told) == before
+
+
+def test_too_few_whole_shards_are_told_in_words(folder, tmp_path):
+    manifest = packed(folder, tmp_path / "shards", shard_bytes=10_000_000)
+    (shard,) = manifest.shards
+    torn = tmp_path / "shards" / shard.file
+    torn.write_bytes(torn.read_bytes()[:20_000])
+    with pytest.raises(UsageError) as caught:
+        ShardSource(tmp_path / "shards")
+    assert f"found 0; {shard.file} is left out: it has 20,000 of {shard.bytes:,} bytes. Copy" in str(caught.value)
+    assert "{" not in str(caught.value)

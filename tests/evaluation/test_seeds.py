@@ -57,3 +57,10 @@ def test_bad_requests():
         summarise_seeds([80.0], Interval(0.8, 0.7, 0.9))
     with pytest.raises(CmidError, match="found nan of run 1"):
         summarise_seeds([0.8, math.nan])
+
+
+def test_an_interval_ends_where_the_figure_can_go_no_further():
+    free, cut = summarise_seeds([20.0, 63.0]), summarise_seeds([20.0, 63.0], within=(0, 100))
+    assert free.low < 0 and free.high > 100
+    assert (cut.low, cut.high) == (0, 100) and (cut.mean, cut.std) == (free.mean, free.std)
+    assert math.isnan(summarise_seeds([20.0], within=(0, 100)).low), "of one run there is none"

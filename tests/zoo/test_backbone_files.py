@@ -95,6 +95,16 @@ def test_channels_last_and_mask_token_are_left_behind(tmp_path):
     assert "mask_token" not in str(state.keys()) and all(v.is_contiguous() for v in state.values())
 
 
+def test_safetensors_are_known_whatever_the_length_of_their_header(tmp_path):
+    backbone, first = create_backbone("test_resnet", mask_stage=None), set()
+    path = tmp_path / "a.safetensors"
+    for more in range(1, 257, 8):  # lengths are multiples of 8
+        save_backbone(path, backbone, BackboneMetadata("test_resnet", note="x" * more), overwrite=True)
+        first.add(path.read_bytes()[0])
+        assert read_metadata(path).note == "x" * more
+    assert 0x80 in first, "with which pickles begin"
+
+
 def test_header_of_safetensors_reads_as_text(tmp_path, backbone):
     raw = save_backbone(tmp_path / "b.safetensors", backbone, METADATA).read_bytes()
     header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])["__metadata__"]

@@ -1,0 +1,58 @@
+"""Whether labelled images give what a backbone was trained on: its bands, on its scale; and what is said if not."""
+
+from collections.abc import Sequence
+
+import torch
+
+from cmid.data.image_notes import LABELLED, image_notes
+from cmid.data.sources import ImageSource, LabelledSource
+from cmid.data.statistics import Stretch
+from cmid.data.torchgeo_datasets import TorchgeoSide, is_named
+from cmid.errors import UsageError
+
+FILES_ARE_RGB = (
+    "is of image files, which are read as 8-bit RGB of 3 bands, whatever they hold. Backbones of other bands or "
+    "deeper values are scored on torchgeo's labelled sets (torchgeo:NAME?root=DIR), or fine-tuned for segmentation on "
+    "GeoTIFFs with label rasters"
+)
+
+
+def other_bands(what: str, expected: int, found: int, data: str, *, files: bool) -> UsageError:
+    """The refusal of images of other bands than `what` is for.
+
+    Args:
+        what: holds the weights, in words.
+        expected: its bands.
+        found: those of the images.
+        data: what the images belong to.
+        files: they are image files that are read as RGB: `found` is not what they hold.
+    """
+    if files:
+        return UsageError(f"{what} is for {expected} bands, but {data} {FILES_ARE_RGB}")
+    return UsageError(f"{what} is for {expected} bands, but the images of {data} have {found}")
+
+
+def put_on_scale(
+    sides: Sequence[LabelledSource], low: tuple[float, ...], high: tuple[float, ...], mean: tuple[float, ...], data: str
+) -> None:
+    """Makes labelled images give pixels on the scale that a backbone was trained on.
+
+    Raises:
+        UsageError: other bands, or bytes where the backbone knows deeper values, or the other way round.
+    """
+    bands = len(mean)
+    for side in sides:
+        if side.bands != bands:
+            raise other_bands("the backbone", bands, side.bands, data, files=not is_named(data))
+        if (side.dtype == torch.uint8) == bool(low):
+            if not is_named(data):
+                raise UsageError(f"the backbone was trained on values deeper than 8 bits, but {data} {FILES_ARE_RGB}")
+            here, there = ("8 bits", "deeper values") if low else ("deeper values", "8 bits")
+            raise UsageError(f"the images of {data} are of {here}, but the backbone was trained on {there}")
+        if isinstance(side, TorchgeoSide):
+            side.source.stretch = Stretch(low, high, mean)
+
+
+def labelled_notes(source: ImageSource, data: str) -> tuple[str, ...]:
+    """What reading labelled image files as 8-bit RGB will do to them; nothing of torchgeo's data sets."""
+    return () if is_named(data) else image_notes(source, LABELLED)
