@@ -3,6 +3,7 @@
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -103,6 +104,8 @@ def list_notes(source: FolderSource) -> tuple[str, ...]:
 def _header(path: str) -> _Header | None:
     suffix = next((s for s in UNKNOWN_TO_PILLOW if path.lower().endswith(s)), None)
     try:
+        if not Path(path).is_file():  # a pipe that nobody writes to would never open
+            return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _of_raster(path, UNKNOWN_TO_PILLOW[suffix]) if suffix else _of_picture(path)

@@ -1,5 +1,6 @@
 """What is told of image files before they are read as 8-bit RGB."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_what_is_lost_or_changed_is_counted(tmp_path):
     assert bands.startswith("1 of 7 images looked at have more than 3 bands") and "--source scenes" in bands
     assert deep.startswith("2 of 7 images looked at have more than 8 bits")
     assert clear.startswith("2 of 7 images looked at are transparent")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_would_never_open_is_passed_over(tmp_path):
+    photographs(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.tif")
+    assert image_notes(FolderSource(tmp_path)) == ()
 
 
 def test_large_rasters_are_taken_for_scenes(tmp_path):
