@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from cmid.commands.compare_images import Images, Learned
 from cmid.commands.compare_outsiders import outside, outsiders_of
 from cmid.commands.compare_plan import key_of, plan_rows
 from cmid.commands.compare_tables import Line, figures_of
+from cmid.config import as_plain
 from cmid.data.folder import FolderSource
 from cmid.errors import NotFinite, UsageError
 from cmid.train import read_checkpoint
@@ -314,16 +316,17 @@ def test_another_backbone_has_its_own_pace(data, tmp_path, monkeypatch):
 
 
 def test_the_pace_of_two_processes_is_told_once(data, tmp_path):
-    """Measured in one more process of this program, the second would have gone on as a comparison of its own."""
-    more = ["--methods", "byol?backbone=test_resnet", "--minutes-each", "0.001", "--no-report", "--no-untrained"]
-    more += ["--labels", "1", "--pretrain.train.devices", "2", "--pretrain.batch_size", "4"]
-    line = [sys.executable, "-m", "cmid", *words(data, tmp_path / "out", *more)]
+    """Two begin, in a process of their own each; measured in the comparison's, the second would have compared, too."""
+    given = {"data": data[0], "labelled": data[1], "methods": ("byol",), "pretrain.backbone": "test_resnet"}
+    given |= {"pretrain.views.size": 32, "pretrain.batch_size": 4, "pretrain.train.devices": 2}
+    [row] = plan_rows(prepare("compare", given | {"pretrain.train.accelerator": "cpu"}))
+    settings, result = tmp_path / "settings.yaml", tmp_path / "pace.json"
+    settings.write_text(yaml.safe_dump(as_plain(row.config)))
+    line = [sys.executable, "-m", "cmid.commands.pace", str(settings), str(result)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    said = done.stderr
-    assert done.returncode == 0, said
-    assert len(list((tmp_path / "out" / "cells").glob("pace_*.json"))) == 1
-    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
-    assert said.count("run 1 of 1") == 1 and said.count("images/s here, so 1 epochs") == 1
+    assert done.returncode == 0, done.stderr
+    assert json.loads(result.read_text())["images_per_s"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pace.json", "settings.yaml"]
 
 
 def test_what_a_row_learns_from_is_counted_and_known_by_itself(data, tmp_path):
