@@ -104,7 +104,9 @@ def compare(config: CompareConfig) -> CompareResult:
                 cell = mine.cells[seed]
                 about = EvaluateConfig(weights=str(cell.folder / "backbone.safetensors"), **labelled_images(config))
                 try:
-                    mine.scores[seed] = score(about, config, labelled, _kept(cell), console)
+                    mine.scores[seed] = score(
+                        about, config, labelled, _kept(cell), f"{mine.row.title}, seed {seed}", console
+                    )
                 except NotFinite as error:
                     mine.ended[seed] = ended | {"status": "diverged", "reason": str(error)}
                     _result_of(cell).write_text(json.dumps(mine.ended[seed], indent=1) + "\n")  # for --retry
@@ -125,7 +127,9 @@ def compare(config: CompareConfig) -> CompareResult:
 def _take(out: Path, config: CompareConfig) -> None:
     """The folder, new or of an earlier comparison; says in it what was asked for."""
     mark = out / "compare.yaml"
-    if out.is_dir() and any(out.iterdir()) and not mark.is_file():
+    # cells alone may have come from another machine
+    others = {entry.name for entry in out.iterdir()} - {"cells"} if out.is_dir() else ()
+    if others and not mark.is_file():
         raise UsageError(f"{out} holds other files and no comparison. Choose another --out.")
     try:
         for folder in (out / "runs", out / "cells"):

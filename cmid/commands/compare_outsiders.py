@@ -49,7 +49,7 @@ def outside(name: str, config: CompareConfig, labelled: str, rows: Sequence[Row]
     if rows:
         about = replace(about, size=rows[0].config.views.size)
     kept = out / "cells" / f"{slug(name)}_{digest(name)}.npz"  # `a-b` and `a_b` have one slug
-    only = score(about, config, labelled, kept, console)
+    only = score(about, config, labelled, kept, name, console)
     known = only.about.get("backbone") or backbone or name
     return _line(name, _title(weights, config), EXTERNAL, known, {config.seeds[0]: only})
 
@@ -106,6 +106,6 @@ def _score_untrained(
     )  # fmt: skip
     save_backbone(file, learner.backbone, metadata)
     try:
-        return score(about, config, labelled, kept, console)
+        return score(about, config, labelled, kept, f"{RANDOM}, {settings.backbone}, seed {seed}", console)
     finally:
         file.unlink()

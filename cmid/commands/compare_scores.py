@@ -65,7 +65,9 @@ def few_name(labels: int) -> str:
     return f"linear, {labels} a class"
 
 
-def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Path, console: Console) -> CellScores:
+def score(
+    weights: EvaluateConfig, config: CompareConfig, images: str, kept: Path, what: str, console: Console
+) -> CellScores:
     """All probes of one backbone; read again from `kept` (.npz) where it was scored by the same rules before.
 
     What was kept is good without the backbone, too: a run that was scored may be removed, or left on another machine.
@@ -75,6 +77,7 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
         config: of the comparison.
         images: fingerprint of the labelled images.
         kept: where the outcomes are kept.
+        what: the backbone is called.
         console: where progress is shown.
 
     Raises:
@@ -82,6 +85,7 @@ def score(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Pat
     """
     if (found := kept_scores(weights, config, images, kept)) is not None:
         return found
+    console.print(f"scoring {what}: features, kNN, linear probes")
     frozen = frozen_features(weights, console)
     (train, train_y), (test, test_y) = frozen.train, frozen.test
     right = {knn_name(config): knn_predict(train, train_y, test, [config.k])[config.k] == test_y}

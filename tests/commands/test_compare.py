@@ -121,12 +121,12 @@ def test_the_same_again_trains_and_scores_nothing(compared, data):
     assert (out / "compare.md").read_text() == table
 
 
-def test_what_was_scored_is_kept_without_its_run(compared, data, tmp_path):
+def test_what_was_scored_is_kept_without_its_run(compared, data, tmp_path, capsys):
     """Cells alone, as they are carried from another machine, give the same table, and nothing is trained."""
     out, methods = compared
     shutil.copytree(out / "cells", tmp_path / "out" / "cells")
-    shutil.copy(out / "compare.yaml", tmp_path / "out")
     assert main(words(data, tmp_path / "out", *methods)) == 0
+    assert "scoring" not in capsys.readouterr().err
     assert not any((tmp_path / "out" / "runs").iterdir())
     assert (tmp_path / "out" / "compare.md").read_text() == (out / "compare.md").read_text()
     assert main(words(data, tmp_path / "out", *methods, "--labels", "2", "--no-report")) == 2, "other rules: not kept"
