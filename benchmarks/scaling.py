@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py                  # 1 x 32 images against 2 x 16: the recipe's step, shared
     python benchmarks/scaling.py --batch 32       # 1 x 64 against 2 x 32
+    python benchmarks/scaling.py --batch 64 --precision bf16
 
 Efficiency is the rate (images/s) of two over twice the rate of one; with the same total batch, and with the same
 batch for each process; once more without batch-norm over the processes (`train.sync_batch_norm false`), which tells
@@ -9,12 +10,13 @@ what its exchanges cost. Physical limit, in the same run: two processes side by 
 What two cores lose by sharing clock, cache and memory is in the limit; what is lost to the batch-norm sums, the
 gradients and the waiting for one another is not.
 
-All sides are started once (ResNet-18, 96 px, float32, exact mode, recipe `cmid-small`) and then take turns in an order
+All sides are started once (ResNet-18, 96 px, float32 unless told, exact mode, recipe `cmid-small`) and then take turns in an order
 that moves on each round, one block of steps at a time, while the others wait at a batch boundary. Every process is
 pinned to a core; the lone one changes cores from block to block. Batches are random uint8 crops made beforehand, so
 that no loader competes for the two cores; colours, journal and all else of a step are the trainer's. The first block
 of each side is not counted. Processor time over wall time tells whether the machine was quiet: a lone process should
-be near 1. Results go to `results/scaling_resnet18_b16.json`.
+be near 1. Results go to `results/scaling_resnet18_b16.json`
+(`_b64_bf16` and so on).
 """
 
 import argparse
@@ -115,7 +117,11 @@ class Turns:
 
 def train(given):
     """One process of a side: real steps, a block at a time."""
-    train = {"train.precision": "32", "train.accelerator": "cpu", "train.sync_batch_norm": given.side != UNSYNCED}
+    train = {
+        "train.precision": given.precision,
+        "train.accelerator": "cpu",
+        "train.sync_batch_norm": given.side != UNSYNCED,
+    }
     config = resolve(PretrainConfig, {"batch_size": given.images, **train}, recipe=RECIPE)
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", 0))
@@ -141,7 +147,7 @@ class Side:
         self.rates, self.busy = [], []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         words = ["--train", str(folder), "--images", str(images), "--steps", str(given.steps)]
-        words += ["--blocks", str(given.rounds + 1)]
+        words += ["--blocks", str(given.rounds + 1), "--precision", given.precision]
         self.running = []
         for place in range(1 if together else processes):
             side, core = (name, []) if together else (f"{name}{place}", ["--core", str(place)])
@@ -214,6 +220,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16, help="images of each of two processes")
     parser.add_argument("--steps", type=int, default=3, help="of a block")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--no-write", action="store_true")
     for inner in ("--train", "--side"):
         parser.add_argument(inner, help=argparse.SUPPRESS)
@@ -235,15 +242,16 @@ def main():
         "limit_same_batch_each": ratios(rates["limit"], rates["one_half"], 2),
         "share_of_limit": ratios(rates["two"], rates["limit"]),
         "processor_time_over_wall_time": {name: of(values) for name, values in busy.items()},
-        "recipe": RECIPE, "backbone": "resnet18", "size_px": 96, "batch_each_of_two": given.batch, "precision": "32",
-        "steps_a_block": given.steps, "rounds": given.rounds, "rates_by_round": rates,
+        "recipe": RECIPE, "backbone": "resnet18", "size_px": 96, "batch_each_of_two": given.batch,
+        "precision": given.precision, "steps_a_block": given.steps, "rounds": given.rounds, "rates_by_round": rates,
         "seconds": round(time.perf_counter() - began), "torch": torch.__version__, "cpu": processor(),
         "cores": os.cpu_count(),
     }  # fmt: skip
     print(json.dumps(found, indent=1))
     if not given.no_write:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"scaling_resnet18_b{given.batch}.json").write_text(json.dumps(found, indent=1) + "\n")
+        kind = "" if given.precision == "32" else f"_{given.precision}"
+        (RESULTS / f"scaling_resnet18_b{given.batch}{kind}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

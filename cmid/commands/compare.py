@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 
+from cmid.commands.compare_cell import write_result
 from cmid.commands.compare_images import Images, Learned
 from cmid.commands.compare_outsiders import outside, outsiders_of
 from cmid.commands.compare_plan import Cell, Row, key_of, plan_cells, plan_rows, slug
@@ -109,7 +110,7 @@ def compare(config: CompareConfig) -> CompareResult:
                     )
                 except NotFinite as error:
                     mine.ended[seed] = ended | {"status": "diverged", "reason": str(error)}
-                    _result_of(cell).write_text(json.dumps(mine.ended[seed], indent=1) + "\n")  # for --retry
+                    write_result(_result_of(cell), mine.ended[seed])  # for --retry
     lines = [*(_line(mine, config) for mine in runs.values()), *outsiders]
     csv, table = write_tables(out, lines, reference, config, _budget_words(rows, config, seen))
     page = None
@@ -154,8 +155,10 @@ def _with_budget(rows: list[Row], config: CompareConfig, seen: Mapping[str, Lear
 
 def _pace(row: Row, out: Path) -> float:
     """Images a second of a row's training steps, as they will be trained: by processes of their own."""
-    kept = out / "cells" / f"pace_{slug(row.label)}_{key_of(row.config, '')}.json"
+    # not among the cells, which are carried from machine to machine
+    kept = out / "pace" / f"{slug(row.label)}_{key_of(row.config, '')}.json"
     if not kept.is_file():
+        kept.parent.mkdir(exist_ok=True)
         settings = kept.with_suffix(".yaml")
         settings.write_text(yaml.safe_dump(as_plain(row.config), sort_keys=False, allow_unicode=True))
         _in_a_process("cmid.commands.pace", settings, kept)

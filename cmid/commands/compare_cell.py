@@ -6,7 +6,9 @@ The exit code is that of `cmid pretrain`. CELL.json is written at the end: what 
 """
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,21 +31,21 @@ def main(settings: Path, result: Path) -> int:
         run = RunDirectory(config.out)
         done = pretrain(replace(config, resume=run.path.is_dir()))
     except NotFinite as error:
-        _write(result, {"status": "diverged", "reason": str(error)})
+        write_result(result, {"status": "diverged", "reason": str(error)})
         return 0
     except CmidError as error:
         print(f"cmid: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    _write(
+    write_result(
         result,
         {
             "status": "trained",
             "images_per_s": _median_pace(run),
             "epochs": done.fit.epochs_done,
             "steps": done.fit.steps_done,
-            "peak_memory_gb": peak_memory_gb(),
+            "peak_memory_gb": None if math.isnan(peak := peak_memory_gb()) else peak,
         },
     )
     return 0
@@ -55,7 +57,8 @@ def _median_pace(run: RunDirectory) -> float | None:
     return None if paces is None or np.isnan(paces).all() else float(np.nanmedian(paces))
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
+def write_result(path: Path, content: Mapping[str, object]) -> None:
+    """What became of a run, whole or not at all; raises `CmidError`."""
     said = json.dumps(content, indent=1) + "\n"
     write_whole(path, lambda part: part.write_text(said), advice="Make room, and run the same again.")
 

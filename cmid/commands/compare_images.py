@@ -9,7 +9,7 @@ from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.labels import with_labels
 from cmid.commands.learners import method_of
-from cmid.commands.sources import Opened, open_source
+from cmid.commands.sources import Opened, open_source, reads_files
 from cmid.config import PretrainConfig, as_plain
 from cmid.data.places import Places
 from cmid.data.sources import ImageSource, LabelledSource
@@ -21,7 +21,7 @@ class Learned:
     """A row, and what it learns from.
 
     Attributes:
-        row: with what labels decide filled in.
+        row: with what images and labels decide filled in.
         images: fingerprint of them, and of their labels where the method learns these.
         count: of an epoch.
         what: is counted.
@@ -53,28 +53,35 @@ class Images:
             UsageError: it would learn the labels of images that it is scored on, its data do not fit its method, or
                 there are fewer images than a batch has.
         """
-        method, source, config, labels = method_of(row.config), self._open(row.config).source, row.config, ""
-        what = "images"
+        method, labels, what = method_of(row.config), "", "images"
+        opened = self._open(row.config)
         if method.labelled:
-            for seed in self.seeds if config.limit else self.seeds[:1]:  # which images a limit leaves, the seed draws
-                opened = with_labels(self._open(replace(config, seed=seed)))
-                self._refuse_known(opened.source, row)
-            source, config, what = opened.source, opened.config, "labelled images"
-            if isinstance(source, LabelledSource):
-                labels = label_fingerprint(source)
-        if method.dates:
-            source = with_dates(self._open(config)).source
-            what = "places at several dates" if isinstance(source, Places) else what
+            opened, what = with_labels(opened), "labelled images"
+            self._refuse_known(opened.source, row)
+            for seed in self.seeds if row.config.limit else ():  # which images a limit leaves, the seed draws
+                self._refuse_known(with_labels(self._open(replace(row.config, seed=seed))).source, row)
+            if isinstance(opened.source, LabelledSource):
+                labels = label_fingerprint(opened.source)
+        elif method.dates:
+            opened = with_dates(opened)
+            what = "places at several dates" if isinstance(opened.source, Places) else what
+        source, config = opened.source, opened.config
         if config.batch_size > len(source):
             raise UsageError(f"{row.label}: batch_size {config.batch_size} is more than the {len(source)} {what}")
         return Learned(replace(row, config=config), fingerprint(source) + labels, len(source), what)
 
     def _open(self, config: PretrainConfig) -> Opened:
+        plain = as_plain(config)
         seen = [config.data, config.source, config.limit, config.seed if config.limit else 0]
-        key = digest([seen, as_plain(config)["scenes"] if config.source == "scenes" else ""])
-        if key not in self._opened:
+        # what images that are no files of 8-bit RGB are measured by decides on bands, windows and numbers, too
+        seen += [] if reads_files(config) else [plain["scenes"], plain["views"], config.in_chans]
+        if (key := digest(seen)) not in self._opened:
             self._opened[key] = open_source(config)
-        return replace(self._opened[key], config=config)
+        opened = self._opened[key]
+        if not reads_files(config):
+            found = opened.config
+            config = replace(config, in_chans=found.in_chans, views=found.views, scenes=found.scenes)
+        return replace(opened, config=config)
 
     def _refuse_known(self, source: ImageSource, row: Row) -> None:
         if known := [path for path in _paths(source) if path in self._scored]:

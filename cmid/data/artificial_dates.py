@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cmid.data.crops import generator_for
 from cmid.data.decode import Decoded, Reduction
-from cmid.data.sources import ImageSource
+from cmid.data.sources import REPAIR, ImageSource
 
 DATES = 4
 """Dates of each image; the first is the image itself."""
@@ -48,7 +48,7 @@ class ArtificialDates:
         self.source, self.seed = source, seed
         self.bands, self.dtype, self.fresh = source.bands, source.dtype, source.fresh
         self.block = getattr(source, "block", 1)  # of shards, which are read in long strokes
-        self.repair = getattr(source, "repair", "Repair or remove them")
+        self.repair = getattr(source, "repair", REPAIR)
 
     def __len__(self) -> int:
         return len(self.source)

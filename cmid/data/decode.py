@@ -118,6 +118,17 @@ def look_at_image(path: Path | str) -> tuple[Kind, np.ndarray | None]:
         return kind, np.asarray(image.convert("RGBA").getchannel("A")) > 0
 
 
+def look_at_header(path: Path | str) -> tuple[int, int, Kind, bool]:
+    """Of an image file that Pillow reads: longer side in pixels, bands without alpha, kind, and whether it has alpha.
+
+    Raises:
+        BadImage: as `decode`, and where only `cmid.data.rasters` reads it.
+    """
+    with _told(path), Image.open(path, formats=FORMATS) as image:
+        bands = 3 if image.mode == "CMYK" else len([band for band in image.getbands() if band not in "Aa"])
+        return max(image.size), bands, kind_of_image(image), image.has_transparency_data
+
+
 def kind_of_image(image: ImageFile.ImageFile) -> Kind:
     """What an open file holds: colours (a palette's, too) or grey, beside alpha; deep: of more than 8 bits."""
     grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")

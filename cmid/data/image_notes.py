@@ -1,15 +1,15 @@
 """What reading image files as 8-bit RGB will do to them, told before it is done to a million."""
 
 import os
-import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from cmid.data.decode import FORMATS, RASTERIO_DRIVERS, UNKNOWN_TO_PILLOW, kind_of_image
+from cmid.data.decode import UNKNOWN_TO_PILLOW, BadImage, look_at_header
 from cmid.data.folder import FolderSource
+from cmid.data.rasters import read_header
 from cmid.data.sources import ImageSource
 
 LOOKED_AT = 32
@@ -102,33 +102,15 @@ def list_notes(source: FolderSource) -> tuple[str, ...]:
 
 
 def _header(path: str) -> _Header | None:
-    suffix = next((s for s in UNKNOWN_TO_PILLOW if path.lower().endswith(s)), None)
-    try:
-        if not Path(path).is_file():  # a pipe that nobody writes to would never open
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _of_raster(path, UNKNOWN_TO_PILLOW[suffix]) if suffix else _of_picture(path)
-    except Exception:  # whatever damaged bytes raise
+    if not Path(path).is_file():  # a pipe that nobody writes to would never open
         return None
-
-
-def _of_picture(path: str) -> _Header:
-    with Image.open(path, formats=FORMATS) as image:
-        deep = kind_of_image(image).startswith("deep")
-        bands = len([name for name in image.getbands() if name not in "Aa"])
-        # of CMYK and the like all four make the colours
-        return _Header(max(image.size), min(bands, 3), image.has_transparency_data, deep, raster=False)
-
-
-def _of_raster(path: str, kind: str) -> _Header:
-    import rasterio  # slow to import, and of no use for photographs
-    from rasterio.enums import ColorInterp
-
-    nothing_beside = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")  # as when it is decoded
-    with nothing_beside, rasterio.open(path, driver=RASTERIO_DRIVERS[kind]) as file:
-        colours = [c for c in file.colorinterp if c != ColorInterp.alpha]
-        ink = ColorInterp.black in colours
-        deep = any(dtype != "uint8" for dtype in file.dtypes)
-        transparent = len(colours) < file.count
-        return _Header(max(file.width, file.height), 3 if ink else len(colours), transparent, deep, raster=True)
+    raster = path.lower().endswith(tuple(UNKNOWN_TO_PILLOW))
+    with suppress(BadImage):
+        side, bands, kind, transparent = look_at_header(path)
+        return _Header(side, bands, transparent, kind.startswith("deep"), raster)
+    if raster:
+        with suppress(BadImage):
+            found = read_header(path)
+            side, bands = max(found.width, found.height), found.bands - len(found.alpha)
+            return _Header(side, bands, bool(found.alpha), found.dtype != "uint8", raster)
+    return None

@@ -10,6 +10,9 @@ import torch
 from cmid.data.decode import Decoded, Reduction
 from cmid.errors import UsageError
 
+REPAIR = "Repair or remove them"
+"""What to do about images that cannot be read; a source whose images are no files says otherwise by its `repair`."""
+
 
 class ImageSource(Protocol):
     """Images by position, as `FolderSource` gives them."""

@@ -57,26 +57,42 @@ class Sampled(Protocol):
         """Image i in its own values `(C, h, w)`, and which are valid `(h, w)`; raises `BadImage`."""
 
 
-class _Samples:
-    """The first images of a source, as loader processes give them: values and valid pixels, or why there are none."""
+@dataclass(frozen=True)
+class _Sample:
+    """Of one image: some of its valid pixels `(C, n)`, how many of its pixels are valid, and how many it has."""
 
-    def __init__(self, source: Sampled, images: int, workers: int) -> None:
-        self.source, self.images, self.reading = source, images, Reading(workers)
+    pixels: np.ndarray
+    valid: int
+    looked: int
+
+
+class _Samples:
+    """The first images of a source, as loader processes give them: a sample of each, or why there is none."""
+
+    def __init__(self, source: Sampled, images: int, seed: int, workers: int) -> None:
+        self.source, self.images, self.seed, self.reading = source, images, seed & (1 << 64) - 1, Reading(workers)
         self.hung: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return self.images
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray] | str:
+    def __getitem__(self, i: int) -> _Sample | str:
         if i in self.hung:
             return ": ".join(self.hung[i])
         self.reading.begin(i)
         try:
-            return self.source.sample(i)
+            values, valid = self.source.sample(i)
         except BadImage as error:
             return str(error)
         finally:
             self.reading.end()
+        columns = values.reshape(len(values), -1)[:, valid.reshape(-1)]
+        if columns.shape[1] > PIXELS_PER_WINDOW:  # here, so that whole images need not go from process to process
+            drawn = np.random.default_rng([self.seed, self.images, i]).integers(
+                columns.shape[1], size=PIXELS_PER_WINDOW
+            )
+            columns = columns[:, drawn]
+        return _Sample(columns, int(valid.sum()), valid.size)
 
 
 def measure(
@@ -103,23 +119,18 @@ def measure(
     Raises:
         CmidError: nothing valid was found, or more than a few reads hang.
     """
-    generator = np.random.default_rng([seed & (1 << 64) - 1, images])
     kept: list[np.ndarray] = []
     looked = valid_pixels = 0
     dtype, why = "", ""
     workers = min(choose_workers(workers), images)
-    samples = _Samples(source, images, workers)
+    samples = _Samples(source, images, seed, workers)
     for i, sample in enumerate(in_order(samples, "image {} of those measured".format, workers, read_timeout_s)):
         if isinstance(sample, str):
             why = sample
         else:
-            values, valid = sample
-            dtype = values.dtype.name
-            looked, valid_pixels = looked + valid.size, valid_pixels + int(valid.sum())
-            columns = values.reshape(len(values), -1)[:, valid.reshape(-1)]
-            if columns.shape[1] > PIXELS_PER_WINDOW:
-                columns = columns[:, generator.integers(columns.shape[1], size=PIXELS_PER_WINDOW)]
-            kept.append(columns.astype(np.float64))
+            dtype = sample.pixels.dtype.name
+            looked, valid_pixels = looked + sample.looked, valid_pixels + sample.valid
+            kept.append(sample.pixels.astype(np.float64))
         if tick is not None:
             tick(i + 1, images)
     numbers = np.concatenate(kept, axis=1) if kept else np.empty((len(names), 0))

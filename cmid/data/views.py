@@ -18,7 +18,7 @@ from cmid.contracts import Views
 from cmid.data.batches import Batches, Cut, Touch, images_until
 from cmid.data.order import Plan
 from cmid.data.reading import Stuck, give_up, look_every_s, patiently
-from cmid.data.sources import DatedSource, ImageSource, choose_workers, start_worker
+from cmid.data.sources import REPAIR, DatedSource, ImageSource, choose_workers, start_worker
 from cmid.errors import CmidError, UsageError
 
 
@@ -228,7 +228,7 @@ class ViewLoader:
         if count <= self.max_bad_share * images and count < images:
             return
         first = "; ".join(f"{name} ({reason})" for name, reason in list(self.skipped.values())[:3])
-        repair = getattr(self.source, "repair", "Repair or remove them")  # an image of a shard is no file to repair
+        repair = getattr(self.source, "repair", REPAIR)
         raise CmidError(
             f"too many unreadable images: {count} of {images} so far, where at most {int(self.max_bad_share * images)} "
             f"({self.max_bad_share:.0%}) are allowed. First: {first}. {repair}, or raise max_bad_share"

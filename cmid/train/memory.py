@@ -1,9 +1,9 @@
 """A process's memory: the most it held, and whether the C library hands it back, which decides a step's time."""
 
 import ctypes
+import math
 import os
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory_gb() -> float:
-    """The most that this process held of the GPU, or, without one, of the machine's memory, in GiB."""
+    """The most that this process held of the GPU, or, without one, of the machine's memory, in GiB; NaN if untold."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     try:  # what getrusage tells on Linux begins with the greatest that the parent held before this process was made
@@ -43,5 +43,9 @@ def peak_memory_gb() -> float:
         said = None
     if said:
         return int(said[1]) / 2**20
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return math.nan
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

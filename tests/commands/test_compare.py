@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from cmid.data.folder import FolderSource
 from cmid.errors import NotFinite, UsageError
 from cmid.train import read_checkpoint
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
+from tests.data.test_torchgeo_datasets import draw_eurosat
 from tests.processes import begin
 
 SMALL = [
@@ -305,7 +307,6 @@ def test_another_backbone_has_its_own_pace(data, tmp_path, monkeypatch):
         result.write_text(json.dumps({"images_per_s": next(paces)}))
 
     monkeypatch.setattr(compare, "_in_a_process", measured)
-    (tmp_path / "cells").mkdir()
     for backbone, epochs in (("test_resnet", 500), ("resnet10t", 50), ("test_resnet", 500)):
         given = {"data": data[0], "labelled": data[1], "out": str(tmp_path), "methods": ("byol",), "minutes_each": 1.0}
         config = prepare("compare", given | {"pretrain.backbone": backbone})
@@ -327,6 +328,30 @@ def test_the_pace_of_two_processes_is_told_once(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(result.read_text())["images_per_s"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pace.json", "settings.yaml"]
+
+
+def test_images_of_many_bands_are_compared_too(tmp_path):
+    """Bands, their numbers and their scale are filled in before the rows are built, for random weights as well."""
+    named = f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path / 'eurosat')}"
+    settings = {"methods": ["byol?optimizer.lr=1e-3"], "labels": [1], "draws": 1, "k": 1, "report": False}
+    settings["pretrain"] = {
+        "backbone": "test_resnet", "epochs": 1, "batch_size": 4, "views": {"size": 32},
+        "optimizer": {"warmup_epochs": 0}, "byol": {"hidden": 16, "dim": 8},
+        "train": {"workers": 0, "accelerator": "cpu", "precision": "32"},
+    }  # fmt: skip
+    done = cmid.compare(named, named, out=str(tmp_path / "out"), **settings)
+    assert [line.kind for line in done.lines] == ["trained here", "not trained"]
+    assert all(line.outcomes[0]["kNN-1"].shape == (3,) for line in done.lines)
+    [cell] = (tmp_path / "out" / "cells").glob("byol*.yaml")
+    assert yaml.safe_load(cell.read_text())["in_chans"] == 13
+
+
+def test_which_images_a_limit_leaves_is_no_matter_of_the_other_seeds(data):
+    config = prepare("compare", {"data": data[1], "labelled": data[0], "methods": ("supervised?limit=6",)})
+    config = replace(config, pretrain=replace(config.pretrain, batch_size=2))
+    [row] = plan_rows(config)
+    found = [Images(FolderSource(data[0]), seeds).of(row) for seeds in ((0,), (0, 1, 2))]
+    assert found[0] == found[1] and found[0].row.config.seed == 0
 
 
 def test_what_a_row_learns_from_is_counted_and_known_by_itself(data, tmp_path):

@@ -29,6 +29,7 @@ def test_of_photographs_there_is_nothing_to_say(tmp_path):
     photographs(tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "grey.png")
     Image.fromarray(np.zeros((8, 8, 4), np.uint8), mode="CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8), mode="CMYK").save(tmp_path / "cmyk.tif")
     raster(tmp_path / "rgb.tif", 3, photometric="RGB")
     assert image_notes(FolderSource(tmp_path)) == ()
 
