@@ -10,13 +10,12 @@ what its exchanges cost. Physical limit, in the same run: two processes side by 
 What two cores lose by sharing clock, cache and memory is in the limit; what is lost to the batch-norm sums, the
 gradients and the waiting for one another is not.
 
-All sides are started once (ResNet-18, 96 px, float32 unless told, exact mode, recipe `cmid-small`) and then take turns in an order
-that moves on each round, one block of steps at a time, while the others wait at a batch boundary. Every process is
-pinned to a core; the lone one changes cores from block to block. Batches are random uint8 crops made beforehand, so
-that no loader competes for the two cores; colours, journal and all else of a step are the trainer's. The first block
-of each side is not counted. Processor time over wall time tells whether the machine was quiet: a lone process should
-be near 1. Results go to `results/scaling_resnet18_b16.json`
-(`_b64_bf16` and so on).
+All sides are started once (ResNet-18, 96 px, float32 unless told, exact mode, recipe `cmid-small`) and then take turns
+in an order that moves on each round, one block of steps at a time, while the others wait at a batch boundary. Every
+process is pinned to a core; the lone one changes cores from block to block. Batches are random uint8 crops made
+beforehand, so that no loader competes for the two cores; colours, journal and all else of a step are the trainer's. The
+first block of each side is not counted. Processor time over wall time tells whether the machine was quiet: a lone
+process should be near 1. Results go to `results/scaling_resnet18_b16.json` (`_b64_bf16` and so on).
 """
 
 import argparse
