@@ -26,8 +26,12 @@ class UsageError(CmidError, ValueError):
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` names of `known` most like `name`, best first; empty where none is near."""
-    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    """The `count` names of `known` most like `name`, without regard to case, best first; empty where none is near."""
+    folded: dict[str, list[str]] = {}
+    for each in known:
+        folded.setdefault(each.casefold(), []).append(each)
+    near = difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)
+    return [each for hit in near for each in folded[hit]][:count]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

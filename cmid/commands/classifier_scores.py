@@ -171,15 +171,16 @@ def _of_one(
     """Overall accuracy with its interval, what goes into scores.json, and figures to tell, of one class an image."""
     right = (rows.argmax(1) == labels).numpy()
     interval = accuracy_interval(right, resamples, seed)
+    apart = float(right[alone].mean()) if alone.any() else None
     measured = score_classification(rows, labels, classes)
     plain = {
         "interval": [interval.low, interval.high],
         "interval_of": f"overall_accuracy, bootstrap over the test images, {resamples} resamples",
-        "overall_accuracy_without_duplicates": float(right[alone].mean()) if alone.any() else None,
+        "overall_accuracy_without_duplicates": apart,
         **measured.to_plain(),
         "confident_mistakes": [names[i] for i in measured.confident_mistakes],
     }
-    without = "" if alone.all() else f", {100 * right[alone].mean():.2f} % without {(~alone).sum()} that are in train"
+    without = _without_twins(alone, apart)
     figures = [
         ("overall accuracy", f"{_percent(float(right.mean()), interval)}{without}"),
         ("average accuracy", f"{100 * measured.average_accuracy:.2f} %"),
@@ -187,6 +188,15 @@ def _of_one(
         ("calibration error", f"{100 * measured.expected_calibration_error:.1f} %"),
     ]
     return float(right.mean()), interval, plain, figures
+
+
+def _without_twins(alone: np.ndarray, apart: float | None) -> str:
+    """What is left of a score, 0 to 1, where some of the test images are in train as well."""
+    if alone.all():
+        return ""
+    if apart is None:
+        return ", but every test image is in train as well"
+    return f", {100 * apart:.2f} % without {(~alone).sum()} that are in train"
 
 
 def _of_several(
@@ -203,9 +213,7 @@ def _of_several(
         "mean_average_precision_without_duplicates": apart,
         **measured.to_plain(),
     }
-    without = (
-        "" if alone.all() or apart is None else f", {100 * apart:.2f} % without {(~alone).sum()} that are in train"
-    )
+    without = _without_twins(alone, apart)
     figures = [
         ("mAP", f"{_percent(measured.mean_average_precision, interval)}{without}"),
         ("micro F1", f"{100 * measured.micro_f1:.2f} %"),

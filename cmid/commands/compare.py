@@ -6,6 +6,7 @@ the same command goes on where it stopped, and a run of other settings is never 
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -27,10 +28,14 @@ from cmid.commands.compare_scores import CellScores, labelled_images, score
 from cmid.commands.compare_tables import Line, write_tables
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.learners import build_learner
+from cmid.commands.pretrain import settled
 from cmid.commands.sources import open_one_class_each
 from cmid.config import CompareConfig, EvaluateConfig, as_plain
 from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train import Interrupted
+
+ASIDE = re.compile(r"\.diverged-\d+$")
+"""How the folder of a run ends that was put aside."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def compare(config: CompareConfig) -> CompareResult:
     """
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if not config.data and config.methods:
-        raise UsageError("no images given: name a folder of images to learn from")
+        raise UsageError("no images given: name a folder of images to learn from, or no --methods")
     rows = plan_rows(config)
     names = [row.label for row in rows] + list(config.external)
     reference = config.reference or names[0]
@@ -86,7 +91,7 @@ def compare(config: CompareConfig) -> CompareResult:
     seen = {row.label: images.of(row) for row in rows}  # whatever does not fit is told before anything is trained
     rows = [each.row for each in seen.values()]
     for row in rows:
-        build_learner(row.config)
+        _require_trainable(row)
     out = Path(config.out)
     _take(out, config)
     # before anything is trained, so that a file or a number that does not fit is told in time
@@ -125,6 +130,14 @@ def compare(config: CompareConfig) -> CompareResult:
     return CompareResult(out, csv, table, page, tuple(lines))
 
 
+def _require_trainable(row: Row) -> None:
+    """What a run would be refused for is told before any is trained; `UsageError` with the row's name."""
+    try:
+        build_learner(settled(row.config))
+    except UsageError as error:
+        raise UsageError(f"the row {row.label!r} cannot be trained: {error}") from error
+
+
 def _take(out: Path, config: CompareConfig) -> None:
     """The folder, new or of an earlier comparison; says in it what was asked for."""
     mark = out / "compare.yaml"
@@ -157,13 +170,15 @@ def _pace(row: Row, out: Path) -> float:
     """Images a second of a row's training steps, as they will be trained: by processes of their own."""
     # not among the cells, which are carried from machine to machine
     kept = out / "pace" / f"{slug(row.label)}_{key_of(row.config, '')}.json"
-    if not kept.is_file():
+    if (before := _said(kept)) is None:
         kept.parent.mkdir(exist_ok=True)
         settings = kept.with_suffix(".yaml")
         settings.write_text(yaml.safe_dump(as_plain(row.config), sort_keys=False, allow_unicode=True))
         _in_a_process("cmid.commands.pace", settings, kept)
         settings.unlink()
-    return float(json.loads(kept.read_text(encoding="utf-8"))["images_per_s"])
+        before = _said(kept)
+    assert before is not None, "it ended well, so it has written its pace"
+    return float(before["images_per_s"])
 
 
 def _budget_words(rows: Sequence[Row], config: CompareConfig, seen: Mapping[str, Learned]) -> str:
@@ -197,7 +212,8 @@ def _tell_plan(cells: Sequence[Cell], config: CompareConfig, seen: Mapping[str, 
         f"{done} of them done before"
     )
     wanted = {cell.folder.name for cell in cells}
-    others = sorted(p.name for p in (Path(config.out) / "runs").iterdir() if p.name not in wanted)
+    kept = (p.name for p in (Path(config.out) / "runs").iterdir() if not ASIDE.search(p.name))
+    others = sorted(name for name in kept if name not in wanted)
     if others:
         console.print(
             f"note: {len(others)} runs of other settings are kept in {config.out}/runs and not used: {others[0]} ..."
@@ -212,21 +228,33 @@ def _kept(cell: Cell) -> Path:
     return _result_of(cell).with_suffix(".npz")
 
 
+def _said(path: Path) -> dict[str, Any] | None:
+    """What a run left in a file; None where there is none, or a torn one: copied by hand, it may break off."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) -> dict[str, Any]:
     """What became of a run; trains it, or goes on, where that is not known."""
     result = _result_of(cell)
-    if config.retry and result.is_file() and json.loads(result.read_text())["status"] == "diverged":
-        result.unlink()
+    ended = _said(result)
+    if ended and config.retry and ended["status"] == "diverged":
+        ended = None
         _put_aside(cell.folder)
     gone = not _kept(cell).is_file() and not (cell.folder / "backbone.safetensors").is_file()
-    if gone and result.is_file() and json.loads(result.read_text())["status"] == "trained":
-        result.unlink()  # it was never scored
-    if not result.is_file():
+    if ended and gone and ended["status"] == "trained":
+        ended = None  # it was never scored
+    if ended is None:
+        result.unlink(missing_ok=True)
         console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
         settings = result.with_suffix(".yaml")
         settings.write_text(yaml.safe_dump(as_plain(cell.config), sort_keys=False, allow_unicode=True))
         _in_a_process("cmid.commands.compare_cell", settings, result)
-    ended: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        ended = _said(result)
+    assert ended is not None, "it ended well, so it has written what became of it"
     if ended["status"] == "diverged":
         console.print(f"note: {cell.row.title}, seed {cell.seed} diverged: {ended['reason']}")
     return ended
@@ -236,7 +264,7 @@ def _put_aside(folder: Path) -> None:
     """Out of the way, not removed."""
     if folder.is_dir():
         number = next(n for n in range(1, 10_000) if not folder.with_name(f"{folder.name}.diverged-{n}").exists())
-        folder.rename(folder.with_name(f"{folder.name}.diverged-{number}"))
+        folder.rename(folder.with_name(f"{folder.name}.diverged-{number}"))  # see ASIDE
 
 
 def _in_a_process(module: str, settings: Path, result: Path) -> None:
@@ -267,9 +295,8 @@ def _passing_on() -> Iterator[list[subprocess.Popen[bytes]]]:
     children: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, frame: object) -> None:
-        for child in children:
-            if number == signal.SIGTERM:  # a terminal's Ctrl-C has reached them already
-                child.send_signal(number)
+        for child in children:  # which the group's signal may have reached already: see `Interrupts`
+            child.send_signal(number)
 
     before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

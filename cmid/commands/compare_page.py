@@ -43,7 +43,7 @@ def write_page(
         *_looked(config, titles, cells),
     ]
     facts = [
-        ("images", config.data),
+        ("images", config.data or "none"),
         ("scored on", config.labelled),
         ("methods", f"{len(cells)}"),
         ("seeds", ", ".join(map(str, config.seeds))),

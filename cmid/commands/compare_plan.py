@@ -66,8 +66,8 @@ def plan_rows(config: CompareConfig) -> list[Row]:
     """The rows that are trained, in the user's order.
 
     Raises:
-        UsageError: no method, one named twice, an unknown one, a setting that it does not take, or one of `pretrain`
-            that the comparison itself decides.
+        UsageError: no method, or seed, one named twice, an unknown method, a setting that it does not take, or one
+            of `pretrain` that the comparison itself decides.
     """
     default = PretrainConfig()
     for name, instead in OURS.items():
@@ -76,6 +76,10 @@ def plan_rows(config: CompareConfig) -> list[Row]:
             raise UsageError(f"pretrain.{name} is decided by the comparison: leave it out; {how}")
     if not config.methods and not config.external:
         raise UsageError("nothing to compare: name methods, as in --methods cmid,byol")
+    if not config.seeds:
+        raise UsageError("seeds is empty: give at least one, as in --seeds 0,1,2")
+    if again := [seed for seed in config.seeds if config.seeds.count(seed) > 1]:
+        raise UsageError(f"seeds names {again[0]} twice, and a run of the same seed is the same run: name others")
     if repeated := [label for label in config.methods if config.methods.count(label) > 1]:
         raise UsageError(f"methods names {repeated[0]} twice: more runs of one are --seeds 0,1,2")
     return [_row(label, config) for label in config.methods]
@@ -88,14 +92,20 @@ def _row(label: str, config: CompareConfig) -> Row:
     given: dict[str, Any] = {"method": method}
     for name, text in parse_qsl(query, keep_blank_values=True):
         name = name.replace("-", "_")
+        whose = name.partition(".")[0]
+        if whose != method and whose in METHODS:
+            raise UsageError(f"methods: {label!r} sets {name}, a number of {whose} that {method} does not read")
+        name = f"{method}.{name}" if name in own else name
+        if name in given:
+            raise UsageError(f"methods: {label!r} sets {name} twice: leave one of the values out")
         try:
-            given[f"{method}.{name}" if name in own else name] = yaml.safe_load(text)
+            given[name] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UsageError(f"methods: the value of {name} in {label!r} cannot be read: {text!r}") from None
     if clash := set(OURS) & (set(given) - {"method"}):
         raise UsageError(f"methods: {label!r} sets {clash.pop()}, which the comparison decides")
     base = {k: v for k, v in as_plain(config.pretrain).items() if k not in METHODS}  # each reads its own numbers
-    base |= {"data": config.data, "report": False, method: as_plain(getattr(config.pretrain, method))}
+    base |= {"data": config.data or "", "report": False, method: as_plain(getattr(config.pretrain, method))}
     return Row(label, resolve(PretrainConfig, given, config=base, source=f"the row {label!r}"))
 
 

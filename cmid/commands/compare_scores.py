@@ -5,6 +5,8 @@ later without the backbone.
 """
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,13 +143,13 @@ def _identity(weights: EvaluateConfig) -> list[Any]:
 
 def _read(kept: Path, rules: str, identity: list[Any]) -> CellScores | None:
     try:
-        with np.load(kept, allow_pickle=False) as file:
+        with kept.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # by name a torn one stays open
             about = json.loads(str(file["about"]))
             if about["rules"] != rules or (identity and identity != about["file"]):
                 return None
             outcomes = {str(name): file[f"outcomes_{i}"] for i, name in enumerate(file["probes"])}
             return CellScores(outcomes, float(file["effective_rank"]), about)
-    except (OSError, ValueError, KeyError, EOFError):  # not there, or torn
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # not there, or torn
         return None
 
 

@@ -13,7 +13,8 @@ from cmid.errors import UsageError
 
 INSTEAD = (
     "Give a folder for each place with a file for each date (place/2019-05-01.tif), or "
-    "torchgeo:SeasonalContrastS2?root=DIR; or have further dates made up with --seco.dates artificial"
+    "torchgeo:SeasonalContrastS2?root=DIR; or have further dates made up: --seco.dates artificial, and in a comparison "
+    "the row seco?dates=artificial"
 )
 
 

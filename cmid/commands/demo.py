@@ -241,6 +241,7 @@ def _evaluation(weights: str, settings: PretrainConfig, out: Path) -> EvaluateCo
         data=settings.data,
         backbone=settings.backbone if random else None,
         size=settings.views.size,
+        overwrite=True,
         mean=settings.views.mean if random else None,
         std=settings.views.std if random else None,
         seed=settings.seed,

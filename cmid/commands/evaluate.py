@@ -6,31 +6,27 @@ linear probe's regulariser is chosen on a part of train.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import get_pretrained_cfg
 from torch import Tensor
 
-from cmid.backbones import create_backbone
-from cmid.commands.extract import backbone_of_checkpoint, checkpoint_of, summary
-from cmid.commands.image_scale import labelled_notes, other_bands, put_on_scale
+from cmid.commands.extract import summary
+from cmid.commands.image_scale import labelled_notes, measured_on, put_on_scale
 from cmid.commands.sources import open_one_class_each
+from cmid.commands.weights import resolve_weights
 from cmid.commands.whole_files import write_whole
-from cmid.config import EvaluateConfig, ViewConfig
-from cmid.contracts import Backbone
+from cmid.config import EvaluateConfig
 from cmid.data.images import ImageLoader
 from cmid.data.sources import LabelledSource
-from cmid.data.statistics import measure
-from cmid.data.torchgeo_datasets import TorchgeoSide, is_named
+from cmid.data.torchgeo_datasets import is_named
 from cmid.errors import UsageError
 from cmid.evaluation.accuracy import average_accuracy, overall_accuracy
 from cmid.evaluation.bootstrap import accuracy_interval
@@ -39,15 +35,11 @@ from cmid.evaluation.knn import knn_predict
 from cmid.evaluation.linear import linear_probe
 from cmid.ops.normalise import normalise
 from cmid.train import resolve_device, resolve_precision
-from cmid.zoo.backbone_files import BackboneMetadata, load_backbone
+from cmid.zoo.backbone_files import BackboneMetadata
 
 if TYPE_CHECKING:
     from cmid.commands.evaluate_classifier import ClassifierResult
 
-MEASURED = 256
-"""Images of train that say what values the bands hold, where the weights do not."""
-TIMM = "timm:"
-"""Before the name of a model of timm, whose weights timm downloads."""
 UNKNOWN_SIZE = 224
 """Side in pixels where neither the settings nor the weights say one."""
 
@@ -126,6 +118,8 @@ def evaluate(
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
     if config.out and Path(config.out).is_dir():
         raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
+    if config.out and Path(config.out).exists() and not config.overwrite:
+        raise UsageError(f"{config.out} exists: choose another --out, or replace it with --overwrite")
     console = Console()
     frozen = frozen_features(config, console)
     for note in labelled_notes(frozen.sides[0], config.data):
@@ -177,8 +171,16 @@ def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
     device = resolve_device(config.accelerator)
     precision = resolve_precision(config.precision, device)
     backbone, metadata, weights = resolve_weights(config, sides[0].bands, files=not is_named(config.data))
-    metadata = _on_one_scale(sides, metadata, config)
+    metadata = measured_on(sides[0], metadata, config.seed)
+    mean = metadata.mean or IMAGENET_DEFAULT_MEAN
+    put_on_scale(sides, metadata.low or (), metadata.high or (), mean, config.data, metadata.bands or ())
     protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
+    size, stride = protocol["size"], backbone.strides[-1]
+    if size % stride:
+        raise UsageError(
+            f"size {size} is not a multiple of {stride} px, the coarsest stride of {metadata.backbone}: give --size "
+            f"{max(1, round(size / stride)) * stride}"
+        )
     skipped: dict[str, str] = {}
     train, test = (
         extract_features(
@@ -187,86 +189,6 @@ def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
         for side, name in zip(sides, ("train", "test"), strict=True)
     )
     return Frozen(train, test, sides, metadata, protocol, skipped)
-
-
-def _on_one_scale(
-    sides: tuple[LabelledSource, LabelledSource], metadata: BackboneMetadata, config: EvaluateConfig
-) -> BackboneMetadata:
-    """Lets images and backbone agree on what 0 and 1 mean; for deep values that the weights do not say, train does."""
-    deep = sides[0].dtype != torch.uint8
-    if deep and metadata.low is None and isinstance(side := sides[0], TorchgeoSide):
-        found = measure(side.source, side.source.names, images=min(len(side), MEASURED), seed=config.seed)
-        metadata = replace(metadata, low=found.low, high=found.high, mean=found.mean, std=found.std)
-    mean = metadata.mean or IMAGENET_DEFAULT_MEAN
-    put_on_scale(sides, metadata.low or (), metadata.high or (), mean, config.data)
-    return metadata
-
-
-def _numbers_of_timm(name: str, bands: int) -> dict[str, Any]:
-    """The mean and std that timm's weights were trained with."""
-    about = get_pretrained_cfg(name)
-    if about is None or bands != 3:
-        return {}
-    return {"mean": tuple(about.mean), "std": tuple(about.std), "size": int(about.input_size[-1])}
-
-
-def resolve_weights(
-    config: EvaluateConfig,
-    bands: int = 3,
-    bands_for: Callable[[BackboneMetadata], int] | None = None,
-    *,
-    files: bool = False,
-) -> tuple[Backbone, BackboneMetadata, str]:
-    """The backbone that `config.weights` means, what is known of it, and where it is from; random ones for `bands`.
-
-    A run directory means its last checkpoint, or its backbone.safetensors where the checkpoints are gone.
-
-    Args:
-        config: names the weights, and the data they are for.
-        bands: of the images.
-        bands_for: how many they are for these weights, where that may be chosen.
-        files: they are image files that are read as RGB, whatever they hold.
-
-    Raises:
-        UsageError: nothing there, not weights, another backbone than asked for, or bands that are not read.
-    """
-    path = Path(config.weights)
-    if config.weights == "random":
-        if config.backbone is None:
-            raise UsageError("Random weights need to know of what: give --backbone, such as --backbone resnet18.")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            backbone: Backbone = create_backbone(config.backbone, bands, mask_stage=None, img_size=config.size)
-        views = ViewConfig()
-        mean, std = (views.mean, views.std) if bands == 3 else (None, None)
-        metadata = BackboneMetadata(config.backbone, bands, which="random", mean=mean, std=std)
-        return backbone, metadata, f"random, seed {config.seed}"
-    if config.weights.startswith(TIMM):
-        name = config.weights.removeprefix(TIMM)
-        backbone = create_backbone(name, bands, mask_stage=None, pretrained=True, img_size=config.size)
-        return backbone, BackboneMetadata(name, bands, which="timm's", **_numbers_of_timm(name, bands)), config.weights
-    if path.is_dir() and not (path / "checkpoints" / "last.ckpt").is_file():
-        if not (path / "backbone.safetensors").is_file():
-            raise UsageError(
-                f"{path} has neither checkpoints/last.ckpt nor backbone.safetensors. Expected a run directory, a file "
-                "of weights, or the word random."
-            )
-        path = path / "backbone.safetensors"
-    if path.is_dir() or path.suffix == ".ckpt":
-        checkpoint = checkpoint_of(path)
-        path = checkpoint.path
-        backbone, metadata = backbone_of_checkpoint(checkpoint)
-    else:
-        backbone, metadata = load_backbone(path, name=config.backbone)
-    if config.backbone not in (None, metadata.backbone):
-        raise UsageError(
-            f"{path} holds {metadata.backbone}, but {config.backbone} was asked for. Leave --backbone out."
-        )
-    if bands_for is not None:
-        bands = bands_for(metadata)
-    if metadata.in_chans != bands:
-        raise other_bands(str(path), metadata.in_chans, bands, config.data, files=files)
-    return backbone, metadata, str(path)
 
 
 def _protocol(config: EvaluateConfig, metadata: BackboneMetadata, weights: str) -> dict[str, Any]:
@@ -327,7 +249,11 @@ def _linear(config: EvaluateConfig, train: Tensor, train_y: Tensor, test: Tensor
     rules = {
         "probe": "standardised features, multinomial logistic regression (L-BFGS)",
         "C": probe.chosen,
-        "C_chosen_on": f"{config.validation_share:.0%} of each class of train; then fitted on all of train",
+        "C_chosen_on": (
+            f"{config.validation_share:.0%} of each class of train; then fitted on all of train"
+            if len(config.regularisation) > 1
+            else None
+        ),
         "converged": probe.converged,
     }
     return {f"linear, C = {probe.chosen:g}": probe.predicted}, rules, sweep
@@ -360,7 +286,8 @@ def _show(result: EvaluateResult, console: Console) -> None:
     if result.kind == "knn":
         lines.append(f"rule      {p['similarity']} similarity, vote by {p['vote']}; ties: {p['ties']}")
     else:
-        lines.append(f"rule      {p['probe']}; C chosen on {p['C_chosen_on']}")
+        how = f"C chosen on {p['C_chosen_on']}" if p["C_chosen_on"] else "C as given, the only one"
+        lines.append(f"rule      {p['probe']}; {how}")
         tried = ", ".join(f"{s['C']:g}: {s['validation_accuracy']:.2f}" for s in result.sweep)
         lines += [f"sweep     C: validation accuracy %  {tried}"] if tried else []
         lines += _cautions(result)

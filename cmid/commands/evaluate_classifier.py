@@ -127,10 +127,9 @@ def _check_settings(config: EvaluateConfig) -> None:
 
 
 def refuse_classifier_settings(config: EvaluateConfig, kind: str) -> None:
-    """That settings of this file were not given to another kind, where they would have no effect."""
-    for name, idle in (("ignore_unknown_classes", config.ignore_unknown_classes), ("overwrite", config.overwrite)):
-        if idle:
-            raise UsageError(f"{name} is for `cmid evaluate classification`, not for {kind}: leave it out")
+    """That a setting of this file was not given to another kind, where it would have no effect."""
+    if config.ignore_unknown_classes:
+        raise UsageError(f"ignore_unknown_classes is for `cmid evaluate classification`, not for {kind}: leave it out")
 
 
 def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console) -> MatchedClasses:
@@ -140,7 +139,7 @@ def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console)
     if is_multi_label(source) != about.multi_label:
         theirs, ours = ("several classes", "one") if about.multi_label else ("one class", "several")
         raise UsageError(f"the model names {theirs} an image, and the images of {config.data} have {ours}")
-    put_on_scale((source,), b.low or (), b.high or (), b.mean, config.data)
+    put_on_scale((source,), b.low or (), b.high or (), b.mean, config.data, b.bands or ())
     test, known = MatchedClasses(source, about.classes), about.classes
     unknown = test.unknown
     some = ", ".join(

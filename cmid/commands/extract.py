@@ -42,7 +42,7 @@ def extract(config: ExtractConfig) -> Path:
         backbone, metadata = backbone_of_checkpoint(checkpoint, config.which)
         if config.backbone not in (None, metadata.backbone):
             raise UsageError(
-                f"{source} holds {metadata.backbone}, but {config.backbone} was asked for. Leave --backbone out."
+                f"{source} holds {metadata.backbone}, but {config.backbone} was asked for: leave backbone out."
             )
     folder = source.parent
     beside = folder.parent if folder.name == "checkpoints" else folder

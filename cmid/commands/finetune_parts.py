@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cmid.backbones import create_backbone
-from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
-from cmid.commands.image_scale import labelled_notes, other_bands, put_on_scale
+from cmid.commands.image_scale import labelled_notes, measured_on, other_bands, put_on_scale, told_names
 from cmid.commands.sources import open_labelled
 from cmid.commands.twins import Twins, without_twins
+from cmid.commands.weights import resolve_weights
 from cmid.config import EvaluateConfig, FinetuneConfig, ViewConfig
 from cmid.contracts import Backbone
 from cmid.data.few_labels import check_tells_apart, few_of_each, held_out, missing_classes
@@ -85,6 +85,8 @@ def open_parts(config: FinetuneConfig) -> Parts:
         raise UsageError(f"no test image of {config.data} is of any class: there would be nothing to measure")
     check_tells_apart(train, config.data)
     frozen, metadata, weights, head = _weights(config, train)
+    if metadata.which == "random" or metadata.mean is None:  # others know a scale, and are held to it
+        metadata = measured_on(train, metadata, config.seed)
     mean, std = config.mean or metadata.mean, config.std or metadata.std
     if mean is None and std is None and train.bands == 3:
         mean, std = IMAGENET
@@ -92,7 +94,9 @@ def open_parts(config: FinetuneConfig) -> Parts:
         raise UsageError(
             f"mean and std need {train.bands} values each, and {weights} does not say them: give --mean and --std"
         )
-    put_on_scale((train, test), metadata.low or (), metadata.high or (), mean, config.data)
+    known = metadata.bands or ()
+    put_on_scale((train, test), metadata.low or (), metadata.high or (), mean, config.data, known)
+    metadata = replace(metadata, bands=metadata.bands or told_names(train))
     size = config.size or metadata.size or 224
     backbone = create_backbone(
         metadata.backbone, metadata.in_chans, mask_stage=None, drop_path=config.drop_path, img_size=size
@@ -125,7 +129,7 @@ def _weights(
     classifier, about = load_classifier(path)
     b = about.backbone
     if config.backbone not in (None, b.backbone):
-        raise UsageError(f"{path} holds {b.backbone}, but {config.backbone} was asked for. Leave --backbone out.")
+        raise UsageError(f"{path} holds {b.backbone}, but {config.backbone} was asked for: leave backbone out.")
     if b.in_chans != train.bands:
         raise other_bands(str(path), b.in_chans, train.bands, config.data, files=files)
     if config.new_head:

@@ -1,14 +1,19 @@
 """Whether labelled images give what a backbone was trained on: its bands, on its scale; and what is said if not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from cmid.data.image_notes import LABELLED, image_notes
 from cmid.data.sources import ImageSource, LabelledSource
-from cmid.data.statistics import Stretch
+from cmid.data.statistics import Stretch, measure
 from cmid.data.torchgeo_datasets import TorchgeoSide, is_named
 from cmid.errors import UsageError
+from cmid.zoo.backbone_files import BackboneMetadata
+
+MEASURED = 256
+"""Images of train that say what values the bands hold, where the weights do not."""
 
 FILES_ARE_RGB = (
     "is of image files, which are read as 8-bit RGB of 3 bands, whatever they hold. Backbones of other bands or "
@@ -33,12 +38,24 @@ def other_bands(what: str, expected: int, found: int, data: str, *, files: bool)
 
 
 def put_on_scale(
-    sides: Sequence[LabelledSource], low: tuple[float, ...], high: tuple[float, ...], mean: tuple[float, ...], data: str
+    sides: Sequence[LabelledSource],
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+    mean: tuple[float, ...],
+    data: str,
+    names: Sequence[str] = (),
 ) -> None:
     """Makes labelled images give pixels on the scale that a backbone was trained on.
 
+    Args:
+        sides: the images.
+        low, high, mean: of the backbone; see `Stretch`.
+        data: what the images belong to.
+        names: what the backbone's bands are called, where that is known.
+
     Raises:
-        UsageError: other bands, or bytes where the backbone knows deeper values, or the other way round.
+        UsageError: other bands, or the same in another order; or bytes where the backbone knows deeper values, or the
+            other way round.
     """
     bands = len(mean)
     for side in sides:
@@ -50,7 +67,33 @@ def put_on_scale(
             here, there = ("8 bits", "deeper values") if low else ("deeper values", "8 bits")
             raise UsageError(f"the images of {data} are of {here}, but the backbone was trained on {there}")
         if isinstance(side, TorchgeoSide):
+            _require_order(side.source.names, names, data)
             side.source.stretch = Stretch(low, high, mean)
+
+
+def _require_order(found: Sequence[str], expected: Sequence[str], data: str) -> None:
+    """Bands of the same names, if any, stand as the backbone's do; of others nothing is known."""
+    here, there = ([name.casefold() for name in names] for names in (found, expected))
+    if here != there and sorted(here) == sorted(there):
+        order = ",".join(expected)
+        raise UsageError(
+            f"the backbone was trained on the bands {order}, but those of {data} are {','.join(found)}: name them in "
+            f"the backbone's order, as in {data.partition('?')[0]}?bands={order}"
+        )
+
+
+def measured_on(train: LabelledSource, metadata: BackboneMetadata, seed: int) -> BackboneMetadata:
+    """`metadata` with what 0 and 1 mean measured on train, for deep values that the weights say nothing of."""
+    if train.dtype == torch.uint8 or metadata.low is not None or not isinstance(train, TorchgeoSide):
+        return metadata
+    found = measure(train, train.source.names, images=min(len(train), MEASURED), seed=seed)
+    return replace(metadata, low=found.low, high=found.high, mean=found.mean, std=found.std)
+
+
+def told_names(side: LabelledSource) -> tuple[str, ...] | None:
+    """What the bands of labelled images are called, where their source says more than numbers."""
+    names = side.source.names if isinstance(side, TorchgeoSide) else ()
+    return None if all(name.isdigit() for name in names) else names
 
 
 def labelled_notes(source: ImageSource, data: str) -> tuple[str, ...]:

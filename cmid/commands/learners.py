@@ -190,7 +190,7 @@ def masked_backbone(
             f"positions of {backbone.mask_stride} px: take a multiple of that which divides views.size "
             f"{config.views.size}"
         )
-    _check_size(config, backbone.strides[-1], f"the coarsest stride of {config.backbone}", group)
+    _check_size(config, backbone.strides[-1], f"the coarsest stride of {config.backbone}")
     _check_size(config, cell_px, "cell", group)
     return backbone
 

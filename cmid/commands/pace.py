@@ -55,7 +55,8 @@ def images_per_second(settings: PretrainConfig, learner: Learner, team: Team | N
     )
     count, accumulate = settings.batch_size, settings.train.accumulate
     lr, _ = scaled_lr(settings.optimizer, count * accumulate * team.size)
-    optimiser: Any = machine.fabric.setup_optimizers(build_optimiser(learner, settings.optimizer, lr))
+    built = build_optimiser(learner, settings.optimizer, lr, scaled=machine.precision == "16")
+    optimiser: Any = machine.fabric.setup_optimizers(built)
     prepare, views = BatchAugment(views_of(settings)), _noise(settings)
     learner.train()
     batches = max(batches, accumulate)

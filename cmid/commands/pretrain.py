@@ -59,7 +59,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         UsageError: the request cannot be carried out: nothing has been trained or overwritten.
         CmidError: a failure while training; what the run had saved is still there.
     """
-    config = _settled(config)
+    config = settled(config)
     team = gather_team(config.train)
     config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
@@ -126,8 +126,12 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     return _leave_results(config, done, console)
 
 
-def _settled(config: PretrainConfig) -> PretrainConfig:
-    """The settings with what follows from others filled in, and checked as far as needs no data."""
+def settled(config: PretrainConfig) -> PretrainConfig:
+    """The settings with what follows from others filled in, and checked as far as needs no data.
+
+    Raises:
+        UsageError: settings that do not go together.
+    """
     if not config.data:
         raise UsageError("no images given: name a folder of images or a list file, as in `cmid pretrain images/`")
     if config.batch_size < 2:
@@ -139,7 +143,9 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
     for other in other_methods(config):
         if getattr(config, other) != getattr(PretrainConfig(), other):
             raise UsageError(
-                f"settings of {other} are given, but the method is {config.method}: leave them out, or --method {other}"
+                f"settings of {other} are given, by a recipe, a file or in words, but the method is {config.method}: "
+                f"leave them out (a recipe of {other} is none for {config.method}; `cmid recipes` lists them), or "
+                f"--method {other}"
             )
     if config.views.squash and config.views.small_crops:
         raise UsageError("views.squash and views.small_crops do not go together: leave one of them out")
@@ -232,7 +238,7 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
     if not o.warmup_steps and o.warmup_epochs > config.epochs / 3:
         notes.append(
             f"the rate warms up over {o.warmup_epochs:g} of {config.epochs} epochs and hardly gets to its full height; "
-            f"optimizer.warmup_epochs {max(1, config.epochs // 10)} is usual for so short a run"
+            f"optimizer.warmup_epochs {config.epochs / 10:g} would be a tenth of them"
         )
     if not config.knn.data and config.knn != KnnConfig():
         given = [f"knn.{each.name}" for each in fields(config.knn) if getattr(config.knn, each.name) != each.default]
@@ -275,7 +281,8 @@ def build_probes(
     probes: list[Probe] = [spread]
     if config.knn.data:
         train, test = open_one_class_each(config.knn.data, config.knn.train_list, config.knn.test_list)
-        put_on_scale((train, test), config.views.low, config.views.high, config.views.mean, config.knn.data)
+        v = config.views
+        put_on_scale((train, test), v.low, v.high, v.mean, config.knn.data, v.bands)
         for side in (train, test):
             require_readable(side, config)
         probes.append(

@@ -87,7 +87,7 @@ def recipes(config: RecipesConfig) -> None:
 
     table = Table(show_lines=True)
     for column in ("recipe", "what", "time and hardware", "result"):
-        table.add_column(column, no_wrap=column == "recipe")
+        table.add_column(column, no_wrap=column == "recipe", overflow="fold")
     for recipe in all_recipes().values():
         table.add_row(recipe.name, recipe.what, recipe.hardware, f"paper: {recipe.paper}\nours: {recipe.ours}")
     console = Console(markup=False)

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from cmid.backbones import create_backbone
 from cmid.commands.compare_plan import digest
-from cmid.commands.evaluate import resolve_weights
 from cmid.commands.fingerprint import fingerprint
 from cmid.commands.pixel_scale import bring_to_scale, measured, read_by_name
 from cmid.commands.pixel_sources import PixelSides, open_pixel_labelled
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.sources import progress
+from cmid.commands.weights import resolve_weights
 from cmid.config import EvaluateConfig, FinetuneSegmentationConfig, ViewConfig
 from cmid.contracts import Backbone
 from cmid.data.decode import BadImage

@@ -216,7 +216,7 @@ def _convert(parser: jsonargparse.ArgumentParser, name: str, wanted: Any, value:
     plain = next(each for each in options if each is not NoneType)
     if get_origin(plain) is tuple and get_args(plain)[0] is str:
         if isinstance(value, str):
-            value = [each.strip() for each in value.strip().strip("[]").split(",") if each.strip()]
+            value = _split(value)
         if isinstance(value, (list, tuple)):  # YAML reads the band 4 as a number
             value = [str(each) if type(each) is int else each for each in value]
     elif get_origin(plain) is tuple and isinstance(value, str) and not value.strip().startswith("["):
@@ -238,6 +238,24 @@ def _convert(parser: jsonargparse.ArgumentParser, name: str, wanted: Any, value:
     except (jsonargparse.ArgumentError, TypeError) as error:
         raise UsageError(f"{name} ({source}): expected {describe(wanted)}, found {_show(value)}.") from error
     return found
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a list of texts as written on the command line; a comma within brackets belongs to a part.
+
+    `a,b`, `[a, b]` and `swav?views.small_scale=[0.05,0.2],byol`, which has two.
+    """
+    text = text.strip()
+    parts, depth = [""], 0
+    for place, sign in enumerate(text):
+        depth += (sign == "[") - (sign == "]")
+        if depth == 0 and sign == "]" and text[0] == "[" and place == len(text) - 1 and len(parts) == 1:
+            return _split(text[1:-1])
+        if sign == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts if part.strip()]
 
 
 def describe(wanted: Any) -> str:

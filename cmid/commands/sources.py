@@ -123,7 +123,8 @@ def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
         return LabelledFolder(data).all()
     sides = open_one_class_each(data)
     if is_named(data):
-        put_on_scale(sides, settings.views.low, settings.views.high, settings.views.mean, data)
+        v = settings.views
+        put_on_scale(sides, v.low, v.high, v.mean, data, v.bands)
     return sides[1]
 
 

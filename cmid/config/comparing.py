@@ -9,8 +9,8 @@ from cmid.config.pretraining import PretrainConfig
 class CompareConfig:
     """Pre-train several methods on the same images and budget, and score them alike."""
 
-    data: str = ""
-    """The images to learn from, as for `cmid pretrain`."""
+    data: str | None = None
+    """The images to learn from, as for `cmid pretrain`; unset, where nothing is trained (`methods` is empty)."""
     labelled: str = ""
     """What is scored on: a folder with one folder per class, or torchgeo:NAME?root=DIR."""
     out: str = "runs/compare"

@@ -73,7 +73,7 @@ class EvaluateConfig:
     report: bool = True
     """Write report.html, too (classification)."""
     overwrite: bool = False
-    """Replace what an earlier evaluation wrote to the folder `out` (classification)."""
+    """Replace what an earlier evaluation wrote to `out`."""
 
 
 @dataclass

@@ -149,7 +149,14 @@ def _named_in(path: Path) -> list[str]:
     delimiter = max(",;\t", key=entries[0].count)
     columns, *rows = csv.reader(entries, delimiter=delimiter)
     places = [i for i, name in enumerate(columns) if name.strip().lower() == "image"]
-    return [row[places[0]].strip() for row in rows if len(row) > places[0]] if places else entries
+    if places:
+        return [row[places[0]].strip() for row in rows if len(row) > places[0]]
+    if len(columns) > 1 and not (path.parent / entries[0]).is_file():
+        raise UsageError(
+            f"{path} has the columns {', '.join(columns)} and none called image: call that of the paths so, or give a "
+            "file with one path a line"
+        )
+    return entries
 
 
 _FOR_ADDRESSES = "addresses, of scenes, are read from a list file with --source scenes --scenes.remote true"

@@ -5,7 +5,6 @@ It is taken before anything is trained, so that a wrong colour shows now and not
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cmid.data.decode import FORMATS, BadImage, kind_of_image, orientation_of
+from cmid.data.lasting_threads import lasting_threads
 from cmid.data.mask_pairs import Pair
 from cmid.data.masks import MaskHeader, Window, count_codes, is_raster, mask_header, read_mask
 from cmid.data.palettes import Kind
@@ -147,11 +147,10 @@ def scan(
             return Scanned(pair, error=str(error))
 
     found = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for i, each in enumerate(pool.map(look, pairs), 1):
-            found.append(each)
-            if tick is not None:
-                tick(i, len(pairs))
+    for i, each in enumerate(lasting_threads("masks", THREADS).map(look, pairs), 1):
+        found.append(each)
+        if tick is not None:
+            tick(i, len(pairs))
     return Scan(folder, tuple(found))
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import rasterio
 import torch
 from torchgeo.datasets import SSL4EOS12, SeasonalContrastS2
+
+from cmid.data.rasters import opened
 
 Transforms = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -107,7 +108,7 @@ class SSL4EOS12Patches(PatchFolders, SSL4EOS12):
     def __getitem__(self, index: int) -> dict[str, Any]:
         planes = []
         for band in self.bands:
-            with rasterio.open(Path(self.file_of(index), f"{band}.tif")) as file:
+            with opened(str(Path(self.file_of(index), f"{band}.tif"))) as file:
                 planes.append(file.read(1, out_shape=(self.size, self.size)).astype(np.float32))
         sample: dict[str, Any] = {"image": torch.from_numpy(np.stack(planes))}
         return sample if self.transforms is None else self.transforms(sample)

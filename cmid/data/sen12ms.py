@@ -6,16 +6,16 @@ share, or of all that cover a tenth or more.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
 from torchgeo.datasets import SEN12MS
 
+from cmid.data.decode import BadImage
+from cmid.data.lasting_threads import lasting_threads
+from cmid.data.rasters import opened
 from cmid.errors import UsageError
 
 SIMPLIFIED = {
@@ -72,8 +72,8 @@ class SEN12MSScenes(SEN12MS):
         Raises:
             UsageError: a land cover cannot be read.
         """
-        with ThreadPoolExecutor(READERS) as readers:
-            shares = np.stack(list(readers.map(self._shares, self.ids)))
+        readers = lasting_threads("land cover", READERS)
+        shares = np.stack(list(readers.map(self._shares, self.ids)))
         if self.labels == "several":
             return shares >= COVERS
         return np.where(shares.any(1), shares.argmax(1), -1)
@@ -83,9 +83,9 @@ class SEN12MSScenes(SEN12MS):
         season, part, _, scene, patch = name.split("_")
         path = Path(self.root, f"{season}_{part}", f"lc_{scene}", f"{season}_{part}_lc_{scene}_{patch}")
         try:
-            with rasterio.open(path) as file:
+            with opened(str(path)) as file:
                 cover = file.read(1)
-        except RasterioError as error:
+        except BadImage as error:
             raise UsageError(f"the land cover of SEN12MS cannot be read: {error}. Fetch it again") from None
         counts = np.bincount(cover.clip(0, 18).ravel(), minlength=19)  # 0 and what is above 17 is no class
         found = np.array([counts[list(igbp)].sum() for igbp in SIMPLIFIED.values()])

@@ -96,6 +96,8 @@ class Manifest:
             return cls(**plain, shards=shards)
         except UsageError:
             raise
+        except FileNotFoundError as error:
+            raise UsageError(f"{path} is not there: {path.parent} was not written by `cmid pack`") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"{path} is no manifest of shards: {' '.join(str(error).split())[:200]}") from error
 

@@ -136,7 +136,8 @@ def measure(
     numbers = np.concatenate(kept, axis=1) if kept else np.empty((len(names), 0))
     if not numbers.shape[1]:
         raise CmidError(
-            f"no valid pixel was found in {images} images drawn to measure the bands{f': {why}' * bool(why)}"
+            f"no valid pixel was found in {images} images or windows drawn to measure the bands"
+            f"{f' ({why})' * bool(why)}: look at the nodata value or mask (`gdalinfo` tells), or leave such files out"
         )
     low, high = np.percentile(numbers, PERCENTILES, axis=1)
     high = np.where(high > low, high, low + 1)  # one value: there is nothing to stretch

@@ -198,7 +198,10 @@ class TorchgeoSource:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
-        place = (i * 7919) % len(self)
+        return self.sample_at((i * 7919) % len(self))
+
+    def sample_at(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """The image at `place` in its own values `(C, h, w)`, and which are valid."""
         note_file(self.name(place))
         values = self._values(place)
         return (values.astype(np.uint8) if self.is_bytes else values), np.isfinite(values).all(0)
@@ -295,6 +298,10 @@ class TorchgeoSide:
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i; raises `BadImage`."""
         return self.source.decode(int(self.places[i]), reduction)
+
+    def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `TorchgeoSource.sample`, of these images alone."""
+        return self.source.sample_at(int(self.places[(i * 7919) % len(self)]))
 
 
 def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:

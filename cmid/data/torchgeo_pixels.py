@@ -93,7 +93,7 @@ class TorchgeoPixels:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
-        return self.source.sample(self.places[(i * 7919) % len(self)])
+        return self.source.sample_at(self.places[(i * 7919) % len(self)])
 
 
 def take_mask_argument(named: Named) -> tuple[Named, str]:

@@ -1,10 +1,9 @@
 """Percentile bootstrap over test images: what the accuracy would be on other images of the same kind.
 
-Drawing M outcomes with replacement from M outcomes of which a share p is right gives a number of right ones that
-is binomial (M, p): the resamples are drawn from that law directly, which is the same bootstrap without M x R
-indices. A difference of two classifiers on the same images is multinomial over (worse, same, better).
-The interval covers the draw of the test images, not that of the training images nor the seed of pre-training; where
-all or none are right it has no width, since resampling cannot invent the other outcome.
+Drawing M outcomes with replacement from M outcomes of which a share p is right gives a number of right ones that is
+binomial (M, p): the resamples are drawn from that law directly, which is the same bootstrap without M x R indices. The
+interval covers the draw of the test images, not that of the training images nor the seed of pre-training; where all or
+none are right it has no width, since resampling cannot invent the other outcome.
 """
 
 from dataclasses import dataclass
@@ -30,26 +29,6 @@ def accuracy_interval(right: ArrayLike, resamples: int = 1000, seed: int = 0, le
     value = float(outcomes.mean())
     draws = np.random.default_rng(seed).binomial(len(outcomes), value, size=resamples) / len(outcomes)
     return _percentiles(value, draws, level)
-
-
-def paired_difference(
-    right: ArrayLike, other: ArrayLike, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Accuracy of the first classifier minus the second's, both `(M,)` bool on the same images in the same order.
-
-    An interval without 0 says that the difference is more than the choice of test images.
-
-    Raises:
-        ValueError: where the two do not have the same images.
-    """
-    first, second = _outcomes(right), _outcomes(other)
-    if first.shape != second.shape:
-        raise ValueError(f"A paired difference needs the same images: {len(first)} and {len(second)} were given.")
-    _check(resamples, level)
-    gain = first.astype(int) - second.astype(int)
-    shares = np.array([(gain == g).mean() for g in (-1, 0, 1)])
-    counts = np.random.default_rng(seed).multinomial(len(gain), shares / shares.sum(), size=resamples)
-    return _percentiles(float(gain.mean()), (counts[:, 2] - counts[:, 0]) / len(gain), level)
 
 
 def mean_average_precision_interval(

@@ -40,7 +40,8 @@ def knn_predict(
         UsageError: where a k is outside 1 to N, or the temperature is not positive.
     """
     if not ks or min(ks) < 1 or max(ks) > len(train):
-        raise UsageError(f"k must be from 1 to the {len(train)} training images, not {', '.join(map(str, ks))}.")
+        found = ", ".join(map(str, ks)) or "nothing"
+        raise UsageError(f"k must be from 1 to the {len(train)} training images, found {found}: give others by --k.")
     if temperature is not None and temperature <= 0:
         raise UsageError(f"The temperature must be positive, not {temperature:g}.")
     train, test = functional.normalize(train, dim=1), functional.normalize(test, dim=1)

@@ -22,9 +22,9 @@ class SeedSummary:
         low: lower end of the interval; NaN where there is none.
         high: upper end.
         level: how often such an interval covers what it is of.
-        of: what the interval is of. `seeds`: Student's t, the mean of more runs on the same images. `images`: the
-            bootstrap of a single run, the same run on more images. `nothing`: one run, no interval. The two differ:
-            never set them side by side without the word.
+        of: what the interval is of. `seeds`: Student's t, the mean of more runs, on the same images where lists say
+            which, else each on its own seed's split. `images`: the bootstrap of a single run, the same run on more
+            images. `nothing`: one run, no interval. The two differ: never set them side by side without the word.
     """
 
     runs: int

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from cmid.errors import UsageError
-from cmid.ops import gather
 
 ISPRS_CLASSES = ("impervious surface", "building", "low vegetation", "tree", "car", "clutter")
 """Of Potsdam and Vaihingen, in the order of the published labels."""
@@ -75,7 +74,7 @@ class ConfusionMatrix:
     Args:
         classes: K.
         ignore: the label of pixels that do not count.
-        device: where it is counted; where the predictions are, nothing waits for a copy.
+        device: where it is counted.
 
     Attributes:
         counts: `(K, K)` int64, rows are the truth, columns what was predicted.
@@ -115,10 +114,6 @@ class ConfusionMatrix:
                 )
         cells = labels[counted] * self.classes + predicted[counted]
         self.counts += torch.bincount(cells, minlength=self.classes**2).view_as(self.counts)
-
-    def over_processes(self) -> Tensor:
-        """The counts of all processes together, `(K, K)` int64; each process is to call it."""
-        return gather.total(self.counts)
 
 
 class Figure(NamedTuple):

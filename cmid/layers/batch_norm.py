@@ -108,12 +108,23 @@ class SyncedBatchNormAct(SyncedBatchNorm):
 
 
 def synchronise(module: nn.Module, device_type: str) -> nn.Module:
-    """`module` with every batch-norm of torch or timm made one over all processes; weights and names stay."""
+    """`module` with every batch-norm of torch or timm made one over all processes; weights, names and hooks stay."""
+    before = {name: part for name, part in module.named_modules() if isinstance(part, _BatchNorm)}
     if device_type == "cuda":
         from timm.layers import convert_sync_batchnorm
 
-        return convert_sync_batchnorm(module)
-    return _exchange(module)
+        made = convert_sync_batchnorm(module)
+    else:
+        made = _exchange(module)
+    for name, part in before.items():
+        _carry_hooks(part, made.get_submodule(name))
+    return made
+
+
+def _carry_hooks(before: nn.Module, now: nn.Module) -> None:
+    """A backbone's mask token may enter behind a batch-norm; handles of hooks go on removing them."""
+    for table in (name for name in vars(before) if name.endswith(("_hooks", "_with_kwargs", "_always_called"))):
+        getattr(now, table).update(getattr(before, table))
 
 
 def _exchange(module: nn.Module) -> nn.Module:

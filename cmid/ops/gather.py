@@ -17,7 +17,7 @@ def total(tensor: Tensor) -> Tensor:
     """Sum over all processes, without gradient."""
     if processes() == 1:
         return tensor
-    tensor = tensor.clone()
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(tensor)
     return tensor
 
@@ -27,8 +27,9 @@ def rows(tensor: Tensor) -> Tensor:
     """`(B, ...)` of every process as `(processes * B, ...)` in order of rank, without gradient."""
     if processes() == 1:
         return tensor
+    tensor = tensor.contiguous()  # which the parts then are as well: not every backend takes others
     parts = [torch.empty_like(tensor) for _ in range(processes())]
-    dist.all_gather(parts, tensor.contiguous())
+    dist.all_gather(parts, tensor)
     return torch.cat(parts)
 
 

@@ -56,8 +56,8 @@ def cells_under(points: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     rows, columns = grid
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    place = (points - low) / (high - low) * torch.tensor((columns, rows), device=points.device)
-    column, row = place.floor().long().unbind(-1)
+    across, down = ((points - low) / (high - low)).unbind(-1)
+    column, row = (across * columns).floor().long(), (down * rows).floor().long()
     return row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmid.contracts import Backbone, Learner, Views
+from cmid.ops import gather
 
 HEAD_STD = 0.02
 """Spread of a new head's weights, as timm draws those of Swin and ViT; biases are zero."""
@@ -81,6 +82,12 @@ class Classifier(Learner):
         weights = self.class_weights
         if self.multi_label:
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weights)
-        if labels.is_floating_point():  # mixed of two images, and smoothed where they were mixed
-            return F.cross_entropy(logits, labels.to(logits.dtype), weight=weights)
-        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=self.smoothing)
+        mixed = labels.is_floating_point()  # of two images, and smoothed where they were mixed
+        labels, smoothing = (labels.to(logits.dtype), 0.0) if mixed else (labels, self.smoothing)
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Torch divides by this process's own weights, and mixed labels by their number: the mean over the processes
+        # would not be one process's, nor the scale of mixed batches that of others.
+        loss = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+        weight = (labels @ weights if mixed else weights[labels]).sum()
+        return loss * gather.processes() / gather.total(weight)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cmid.config import TrainConfig
 from cmid.contracts import Learner, Views
-from cmid.errors import UsageError
+from cmid.errors import NotFinite, UsageError
 from cmid.layers.batch_norm import synchronise
 from cmid.layers.small_map_conv import use_matrix_products
 from cmid.train.memory import keep_freed_memory
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 Precision = Literal["32", "bf16", "16"]
+LEAST_SCALE = 1e-3
+"""Of the gradients in precision 16, which begins at 65,536."""
 
 
 def resolve_device(accelerator: str) -> torch.device:
@@ -171,6 +173,19 @@ class Machine:
         """Continues from what `precision_state` gave, there with another precision perhaps."""
         if state:  # a scaler that is new to the run starts afresh: it refuses an empty state
             self.fabric.strategy.precision.load_state_dict(state)
+
+    def require_scale(self) -> None:
+        """Precision 16 leaves out steps whose gradients overflow, and halves their scale; that must come to an end.
+
+        Raises:
+            NotFinite: it has not: the gradients are infinite or NaN at any scale.
+        """
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        if scaler is not None and (scale := scaler.get_scale()) < LEAST_SCALE:
+            raise NotFinite(
+                f"In precision 16 the gradients were infinite or NaN step after step, and their scale has fallen to "
+                f"{scale:g}: take --train.precision bf16 or 32, or a lower --optimizer.lr."
+            )
 
     def format(self, views: Views) -> Views:
         """`views` with images in the memory format the learner has."""

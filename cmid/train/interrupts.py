@@ -2,11 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from cmid.errors import CmidError
+
+TWICE_S = 0.3
+"""Seconds in which a signal that comes again is the same request."""
 
 
 class Interrupted(CmidError):
@@ -20,13 +24,15 @@ class Interrupted(CmidError):
 class Interrupts:
     """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one stops at once.
 
-    Outside the main thread Python allows no handlers; then nothing is caught.
+    One of the same kind that follows within `TWICE_S` is the same request: who asks a whole process group reaches a
+    run directly and through what started it. Outside the main thread Python allows no handlers; then nothing is caught.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -41,9 +47,11 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is not None:
+        now = time.monotonic()
+        if self.requested is None:
+            self.requested, self._since = number, now
+        elif number != self.requested or now - self._since > TWICE_S:
             raise KeyboardInterrupt
-        self.requested = number
 
 
 @contextmanager

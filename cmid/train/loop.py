@@ -114,7 +114,7 @@ def fit(
         lr, how = scaled_lr(optimizer, images_per_step)
         warmup = optimizer.warmup_steps or optimizer.warmup_epochs * plan.steps_per_epoch
         schedule = CosineWithWarmup(lr, optimizer.min_lr, plan.total_steps, warmup, optimizer.warmup_ratio)
-        built = build_optimiser(learner, optimizer, lr)
+        built = build_optimiser(learner, optimizer, lr, scaled=machine.precision == "16")
         stepper = Stepper(
             learner, machine, module, built, prepare,
             plan=plan, schedule=schedule, seed=seed, clip_norm=optimizer.clip_norm, journal=journal, watch=watch,
@@ -336,7 +336,8 @@ class _Run:
         self.saver.best, self.saved_at = state["best"], self.progress.step
         if state["is_best"]:
             self.saver.keep_best()  # a kill may have come between the two files
-        self.journal.line.say(f"Resuming after step {self.progress.step}, epoch {self.progress.epoch:.2f}.")
+        where = f"Resuming after step {self.progress.step}, epoch {self.progress.epoch:.2f}."
+        self.journal.line.say(f"{where} {self.plan.why_over(self.progress.step)}".rstrip())
 
     def _translate(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
         """The position of other processes in batches of these."""

@@ -61,11 +61,18 @@ def by_depth(groups: list[dict], module: nn.Module, layer_decay: float) -> list[
     return divided
 
 
-def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Optimizer:
+def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float, *, scaled: bool = False) -> Optimizer:
     """The optimiser that `config.name` asks for, over `parameter_groups(module)`, at rate `lr`.
 
     Adan and LARS are timm's (LARS leaves biases and norms without trust ratio, as its paper does), AdamW and SGD
     torch's; SGD is the plain heavy ball, without Nesterov.
+
+    Args:
+        module: what is trained.
+        config: name and numbers.
+        lr: the rate of groups with scale 1.
+        scaled: gradients come scaled, in precision 16. Torch's fused ones take the scale out themselves, in the step,
+            and so could not be clipped before it.
 
     Raises:
         UsageError: an unknown name, too few betas for it, or a backbone whose layers are not known.
@@ -88,11 +95,12 @@ def build_optimiser(module: nn.Module, config: OptimizerConfig, lr: float) -> Op
         )
     if config.name == "adan":
         return Adan(groups, lr=lr, betas=(betas[0], betas[1], betas[2]), eps=config.eps)
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])  # one pass over memory
+    parameters = [p for group in groups for p in group["params"]]
+    fused = not scaled and all(p.device.type in ("cpu", "cuda") for p in parameters)  # one pass over memory
     if config.name == "adamw":
         return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=config.eps, fused=fused)
     if config.name == "sgd":
-        divided = any(is_divided(p) for group in groups for p in group["params"])  # which torch fuses for AdamW alone
+        divided = any(map(is_divided, parameters))  # which torch fuses for AdamW alone
         return SGD(groups, lr=lr, momentum=betas[0], fused=fused and not divided)
     # timm leaves a group without decay alone, which is right for biases and norms, not for weights that do not decay
     adapted = [{**each, "always_adapt": each["params"][0].ndim > 1} for group in groups for each in _by_ndim(group)]

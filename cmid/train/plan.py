@@ -39,6 +39,17 @@ class Plan:
         """Optimiser steps after which this run stops."""
         return min(self.total_steps, self.max_steps) if self.max_steps > 0 else self.total_steps
 
+    def why_over(self, step: int) -> str:
+        """Why nothing is left to train after so many optimiser steps, in words; empty where something is."""
+        if step >= self.total_steps:
+            return "Nothing is left to train: all epochs are done."
+        if step < self.last_step:
+            return ""
+        return (
+            f"Nothing is left to train: train.max_steps is {self.max_steps}; --train.max_steps 0 goes on to step "
+            f"{self.total_steps}."
+        )
+
     def window(self, batch: int) -> int:
         """Batches in the optimiser step that begins at `batch`."""
         return min(self.accumulate, self.batches_per_epoch - batch)

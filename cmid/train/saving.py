@@ -1,5 +1,6 @@
 """When checkpoints are written, and what happens when they cannot be."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,6 +56,8 @@ class Saver:
         if name not in metrics or (best is not None and best["name"] in BY_PROBE and name == "total"):
             return
         value = metrics[name]
+        if math.isnan(value):  # a probe that had nothing to measure; no later one would be better than that
+            return
         if (
             best is None
             or best["name"] != name

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
+HOW = ("foreach", "fused", "capturable", "differentiable")
+"""How torch's optimisers compute, not what: that follows from the machine at hand, not from the one before."""
 SMALLEST_BLOCK = 0.01
 """Share of its backbone's parameters from which on a block is gathered by itself: each costs a round of messages."""
 
@@ -163,7 +165,11 @@ class WholeLearner:
             number: {name: _as(value, parameters[number]) for name, value in each.items()}
             for number, each in state["state"].items()
         }
-        optimiser.load_state_dict({**state, "state": entries})
+        groups = [
+            {**saved, **{name: own[name] for name in HOW if name in own}}
+            for saved, own in zip(state["param_groups"], optimiser.param_groups, strict=True)
+        ]
+        optimiser.load_state_dict({**state, "state": entries, "param_groups": groups})
 
 
 def _of(learner: Learner) -> list[Tensor]:

@@ -154,6 +154,7 @@ class Stepper:
     def check(self) -> None:
         """Makes sure that everything so far was finite, in every process; raises `CmidError`."""
         self.watch.check(self.machine.team)
+        self.machine.require_scale()
 
     def _gradient_norm(self) -> Tensor | None:
         """Norm `(1,)` of all gradients, clipped if asked for; None in precision 16.

@@ -173,7 +173,7 @@ def load_backbone(
             )
         metadata = BackboneMetadata(named, 3 if in_chans is None else in_chans, which="unknown", cmid_version="")
     if name is not None and name != metadata.backbone:
-        raise UsageError(f"{path} holds {metadata.backbone}, but {name} was asked for. Leave --backbone out.")
+        raise UsageError(f"{path} holds {metadata.backbone}, but {name} was asked for: leave backbone out.")
     if in_chans is not None and in_chans != metadata.in_chans:
         raise UsageError(f"{path} is for images of {metadata.in_chans} bands, but {in_chans} were asked for.")
     if which is not None and which != metadata.which:
@@ -257,7 +257,10 @@ def _is_safetensors(path: Path) -> bool:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; a file of weights was expected.")
     if not path.is_file():
-        raise UsageError(f"No such file of weights: {path}")
+        raise UsageError(
+            f"no such file of weights: {path}. Expected a file, a run directory, or, where a verb takes them, the word "
+            "random or timm:NAME"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(9)

@@ -392,3 +392,53 @@ def test_rows_read_their_own_numbers_alone():
     assert (byol.title, cmid.title) == ("BYOL", "CMID")
     with pytest.raises(UsageError, match="nothing to compare"):
         plan_rows(prepare("compare", {"data": "a", "labelled": "b", "methods": ()}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"seeds": ()}, "seeds is empty: give at least one"),
+        ({"seeds": (1, 0, 1)}, "seeds names 1 twice"),
+        ({"methods": ("cmid?byol.hidden=4",)}, "sets byol.hidden, a number of byol that cmid does not read"),
+        ({"methods": ("byol?momentum=0.9&byol.momentum=0.99",)}, "sets byol.momentum twice"),
+    ],
+)
+def test_rows_that_would_be_others_than_they_say_are_refused(settings, says):
+    with pytest.raises(UsageError, match=says):
+        plan_rows(prepare("compare", {"data": "a", "labelled": "b", "methods": ("byol",)} | settings))
+
+
+def test_what_was_torn_is_made_again(compared, data, tmp_path, capsys):
+    out, methods = compared
+    shutil.copytree(out, tmp_path / "torn")
+    [scores] = (tmp_path / "torn" / "cells").glob("byol_s0*.npz")
+    [ended] = (tmp_path / "torn" / "cells").glob("cmid_s0*.json")
+    whole = ended.read_text()
+    scores.write_bytes(scores.read_bytes()[:300])
+    ended.write_text(whole[:20])
+    capsys.readouterr()
+    assert main(words(data, tmp_path / "torn", *methods)) == 0
+    assert "Nothing is left to train" in capsys.readouterr().err or json.loads(ended.read_text())["status"] == "trained"
+    before, after = (
+        {(r["method"], r["measure"], r["seed"]): r["value"] for r in rows_of(f)} for f in (out, tmp_path / "torn")
+    )
+    changes = {key for key in before if before[key] != after[key]}
+    assert all(measure in ("images/s", "peak memory GB") for _, measure, _ in changes)
+
+
+def test_without_methods_no_images_are_needed(data, tmp_path):
+    file = tmp_path / "elsewhere.safetensors"
+    save_backbone(file, create_backbone("test_resnet", mask_stage=None), BackboneMetadata("test_resnet", size=32))
+    settings = {"methods": (), "external": (str(file),), "labels": (1,), "draws": 1, "report": False}
+    done = cmid.compare(labelled=data[1], out=str(tmp_path / "out"), **settings)
+    assert [line.kind for line in done.lines] == ["external"] and "nothing was trained" in done.table.read_text()
+
+
+def test_a_run_that_was_put_aside_is_none_of_other_settings(compared, data, tmp_path, capsys):
+    out, methods = compared
+    shutil.copytree(out, tmp_path / "again")
+    [run] = (tmp_path / "again" / "runs").glob("byol_optimizer*")
+    run.rename(run.with_name(f"{run.name}.diverged-1"))
+    capsys.readouterr()
+    assert main(words(data, tmp_path / "again", *methods)) == 0
+    assert "of other settings" not in capsys.readouterr().err

@@ -14,8 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from timm.models import get_pretrained_cfg
 
 from cmid.backbones import create_backbone
-from cmid.commands.evaluate import _numbers_of_timm, evaluate
+from cmid.commands.evaluate import evaluate
 from cmid.commands.extract import extract
+from cmid.commands.weights import _numbers_of_timm
 from cmid.config import EvaluateConfig, ExtractConfig
 from cmid.errors import UsageError
 from cmid.zoo import BackboneMetadata, save_backbone
@@ -227,7 +228,7 @@ def test_weights_that_are_none(config, tmp_path):
     with pytest.raises(UsageError, match=r"neither checkpoints/last\.ckpt nor backbone\.safetensors"):
         evaluate("knn", config)
     config.weights = str(tmp_path / "none.pth")
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match="no such file"):
         evaluate("knn", config)
 
 
@@ -245,7 +246,7 @@ def test_other_bands_than_a_folder_has(config, tmp_path):
     ("changed", "complaint"),
     [
         ({"k": (5, 52)}, "from 1 to the 51 training images"),
-        ({"size": 50}, "multiples of 32"),
+        ({"size": 50}, "not a multiple of 32 px.*give --size 64"),
         ({"bootstrap": 0}, "at least 1"),
         ({"temperature": -1.0}, "positive"),
     ],

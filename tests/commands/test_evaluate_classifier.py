@@ -289,6 +289,5 @@ def test_requests_that_cannot_be_carried_out(tmp_path, monkeypatch, weights, dat
 
 
 def test_its_settings_are_refused_by_the_other_kinds(tmp_path):
-    for setting in ("ignore_unknown_classes", "overwrite"):
-        with pytest.raises(UsageError, match=f"{setting} is for `cmid evaluate classification`, not for knn"):
-            cmid.evaluate("knn", "random", tmp_path, backbone="test_resnet", **{setting: True})
+    with pytest.raises(UsageError, match="ignore_unknown_classes is for `cmid evaluate classification`, not for knn"):
+        cmid.evaluate("knn", "random", tmp_path, backbone="test_resnet", ignore_unknown_classes=True)

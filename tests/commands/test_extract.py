@@ -205,5 +205,5 @@ def test_a_whole_model_of_torchvision_is_taken_by_name(tmp_path):
 
 def test_another_backbone_than_a_run_holds(run):
     for held in (run, extract(ExtractConfig(run=str(run)))):
-        with pytest.raises(UsageError, match=r"holds resnet18, but resnet50 was asked for\. Leave --backbone out"):
+        with pytest.raises(UsageError, match=r"holds resnet18, but resnet50 was asked for: leave backbone out"):
             extract(ExtractConfig(run=str(held), backbone="resnet50", overwrite=True))

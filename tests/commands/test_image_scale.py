@@ -5,8 +5,8 @@ import pytest
 
 from cmid.backbones import create_backbone
 from cmid.cli import main
-from cmid.commands.evaluate import resolve_weights
 from cmid.commands.image_scale import put_on_scale
+from cmid.commands.weights import resolve_weights
 from cmid.config import EvaluateConfig
 from cmid.data.labelled import LabelledFolder
 from cmid.errors import UsageError
@@ -14,6 +14,7 @@ from cmid.zoo import BackboneMetadata, save_backbone
 from tests.commands.test_evaluate_classifier import CLASSES, WORDS, model
 from tests.commands.test_finetune import one_line, run
 from tests.data.rasters_on_disk import write_raster
+from tests.data.test_torchgeo_datasets import draw_eurosat
 
 BANDS = "images looked at have more than 3 bands, of which only the first three are used"
 DEPTH = "images looked at have more than 8 bits"
@@ -75,3 +76,30 @@ def test_backbones_of_deep_values_are_told_so_too(rasters):
     sides = (LabelledFolder(rasters).all(),)
     with pytest.raises(UsageError, match=r"deeper than 8 bits, but .*labelled is of image files, which are read"):
         put_on_scale(sides, (0.0,) * 3, (9.0,) * 3, (0.5,) * 3, str(rasters))
+
+
+def test_bands_of_the_same_names_in_another_order_are_refused(tmp_path, capsys):
+    named = f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path / 'eurosat')}&bands="
+    backbone = create_backbone("test_resnet", 3, mask_stage=None)
+    numbers = {"low": (0.0,) * 3, "high": (4000.0,) * 3, "mean": (0.3,) * 3, "std": (0.2,) * 3}
+    about = BackboneMetadata("test_resnet", bands=("B04", "B03", "B02"), size=32, **numbers)
+    path = str(save_backbone(tmp_path / "backbone.safetensors", backbone, about))
+    words = ["--workers", "0", "--k", "1"]
+    assert main(["evaluate", "knn", path, named + "B04,B03,B02", *words]) == 0
+    assert main(["evaluate", "knn", path, named + "B08,B03,B02", *words]) == 0  # of other names nothing is known
+    said = "was trained on the bands B04,B03,B02, but those of"
+    for kind in ("evaluate knn", "evaluate linear", "finetune classification"):
+        more = ["--out", str(tmp_path / "run"), "--train.workers", "0"] if "finetune" in kind else words
+        capsys.readouterr()
+        assert main([*kind.split(), path, named + "B02,B03,B04", *more]) == 2
+        assert said in (line := one_line(capsys)) and "?bands=B04,B03,B02" in line
+
+
+def test_a_classifier_from_random_weights_remembers_its_bands(tmp_path, capsys):
+    named = f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path / 'eurosat')}&bands="
+    out = tmp_path / "run"
+    assert run(named + "B04,B03,B02", out, "--epochs", 1, "--batch-size", 4) == 0  # its images are near enough alike
+    assert "but every test image is in train as well" in capsys.readouterr().err
+    words = ["evaluate", "classification", str(out), "--workers", "0", "--no-report"]
+    assert main([*words[:3], named + "B04,B03,B02", *words[3:]]) == 0
+    assert main([*words[:3], named + "B03,B04,B02", *words[3:]]) == 2

@@ -67,7 +67,7 @@ def test_a_torn_shard_is_told_and_too_many_stop_the_run(images, tmp_path, capsys
         (["{images}"], 2, "name the folder to write"),
         (["{images}", "--out", "{images}"], 2, "holds something"),
         (["{images}/none", "--out", "{out}"], 2, "no such folder"),
-        (["{images}", "--check"], 2, "no manifest of shards"),
+        (["{images}", "--check"], 2, "was not written by `cmid pack`"),
     ],
 )
 def test_what_cannot_be_packed_is_said(images, tmp_path, capsys, words, code, answer):

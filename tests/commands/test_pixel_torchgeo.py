@@ -7,6 +7,7 @@ from PIL import Image
 from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole
 from cmid.config import PixelLabelsConfig
 from cmid.data.decode import BadImage
+from cmid.data.torchgeo_datasets import TorchgeoSource
 from cmid.errors import UsageError
 from tests.data.masks_on_disk import coloured, draw, image_of, labels_of
 
@@ -109,3 +110,14 @@ def test_what_does_not_fit(tmp_path, data, config, says):
     with pytest.raises(UsageError, match=says):
         sides = open_pixel_labelled(data.format(tmp_path), PixelLabelsConfig(**config), 0)
         sides.train.read(0)
+
+
+def test_what_is_measured_are_the_training_images_alone(tmp_path, monkeypatch):
+    write_landcover(tmp_path)
+    train = open_pixel_labelled(f"torchgeo:LandCoverAI?root={tmp_path}", PixelLabelsConfig(), 0).train
+    looked = []
+    monkeypatch.setattr(TorchgeoSource, "sample_at", lambda source, place: looked.append(place))
+    train.places = (4, 9, 2)
+    for i in range(3):
+        train.sample(i)
+    assert sorted(looked) == [2, 4, 9]

@@ -251,7 +251,13 @@ def test_settings_that_are_seldom_meant_are_pointed_out(images, tmp_path, capsys
     settings = ["--optimizer.warmup-epochs", 10, "--cmid.queue-size", 64, "--train.max-steps", 1]
     assert run(images, tmp_path / "[/odd] name", *settings) == 0
     said = capsys.readouterr().err
-    for words in ("warms up over 10 of 1 epochs", "a queue of 64", "rises over 50 epochs", "[/odd] name"):
+    for words in (
+        "warms up over 10 of 1 epochs",
+        "warmup_epochs 0.1 would be a tenth",
+        "a queue of 64",
+        "rises over 50 epochs",
+        "[/odd] name",
+    ):
         assert words in said
 
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from cmid.commands.settings import field_types, resolve
-from cmid.config import CMIDConfig, EvaluateConfig, PretrainConfig, ReportConfig, ViewConfig, as_plain
-from cmid.errors import UsageError
+from cmid.config import CMIDConfig, CompareConfig, EvaluateConfig, PretrainConfig, ReportConfig, ViewConfig, as_plain
+from cmid.errors import UsageError, nearest
 
 
 def test_nothing_given_is_the_defaults():
@@ -164,3 +164,24 @@ def test_every_field_is_known_by_its_dotted_name(kind):
 def test_numbers_of_numpy_in_a_dataclass_are_python_s():
     config = resolve(PretrainConfig, config=PretrainConfig(epochs=np.int64(3)))
     assert type(config.epochs) is int and yaml.safe_dump(as_plain(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a,b", ["a", "b"]),
+        ("[a, b]", ["a", "b"]),
+        ("", []),
+        ("[]", []),
+        ("swav?views.small_scale=[0.05,0.2],byol", ["swav?views.small_scale=[0.05,0.2]", "byol"]),
+        ("[swav?views.small_scale=[0.05, 0.2], byol]", ["swav?views.small_scale=[0.05, 0.2]", "byol"]),
+        ("[a],[b]", ["[a]", "[b]"]),
+    ],
+)
+def test_a_list_of_texts_is_split_outside_of_brackets(text, parts):
+    assert list(resolve(CompareConfig, {"methods": text}).methods) == parts
+
+
+def test_names_are_near_whatever_their_case():
+    assert nearest("eurosat", ["EverWatch", "EuroSAT", "COWC"])[0] == "EuroSAT"
+    assert nearest("zzzz", ["EuroSAT"]) == []

@@ -63,6 +63,9 @@ def test_a_table_names_its_images_whatever_else_it_says(make_folder, delimiter):
     assert FolderSource(folder / "labels.csv").paths == [folder / "001.jpg", folder / "000.jpg"]
     (folder / "list.csv").write_text("000.jpg\n002.jpg\n")
     assert FolderSource(folder / "list.csv").paths == [folder / "000.jpg", folder / "002.jpg"]
+    (folder / "other.csv").write_text(delimiter.join(("file", "label")) + "\n000.jpg,a\n")
+    with pytest.raises(UsageError, match="has the columns file, label and none called image"):
+        FolderSource(folder / "other.csv")
 
 
 def test_names_that_are_not_text(tmp_path):

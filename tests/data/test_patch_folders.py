@@ -1,5 +1,7 @@
 """torchgeo's data sets of several dates, on tiny copies of the layouts that its classes expect."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,19 @@ def test_ssl4eo(tmp_path, split):
     assert dataset[3]["image"].shape == (len(bands), 264, 264)
     assert dataset[3]["image"][:, 0, 0].tolist() == [1100 + b for b in range(len(bands))]
     assert dataset.file_of(3) == str(tmp_path / split / "0000001" / DATES[1])
+
+
+def test_a_band_that_names_another_file_is_not_followed(tmp_path):
+    bands = SSL4EOS12.metadata["s2c"]["bands"]
+    root = draw_ssl4eo(tmp_path / "ssl4eo", "s2c", bands)
+    source = TorchgeoSource(parse_name(f"torchgeo:SSL4EOS12?root={root}&split=s2c"))
+    secret = write_raster(tmp_path / "secret.tif", np.full((1, 88, 88), 42, np.uint16))
+    (root / "s2c/0000001" / DATES[0] / f"{bands[2]}.tif").write_text(
+        '<VRTDataset rasterXSize="88" rasterYSize="88"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f"<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    read = []
+    for i in range(len(source)):
+        with suppress(BadImage):
+            read.append(source.decode(i).pixels)
+    assert len(read) == len(source) - 1

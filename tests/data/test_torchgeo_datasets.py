@@ -13,7 +13,7 @@ from scipy.io import wavfile
 from cmid.config import ViewConfig
 from cmid.data.decode import BadImage
 from cmid.data.labelled import LabelledFolder
-from cmid.data.torchgeo_datasets import TorchgeoSource, build_dataset, labelled_sides, parse_name
+from cmid.data.torchgeo_datasets import TorchgeoSide, TorchgeoSource, build_dataset, labelled_sides, parse_name
 from cmid.data.views import ViewLoader
 from cmid.errors import CmidError, UsageError
 from tests.data.big_earth_net import big_earth_net, big_earth_net_v2
@@ -272,3 +272,13 @@ def test_what_cannot_be_had_is_said(name, answer):
 def test_a_sample_without_such_an_image_is_told(tmp_path):
     with pytest.raises(UsageError, match="samples hold image, label"):
         TorchgeoSource(parse_name(f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path)}&key=mask"))
+
+
+def test_what_is_measured_of_a_side_are_its_own_images(tmp_path):
+    named = parse_name(f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path)}")
+    train, _ = labelled_sides(named, seed=0)
+    places = np.array([1, 4, 7])
+    side = TorchgeoSide(train.source, places, train.labels[places], train.classes)
+    found = {float(side.sample(i)[0][0, 1, 0]) for i in range(len(side))}
+    assert found == {float(train.source.sample_at(int(place))[0][0, 1, 0]) for place in places}
+    assert len(found) == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from cmid.evaluation.bootstrap import accuracy_interval, mean_average_precision_interval, paired_difference
+from cmid.evaluation.bootstrap import accuracy_interval, mean_average_precision_interval
 
 
 def outcomes(count, share, seed=0):
@@ -22,16 +22,6 @@ def test_equals_resampling_image_by_image():
     interval = accuracy_interval(right, resamples=20000)
     assert interval.value == right.mean()
     np.testing.assert_allclose([interval.low, interval.high], by_hand(right), atol=0.0051)  # one image is 0.005
-
-
-def test_paired_equals_resampling_pairs():
-    first, second = outcomes(200, 0.7), outcomes(200, 0.7)
-    second[:20] = False
-    interval = paired_difference(first, second, resamples=20000)
-    gain = first.astype(float) - second
-    assert interval.value == pytest.approx(gain.mean())
-    np.testing.assert_allclose([interval.low, interval.high], by_hand(gain), atol=0.0051)
-    assert interval.low > 0
 
 
 def test_covers_the_truth_about_as_often_as_it_says():
@@ -55,15 +45,7 @@ def test_narrows_with_images_and_vanishes_at_the_ends():
     assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
 
 
-def test_identical_classifiers_do_not_differ():
-    right = outcomes(100, 0.5)
-    interval = paired_difference(right, right)
-    assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 0.0)
-
-
 def test_bad_requests():
-    with pytest.raises(ValueError, match="same images: 5 and 6"):
-        paired_difference(np.ones(5, bool), np.ones(6, bool))
     with pytest.raises(ValueError, match="One bool per test image"):
         accuracy_interval(np.array([0.5, 1.0]))
     with pytest.raises(ValueError, match="One bool per test image"):

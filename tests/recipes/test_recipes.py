@@ -13,7 +13,7 @@ from cmid.cli import main, read_words
 from cmid.commands import prepare
 from cmid.commands.compare_plan import plan_rows
 from cmid.commands.learners import METHODS, build_learner
-from cmid.commands.pretrain import _settled, check_queue
+from cmid.commands.pretrain import check_queue, settled
 from cmid.commands.recipes import HEADER, find_recipe, recipe_names
 from cmid.commands.settings import resolve
 from cmid.config import FinetuneConfig, FinetuneSegmentationConfig, PretrainConfig
@@ -100,7 +100,7 @@ def test_any_number_of_devices_takes_the_published_steps(name, more):
         assert words in recipe.text, "the header tells of it"
     _, verb, *rest = shlex.split(f"{recipe.command} {more}")
     words = read_words(verb, rest)
-    config = _settled(prepare(verb, words.given, **words.files))
+    config = settled(prepare(verb, words.given, **words.files))
     images = config.batch_size * config.train.devices * config.train.accumulate
     lr, said = scaled_lr(config.optimizer, images)
     assert images == 4 * 64 and lr == pytest.approx(4e-3)
@@ -111,7 +111,7 @@ def test_any_number_of_devices_takes_the_published_steps(name, more):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parity_mode_refuses_to_add_up(name):
     with pytest.raises(UsageError, match=r"train\.accumulate is 4, but the published code, and so parity mode, never"):
-        _settled(resolve(PretrainConfig, {"data": "images", "cmid.mode": "parity"}, recipe=name))
+        settled(resolve(PretrainConfig, {"data": "images", "cmid.mode": "parity"}, recipe=name))
 
 
 @pytest.mark.parametrize("name", ["finetune-ucm-resnet50", "finetune-ucm-swin-b"])

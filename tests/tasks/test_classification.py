@@ -47,10 +47,16 @@ def test_weights_of_classes_and_several_labels(backbone):
     each = -logits.log_softmax(1)[torch.arange(6), labels] * weights[labels]
     weighted = Classifier(backbone, 3, class_weights=weights).loss(logits, labels)
     assert torch.allclose(weighted, each.sum() / weights[labels].sum())
+    alike = torch.nn.functional.one_hot(labels, 3).float()  # as mixed with itself
+    assert torch.allclose(Classifier(backbone, 3, class_weights=weights).loss(logits, alike), weighted)
     several = torch.tensor(np.random.default_rng(0).integers(0, 2, (6, 3)))
     p = logits.sigmoid()
     by_hand = -(several * p.log() + (1 - several) * (1 - p).log()).mean()
     assert torch.allclose(Classifier(backbone, 3, multi_label=True).loss(logits, several), by_hand, atol=1e-6)
+
+
+def test_two_processes_with_weights_of_classes_equal_one(two_processes):
+    two_processes("tests.tasks.classification_in_two_processes")
 
 
 def test_a_frozen_backbone_does_not_change_at_all(backbone):

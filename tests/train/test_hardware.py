@@ -7,10 +7,13 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision, Precision
+from torch import nn
 
-from cmid.errors import UsageError
+from cmid.config import OptimizerConfig
+from cmid.errors import NotFinite, UsageError
 from cmid.train import resolve_device, resolve_precision
 from cmid.train.hardware import Machine, cpu_multiplies_bf16
+from cmid.train.optimisers import build_optimiser
 
 from .small_run import rows, run_fit
 
@@ -59,6 +62,37 @@ def test_a_scaler_goes_on_or_starts_afresh_where_the_run_had_none():
     assert half.precision_state() == saved
     half.load_precision_state(saved | {"scale": 4.0})
     assert half.precision_state()["scale"] == 4
+
+
+def test_gradients_that_overflow_at_any_scale_are_told():
+    machine = machine_of("16-mixed")
+    machine.require_scale()
+    machine.load_precision_state(machine.precision_state() | {"scale": 2.0**-12})
+    with pytest.raises(NotFinite, match=r"step after step.*take --train.precision bf16"):
+        machine.require_scale()
+    machine_of(None).require_scale()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adan", "lars"])
+def test_scaled_gradients_are_clipped_before_any_optimiser_steps(name):
+    torch.manual_seed(0)
+    plain, scaled = (nn.Linear(3, 2) for _ in range(2))
+    scaled.load_state_dict(plain.state_dict())
+    machine, x = machine_of("16-mixed"), torch.randn(4, 3)
+    config = OptimizerConfig(name=name, weight_decay=0.0)
+    for module, half in ((plain, False), (scaled, True)):
+        optimiser = build_optimiser(module, config, 0.1, scaled=half)
+        loss = module(x).square().sum()
+        if not half:
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 0.5)
+            optimiser.step()
+            continue
+        own = machine.fabric.setup_optimizers(optimiser)
+        machine.fabric.backward(loss)
+        machine.fabric.clip_gradients(module, own, max_norm=0.5, error_if_nonfinite=False)
+        own.step()
+    torch.testing.assert_close(scaled.weight, plain.weight)
 
 
 def test_reading_checkpoints_does_not_wait_for_lightning():

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from cmid.config import OptimizerConfig
 from cmid.errors import UsageError
 from cmid.tasks.classification import Classifier
 from cmid.train.optimisers import build_optimiser, parameter_groups, scaled_lr
+from cmid.train.sharding import WholeLearner
 
 
 class TwoTensors(nn.Module):
@@ -164,3 +166,16 @@ def test_layer_decay_needs_a_backbone_with_layers():
     module = TwoTensors(torch.ones(2, 2), torch.ones(2))
     with pytest.raises(UsageError, match="the layers of TwoTensors are not known"):
         build_optimiser(module, OptimizerConfig(layer_decay=0.5), 0.1)
+
+
+def test_how_it_computes_is_the_machines_and_what_it_computes_the_files():
+    """As where a run of one process goes on with divided parameters, which torch's fused SGD does not know."""
+    before, now = (nn.Linear(3, 2) for _ in range(2))
+    config = OptimizerConfig(name="sgd", betas=(0.9,))
+    saved = build_optimiser(before, config, 0.1)
+    saved.param_groups[0]["lr"] = 0.025
+    here = build_optimiser(now, config, 0.1, scaled=True)
+    assert all(group["fused"] for group in saved.param_groups) and not any(g["fused"] for g in here.param_groups)
+    state = {"learner": before.state_dict(), "optimiser": saved.state_dict()}
+    WholeLearner(now, sharded=False, leads=True).load(state["learner"], here, state["optimiser"], Path("x.ckpt"))
+    assert not any(group["fused"] for group in here.param_groups) and here.param_groups[0]["lr"] == 0.025

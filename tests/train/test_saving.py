@@ -44,3 +44,12 @@ def test_a_best_epoch_is_kept_by_a_later_write_at_the_same_place_and_by_no_other
     assert saver.save(at(3), learner)  # as at the end of a run
     assert disk["last.ckpt"]["is_best"] and disk["best.ckpt"]["best"]["epoch"] == 3
     assert saver.save(at(3), learner) and not disk["last.ckpt"]["is_best"]
+
+
+def test_an_epoch_without_a_measure_is_not_the_best(disk, tmp_path):
+    saver, learner = saving.Saver(RunDirectory(tmp_path), 0, lambda line: None), small_learner()
+    for epoch, iou in enumerate((float("nan"), 41.0, float("nan"), 77.0, 60.0), 1):
+        saver.note(epoch, {"validation_mean_iou": iou, "total": 1.0})
+        assert saver.save(at(epoch), learner)
+    assert saver.best == {"name": "validation_mean_iou", "value": 77.0, "epoch": 4}
+    assert disk["best.ckpt"]["position"]["epoch"] == 4

@@ -1,0 +1,19 @@
+"""Why a run that goes on ends at once is told, and only then."""
+
+import pytest
+
+from cmid.train.plan import Plan
+
+
+@pytest.mark.parametrize(
+    ("step", "max_steps", "says"),
+    [(17, 0, ""), (18, 0, "all epochs are done"), (18, 4, "all epochs are done"), (3, 4, ""), (17, 20, "")],
+)
+def test_what_is_left(step, max_steps, says):
+    said = Plan(3, 6, max_steps=max_steps).why_over(step)
+    assert says in said and bool(says) == bool(said)
+
+
+def test_a_run_that_its_own_settings_stopped_tells_how_to_go_on():
+    said = Plan(3, 12, accumulate=2, max_steps=4).why_over(4)
+    assert "train.max_steps is 4; --train.max_steps 0 goes on to step 18" in said
