@@ -319,6 +319,7 @@ def _line(mine: _Runs, config: CompareConfig) -> Line:
         peak_memory_gb=_middle(e.get("peak_memory_gb") for e in reached),
         diverged={seed: e["reason"] for seed, e in mine.ended.items() if e["status"] == "diverged"},
         backbone=mine.row.config.backbone,
+        precisions=frozenset(s.precision for s in mine.scores.values()),
     )
 
 

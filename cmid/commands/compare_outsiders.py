@@ -66,7 +66,8 @@ def _title(weights: str, config: CompareConfig) -> str:
 
 def _line(name: str, title: str, kind: str, backbone: str, found: Mapping[int, CellScores]) -> Line:
     outcomes, ranks = ({s: getattr(e, what) for s, e in found.items()} for what in ("outcomes", "effective_rank"))
-    return Line(name, title, kind, outcomes, ranks, backbone=backbone)
+    precisions = frozenset(each.precision for each in found.values())
+    return Line(name, title, kind, outcomes, ranks, backbone=backbone, precisions=precisions)
 
 
 def _file_and_backbone(name: str) -> tuple[str, str | None]:

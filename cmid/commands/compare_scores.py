@@ -20,6 +20,7 @@ from cmid.commands.compare_plan import digest
 from cmid.commands.evaluate import frozen_features
 from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig, EvaluateConfig, as_plain
+from cmid.data.torchgeo_datasets import is_named
 from cmid.evaluation.knn import knn_predict
 from cmid.evaluation.linear import linear_probe
 from cmid.evaluation.spread import effective_rank
@@ -41,6 +42,11 @@ class CellScores:
     outcomes: dict[str, np.ndarray]
     effective_rank: float
     about: dict[str, Any]
+
+    @property
+    def precision(self) -> str:
+        """That the features were computed in."""
+        return str(self.about["protocol"]["precision"])
 
 
 def probe_names(config: CompareConfig) -> list[str]:
@@ -98,13 +104,19 @@ def score(
         if (few := _few(train, train_y, test, test_y, labels, config.draws)) is not None:
             outcomes[few_name(labels)] = few
     about = {
-        "protocol": frozen.protocol, "backbone": frozen.metadata.backbone,
+        "protocol": _portable(frozen.protocol), "backbone": frozen.metadata.backbone,
         "linear_C": probe.chosen, "few_labels_C": FEW_LABELS_C, "draws": config.draws,
         "train_images": len(train), "test_images": len(test), "skipped": frozen.skipped, "file": _identity(weights),
     }  # fmt: skip
     found = CellScores(outcomes, effective_rank(test), about)
     _write(kept, _rules(weights, config, images), found)
     return found
+
+
+def _portable(protocol: dict[str, Any]) -> dict[str, Any]:
+    """A protocol that names files by the ends of their paths alone: cells are carried to other machines."""
+    paths = {name: protocol[name] for name in PLACES if protocol[name] and not is_named(protocol[name])}
+    return protocol | {name: "/".join(Path(path).parts[-2:]) for name, path in paths.items()}
 
 
 def kept_scores(weights: EvaluateConfig, config: CompareConfig, images: str, kept: Path) -> CellScores | None:

@@ -31,6 +31,7 @@ class Line:
         peak_memory_gb: of the training process, likewise.
         diverged: seed to reason, of the runs whose loss became infinite or NaN.
         backbone: which.
+        precisions: those that features were computed in.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Line:
     peak_memory_gb: float = math.nan
     diverged: Mapping[int, str] = field(default_factory=dict)
     backbone: str = ""
+    precisions: frozenset[str] = frozenset()
 
     def of(self, probe: str) -> dict[int, np.ndarray]:
         """Outcomes of one probe by seed; empty where no run has it."""
@@ -157,6 +159,9 @@ def _markdown(
         *(f"Left out, since a class has fewer training images: {p}." for p in missing),
         *(f"{line.title}, seed {seed}: diverged. {why}" for line in lines for seed, why in line.diverged.items()),
     ]
+    if len(precisions := sorted(frozenset().union(*(line.precisions for line in lines)))) > 1:
+        of_each = (f"{p} ({', '.join(line.title for line in lines if p in line.precisions)})" for p in precisions)
+        notes.append(f"Features come from machines that computed them in {' and in '.join(of_each)}.")
     if any(line.kind == EXTERNAL for line in lines):
         notes.append(
             "External backbones (marked) were trained elsewhere, on other data and with another budget; where methods "

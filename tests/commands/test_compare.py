@@ -442,3 +442,22 @@ def test_a_run_that_was_put_aside_is_none_of_other_settings(compared, data, tmp_
     capsys.readouterr()
     assert main(words(data, tmp_path / "again", *methods)) == 0
     assert "of other settings" not in capsys.readouterr().err
+
+
+def test_features_of_other_precisions_are_told_in_the_table(compared, data, tmp_path):
+    """As where cells come from machines with and without units for bfloat16."""
+    out, methods = compared
+    shutil.copytree(out, tmp_path / "carried")
+    [kept] = (tmp_path / "carried" / "cells").glob("byol_s0*.npz")
+    with np.load(kept) as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about"]))
+    assert about["protocol"]["weights"].startswith("byol_s0") and about["protocol"]["data"] == "/".join(
+        Path(data[1]).parts[-2:]
+    )
+    about["protocol"]["precision"] = "16"
+    np.savez_compressed(kept, **arrays | {"about": json.dumps(about)})
+    assert main(words(data, tmp_path / "carried", *methods)) == 0
+    table = (tmp_path / "carried" / "compare.md").read_text()
+    assert "Features come from machines that computed them in 16 (BYOL) and in " in table
+    assert "Features come from" not in (out / "compare.md").read_text()
