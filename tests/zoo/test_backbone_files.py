@@ -263,7 +263,7 @@ def test_a_truncated_file(file, share):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match="no such file"):
         load_backbone(tmp_path / "none.pth")
     with pytest.raises(UsageError, match="is a folder"):
         load_backbone(tmp_path)
