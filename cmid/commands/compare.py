@@ -170,15 +170,15 @@ def _pace(row: Row, out: Path) -> float:
     """Images a second of a row's training steps, as they will be trained: by processes of their own."""
     # not among the cells, which are carried from machine to machine
     kept = out / "pace" / f"{slug(row.label)}_{key_of(row.config, '')}.json"
-    if (before := _said(kept)) is None:
+    if (told := _said(kept)) is None:
         kept.parent.mkdir(exist_ok=True)
         settings = kept.with_suffix(".yaml")
         settings.write_text(yaml.safe_dump(as_plain(row.config), sort_keys=False, allow_unicode=True))
         _in_a_process("cmid.commands.pace", settings, kept)
         settings.unlink()
-        before = _said(kept)
-    assert before is not None, "it ended well, so it has written its pace"
-    return float(before["images_per_s"])
+        told = _said(kept)
+    assert told is not None, "it ended well, so it has written its pace"
+    return float(told["images_per_s"])
 
 
 def _budget_words(rows: Sequence[Row], config: CompareConfig, seen: Mapping[str, Learned]) -> str:

@@ -122,9 +122,9 @@ def synchronise(module: nn.Module, device_type: str) -> nn.Module:
 
 
 def _carry_hooks(before: nn.Module, now: nn.Module) -> None:
-    """A backbone's mask token may enter behind a batch-norm; handles of hooks go on removing them."""
+    """The very tables, so that handles go on removing from them: a backbone's mask token enters by such a hook."""
     for table in (name for name in vars(before) if name.endswith(("_hooks", "_with_kwargs", "_always_called"))):
-        getattr(now, table).update(getattr(before, table))
+        setattr(now, table, getattr(before, table))
 
 
 def _exchange(module: nn.Module) -> nn.Module:

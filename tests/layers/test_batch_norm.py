@@ -30,3 +30,13 @@ def test_a_mask_token_behind_a_batch_norm_stays(device_type):
         torch.nn.init.ones_(each.mask_token)
         assert not torch.equal(each(images, mask).last, each(images).last)
     assert torch.allclose(backbone(images, mask).last, together(images, mask).last, atol=1e-5)
+
+
+def test_a_hook_of_a_batch_norm_stays_and_can_be_removed():
+    module, seen = nn.Sequential(nn.BatchNorm2d(3)), []
+    handle = module[0].register_forward_hook(lambda *_: seen.append(1))
+    together = synchronise(module, "cpu")
+    together(torch.randn(2, 3, 4, 4))
+    handle.remove()
+    together(torch.randn(2, 3, 4, 4))
+    assert seen == [1] and type(together[0]) is not nn.BatchNorm2d
