@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -255,7 +256,8 @@ def test_rows_of_a_comparison_can_be_built_and_differ_in_what_they_say(name):
     for row in rows:
         build_learner(row.config)
         assert (row.config.epochs, row.config.batch_size) == (rows[0].config.epochs, rows[0].config.batch_size)
-        assert row.config.optimizer == rows[0].config.optimizer
+        # all but the rate, which each row has by the same small search
+        assert replace(row.config.optimizer, lr=0.0) == replace(rows[0].config.optimizer, lr=0.0)
 
 
 LEFT_OUT = {"supervised"} & set(METHODS)
