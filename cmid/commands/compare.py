@@ -204,7 +204,7 @@ def _epochs_words(rows: Sequence[Row], config: CompareConfig, count: int) -> str
 
 
 def _tell_plan(cells: Sequence[Cell], config: CompareConfig, seen: Mapping[str, Learned], console: Console) -> None:
-    done = sum(_result_of(cell).is_file() for cell in cells)
+    done = sum(_said(_result_of(cell)) is not None for cell in cells)
     count = max((each.count for each in seen.values()), default=0)
     rows = {cell.row.label for cell in cells}
     console.print(

@@ -7,7 +7,7 @@ linear probe's regulariser is chosen on a part of train.
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -19,7 +19,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from cmid.commands.extract import summary
-from cmid.commands.image_scale import labelled_notes, measured_on, put_on_scale
+from cmid.commands.image_scale import check_size, labelled_notes, measured_on, put_on_scale
 from cmid.commands.sources import open_one_class_each
 from cmid.commands.weights import resolve_weights
 from cmid.commands.whole_files import write_whole
@@ -119,7 +119,7 @@ def evaluate(
     if config.out and Path(config.out).is_dir():
         raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
     if config.out and Path(config.out).exists() and not config.overwrite:
-        raise UsageError(f"{config.out} exists: choose another --out, or replace it with --overwrite")
+        raise UsageError(f"{config.out} exists. Give another --out, or --overwrite to replace it.")
     console = Console()
     frozen = frozen_features(config, console)
     for note in labelled_notes(frozen.sides[0], config.data):
@@ -172,15 +172,9 @@ def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
     precision = resolve_precision(config.precision, device)
     backbone, metadata, weights = resolve_weights(config, sides[0].bands, files=not is_named(config.data))
     metadata = measured_on(sides[0], metadata, config.seed)
-    mean = metadata.mean or IMAGENET_DEFAULT_MEAN
-    put_on_scale(sides, metadata.low or (), metadata.high or (), mean, config.data, metadata.bands or ())
+    put_on_scale(sides, replace(metadata, mean=metadata.mean or IMAGENET_DEFAULT_MEAN), config.data)
     protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
-    size, stride = protocol["size"], backbone.strides[-1]
-    if size % stride:
-        raise UsageError(
-            f"size {size} is not a multiple of {stride} px, the coarsest stride of {metadata.backbone}: give --size "
-            f"{max(1, round(size / stride)) * stride}"
-        )
+    check_size(protocol["size"], backbone)
     skipped: dict[str, str] = {}
     train, test = (
         extract_features(

@@ -139,7 +139,7 @@ def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console)
     if is_multi_label(source) != about.multi_label:
         theirs, ours = ("several classes", "one") if about.multi_label else ("one class", "several")
         raise UsageError(f"the model names {theirs} an image, and the images of {config.data} have {ours}")
-    put_on_scale((source,), b.low or (), b.high or (), b.mean, config.data, b.bands or ())
+    put_on_scale((source,), b, config.data)
     test, known = MatchedClasses(source, about.classes), about.classes
     unknown = test.unknown
     some = ", ".join(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cmid.backbones import create_backbone
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
-from cmid.commands.image_scale import labelled_notes, measured_on, other_bands, put_on_scale, told_names
+from cmid.commands.image_scale import check_size, labelled_notes, measured_on, other_bands, put_on_scale, told_names
 from cmid.commands.sources import open_labelled
 from cmid.commands.twins import Twins, without_twins
 from cmid.commands.weights import resolve_weights
@@ -94,16 +94,13 @@ def open_parts(config: FinetuneConfig) -> Parts:
         raise UsageError(
             f"mean and std need {train.bands} values each, and {weights} does not say them: give --mean and --std"
         )
-    known = metadata.bands or ()
-    put_on_scale((train, test), metadata.low or (), metadata.high or (), mean, config.data, known)
+    put_on_scale((train, test), replace(metadata, mean=tuple(mean)), config.data)
     metadata = replace(metadata, bands=metadata.bands or told_names(train))
     size = config.size or metadata.size or 224
     backbone = create_backbone(
         metadata.backbone, metadata.in_chans, mask_stage=None, drop_path=config.drop_path, img_size=size
     )
-    stride = backbone.strides[-1]
-    if size % stride:
-        raise UsageError(f"size {size} is not a multiple of {stride} px, the coarsest stride of {metadata.backbone}")
+    check_size(size, backbone)
     backbone.load_weights(frozen.weights())  # random ones, too: those are drawn by the seed
     validation: LabelledSource | None = None
     if config.hold_out:

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import torch
 
+from cmid.config import ViewConfig
+from cmid.contracts import Backbone
 from cmid.data.image_notes import LABELLED, image_notes
 from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.statistics import Stretch, measure
@@ -37,27 +39,20 @@ def other_bands(what: str, expected: int, found: int, data: str, *, files: bool)
     return UsageError(f"{what} is for {expected} bands, but the images of {data} have {found}")
 
 
-def put_on_scale(
-    sides: Sequence[LabelledSource],
-    low: tuple[float, ...],
-    high: tuple[float, ...],
-    mean: tuple[float, ...],
-    data: str,
-    names: Sequence[str] = (),
-) -> None:
+def put_on_scale(sides: Sequence[LabelledSource], known: ViewConfig | BackboneMetadata, data: str) -> None:
     """Makes labelled images give pixels on the scale that a backbone was trained on.
 
     Args:
         sides: the images.
-        low, high, mean: of the backbone; see `Stretch`.
+        known: of the backbone: the mean of each band, and what else there is of `low`, `high` and `bands`.
         data: what the images belong to.
-        names: what the backbone's bands are called, where that is known.
 
     Raises:
         UsageError: other bands, or the same in another order; or bytes where the backbone knows deeper values, or the
             other way round.
     """
-    bands = len(mean)
+    assert known.mean is not None, "whoever asks has found one, or taken ImageNet's"
+    bands, low = len(known.mean), known.low or ()
     for side in sides:
         if side.bands != bands:
             raise other_bands("the backbone", bands, side.bands, data, files=not is_named(data))
@@ -67,8 +62,8 @@ def put_on_scale(
             here, there = ("8 bits", "deeper values") if low else ("deeper values", "8 bits")
             raise UsageError(f"the images of {data} are of {here}, but the backbone was trained on {there}")
         if isinstance(side, TorchgeoSide):
-            _require_order(side.source.names, names, data)
-            side.source.stretch = Stretch(low, high, mean)
+            _require_order(side.source.names, known.bands or (), data)
+            side.source.stretch = Stretch(low, known.high or (), known.mean)
 
 
 def _require_order(found: Sequence[str], expected: Sequence[str], data: str) -> None:
@@ -79,6 +74,16 @@ def _require_order(found: Sequence[str], expected: Sequence[str], data: str) -> 
         raise UsageError(
             f"the backbone was trained on the bands {order}, but those of {data} are {','.join(found)}: name them in "
             f"the backbone's order, as in {data.partition('?')[0]}?bands={order}"
+        )
+
+
+def check_size(size: int, backbone: Backbone) -> None:
+    """Images of `size` pixels are what the backbone's strides divide; `UsageError` with the nearest that are."""
+    stride = backbone.strides[-1]
+    if size % stride:
+        raise UsageError(
+            f"size {size} is not a multiple of {stride} px, the coarsest stride of {backbone.name}: take "
+            f"{max(1, size // stride) * stride} or {-(-size // stride) * stride}"
         )
 
 

@@ -46,8 +46,7 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
     """The labelled images, and what is to be said of them."""
     if config.knn.data and _same_place(config.knn.data, config.data):
         train, test = open_labelled(config.data, config.knn.train_list, config.knn.test_list)
-        v = config.views
-        put_on_scale((train, test), v.low, v.high, v.mean, config.data, v.bands)
+        put_on_scale((train, test), config.views, config.data)
         labelled, notes = train, [f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)"]
     elif isinstance(source, LabelledSource):
         labelled, notes = source, []

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from cmid.commands.image_scale import MEASURED
 from cmid.commands.sources import progress
 from cmid.config import FinetuneSegmentationConfig
 from cmid.data.pixel_labels import PixelSource
@@ -14,9 +15,6 @@ from cmid.data.pixel_pairs import PixelPairs
 from cmid.data.statistics import Stretch, measure
 from cmid.errors import UsageError
 from cmid.zoo.backbone_files import BackboneMetadata
-
-MEASURED = 256
-"""Images at which the bands are measured, at most."""
 
 
 def read_by_name(sources: Sequence[PixelSource], names: Sequence[str]) -> bool:

@@ -281,8 +281,7 @@ def build_probes(
     probes: list[Probe] = [spread]
     if config.knn.data:
         train, test = open_one_class_each(config.knn.data, config.knn.train_list, config.knn.test_list)
-        v = config.views
-        put_on_scale((train, test), v.low, v.high, v.mean, config.knn.data, v.bands)
+        put_on_scale((train, test), config.views, config.knn.data)
         for side in (train, test):
             require_readable(side, config)
         probes.append(

@@ -13,6 +13,7 @@ from rich.console import Console
 from cmid.backbones import create_backbone
 from cmid.commands.compare_plan import digest
 from cmid.commands.fingerprint import fingerprint
+from cmid.commands.image_scale import check_size
 from cmid.commands.pixel_scale import bring_to_scale, measured, read_by_name
 from cmid.commands.pixel_sources import PixelSides, open_pixel_labelled
 from cmid.commands.segment_images import HowToLook
@@ -108,12 +109,7 @@ def open_parts(config: FinetuneSegmentationConfig, console: Console) -> Parts:
         )
     metadata = replace(metadata, mean=tuple(mean), std=tuple(std), size=config.size, bands=train.names)
     bring_to_scale((train, test), metadata, config.data)
-    stride = backbone.strides[-1]
-    if config.size % stride:
-        raise UsageError(
-            f"size {config.size} is not a multiple of {stride} px, the coarsest stride of {metadata.backbone}: take "
-            f"{max(1, config.size // stride) * stride} or {-(-config.size // stride) * stride}"
-        )
+    check_size(config.size, backbone)
     fixed = getattr(backbone, "fixed_size", None)
     if fixed is not None and config.window not in (0, fixed[0]):
         raise UsageError(f"window is {config.window}, but {metadata.backbone} takes images of {fixed[0]} px only")

@@ -5,6 +5,7 @@ are flat, with dotted names: `{"views.size": 96}`. Dashes in names are the same 
 """
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
@@ -246,15 +247,9 @@ def _split(text: str) -> list[str]:
     `a,b`, `[a, b]` and `swav?views.small_scale=[0.05,0.2],byol`, which has two.
     """
     text = text.strip()
-    parts, depth = [""], 0
-    for place, sign in enumerate(text):
-        depth += (sign == "[") - (sign == "]")
-        if depth == 0 and sign == "]" and text[0] == "[" and place == len(text) - 1 and len(parts) == 1:
-            return _split(text[1:-1])
-        if sign == "," and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    parts = re.findall(r"(?:\[[^\]]*\]|[^,])+", text)
     return [part.strip() for part in parts if part.strip()]
 
 

@@ -123,8 +123,7 @@ def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
         return LabelledFolder(data).all()
     sides = open_one_class_each(data)
     if is_named(data):
-        v = settings.views
-        put_on_scale(sides, v.low, v.high, v.mean, data, v.bands)
+        put_on_scale(sides, settings.views, data)
     return sides[1]
 
 

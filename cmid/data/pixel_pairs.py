@@ -14,7 +14,7 @@ from cmid.data.masks import Window, read_mask
 from cmid.data.palettes import UNKNOWN, Kind, Palette, shown
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels
 from cmid.data.rasters import OpenRasters
-from cmid.data.statistics import Stretch
+from cmid.data.statistics import Stretch, spread
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class PixelPairs:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
-        return self._values(self.items[(i * 7919) % len(self)])
+        return self._values(self.items[spread(i, len(self))])
 
     def _pixels(self, item: Item) -> tuple[np.ndarray, np.ndarray | None]:
         if item.window is None:

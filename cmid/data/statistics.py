@@ -57,6 +57,11 @@ class Sampled(Protocol):
         """Image i in its own values `(C, h, w)`, and which are valid `(h, w)`; raises `BadImage`."""
 
 
+def spread(i: int, count: int) -> int:
+    """The place of image i of those measured, counted round and round: first ones are spread over all `count`."""
+    return i * (7919 if count % 7919 else 7907) % count  # a prime that does not divide it, so that each comes once
+
+
 @dataclass(frozen=True)
 class _Sample:
     """Of one image: some of its valid pixels `(C, n)`, how many of its pixels are valid, and how many it has."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.labelled import draw_share
 from cmid.data.reading import note_file
-from cmid.data.statistics import Stretch
+from cmid.data.statistics import Stretch, spread
 from cmid.errors import CmidError, UsageError, did_you_mean
 
 PREFIX = "torchgeo:"
@@ -198,7 +198,7 @@ class TorchgeoSource:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
-        return self.sample_at((i * 7919) % len(self))
+        return self.sample_at(spread(i, len(self)))
 
     def sample_at(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         """The image at `place` in its own values `(C, h, w)`, and which are valid."""
@@ -301,7 +301,7 @@ class TorchgeoSide:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """As `TorchgeoSource.sample`, of these images alone."""
-        return self.source.sample_at(int(self.places[(i * 7919) % len(self)]))
+        return self.source.sample_at(int(self.places[spread(i, len(self))]))
 
 
 def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:

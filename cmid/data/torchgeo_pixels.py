@@ -15,7 +15,7 @@ from torch import Tensor
 from cmid.data.decode import BadImage
 from cmid.data.palettes import MOST_CLASSES, UNKNOWN, Colour, Entry, Palette, infer_palette
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels
-from cmid.data.statistics import Stretch
+from cmid.data.statistics import Stretch, spread
 from cmid.data.torchgeo_datasets import PREFIX, Named, TorchgeoSource, takes_split
 from cmid.errors import UsageError
 
@@ -93,7 +93,7 @@ class TorchgeoPixels:
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image i (counted round and round, spread over the set) in its own values `(C, h, w)`, and which are valid."""
-        return self.source.sample_at(self.places[(i * 7919) % len(self)])
+        return self.source.sample_at(self.places[spread(i, len(self))])
 
 
 def take_mask_argument(named: Named) -> tuple[Named, str]:

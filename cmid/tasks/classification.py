@@ -90,4 +90,4 @@ class Classifier(Learner):
         # would not be one process's, nor the scale of mixed batches that of others.
         loss = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
         weight = (labels @ weights if mixed else weights[labels]).sum()
-        return loss * gather.processes() / gather.total(weight)
+        return loss / gather.mean(weight)

@@ -246,7 +246,7 @@ def test_other_bands_than_a_folder_has(config, tmp_path):
     ("changed", "complaint"),
     [
         ({"k": (5, 52)}, "from 1 to the 51 training images"),
-        ({"size": 50}, "not a multiple of 32 px.*give --size 64"),
+        ({"size": 50}, "not a multiple of 32 px.*take 32 or 64"),
         ({"bootstrap": 0}, "at least 1"),
         ({"temperature": -1.0}, "positive"),
     ],

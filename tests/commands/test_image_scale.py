@@ -7,7 +7,7 @@ from cmid.backbones import create_backbone
 from cmid.cli import main
 from cmid.commands.image_scale import put_on_scale
 from cmid.commands.weights import resolve_weights
-from cmid.config import EvaluateConfig
+from cmid.config import EvaluateConfig, ViewConfig
 from cmid.data.labelled import LabelledFolder
 from cmid.errors import UsageError
 from cmid.zoo import BackboneMetadata, save_backbone
@@ -65,7 +65,7 @@ def test_backbones_of_other_bands_are_told_that_files_are_read_as_rgb(rasters, t
     assert "torchgeo:NAME?root=DIR" in said and "GeoTIFFs with label rasters" in said
     classifier = str(model(tmp_path / "model.safetensors", in_chans=4))
     with pytest.raises(UsageError, match="which are read as 8-bit RGB"):
-        put_on_scale((LabelledFolder(rasters).all(),), (), (), (0.5,) * 4, str(rasters))
+        put_on_scale((LabelledFolder(rasters).all(),), ViewConfig(mean=(0.5,) * 4), str(rasters))
     assert main(["finetune", "classification", classifier, *words[3:]]) == 2
     assert "is for 4 bands, but" in (said := one_line(capsys)) and "8-bit RGB" in said
     with pytest.raises(UsageError, match=r"is for 4 bands, but the images of .* have 5"):  # pairs of GeoTIFFs
@@ -75,7 +75,7 @@ def test_backbones_of_other_bands_are_told_that_files_are_read_as_rgb(rasters, t
 def test_backbones_of_deep_values_are_told_so_too(rasters):
     sides = (LabelledFolder(rasters).all(),)
     with pytest.raises(UsageError, match=r"deeper than 8 bits, but .*labelled is of image files, which are read"):
-        put_on_scale(sides, (0.0,) * 3, (9.0,) * 3, (0.5,) * 3, str(rasters))
+        put_on_scale(sides, ViewConfig(low=(0.0,) * 3, high=(9.0,) * 3, mean=(0.5,) * 3), str(rasters))
 
 
 def test_bands_of_the_same_names_in_another_order_are_refused(tmp_path, capsys):

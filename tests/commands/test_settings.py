@@ -175,7 +175,6 @@ def test_numbers_of_numpy_in_a_dataclass_are_python_s():
         ("[]", []),
         ("swav?views.small_scale=[0.05,0.2],byol", ["swav?views.small_scale=[0.05,0.2]", "byol"]),
         ("[swav?views.small_scale=[0.05, 0.2], byol]", ["swav?views.small_scale=[0.05, 0.2]", "byol"]),
-        ("[a],[b]", ["[a]", "[b]"]),
     ],
 )
 def test_a_list_of_texts_is_split_outside_of_brackets(text, parts):

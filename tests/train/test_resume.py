@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from cmid.errors import CmidError, UsageError
 from cmid.train import Interrupted, read_checkpoint
-from cmid.train.interrupts import TWICE_S, Interrupts
 from cmid.train.schedules import CosineWithWarmup
 from tests.processes import fork_server
 
@@ -379,27 +378,3 @@ def test_a_damaged_last_checkpoint_is_said(tmp_path):
     result.last_checkpoint.write_bytes(result.last_checkpoint.read_bytes()[:-100])
     with pytest.raises(CmidError, match=r"cut short.*such as best.ckpt"):
         run_fit(tmp_path / "run", resume=True)
-
-
-def test_a_signal_that_comes_twice_at_once_is_one_request():
-    with Interrupts() as interrupts:
-        for _ in range(2):  # one of them passed on by what started the run
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-        assert interrupts.requested == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            time.sleep(TWICE_S)
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-
-
-def test_a_second_signal_stops_at_once():
-    with Interrupts() as interrupts:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
-        assert interrupts.requested == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert Interrupted("x", signal.SIGINT).exit_code == 130
