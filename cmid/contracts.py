@@ -6,14 +6,14 @@ never knows a stride.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cmid.ops.matching import Matches
+from cmid.ops.matching import Matches, cell_centres
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,34 @@ class View:
         images: `(B, C, H, W)`; uint8 in [0, 255] as the workers cut it, float32 and normalised once it has been
             augmented on the device.
         boxes: `(B, 4)` float32, the crop as x0, y0, x1, y1 in pixels of the source image.
-        flipped: `(B,)` bool, True where the crop was mirrored left to right after it was cut.
+        flipped: `(B,)` bool, True where the crop was mirrored left to right after it was cut, and turned.
+        turns: `(B,)` int64, quarter turns anticlockwise that the crop was turned by; None where no crop was.
     """
 
     images: Tensor
     boxes: Tensor
     flipped: Tensor
+    turns: Tensor | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "View":
         """The same view on `device`."""
-        return View(
-            self.images.to(device, non_blocking=non_blocking),
-            self.boxes.to(device, non_blocking=non_blocking),
-            self.flipped.to(device, non_blocking=non_blocking),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "View":
+        """Page-locked copies."""
+        return self._each(Tensor.pin_memory)
+
+    def rows(self, chosen: Tensor | slice) -> "View":
+        """The crops of the `chosen` images of the batch, in their order."""
+        return self._each(lambda tensor: tensor[chosen])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "View":
+        turns = None if self.turns is None else change(self.turns)
+        return View(change(self.images), change(self.boxes), change(self.flipped), turns)
+
+    def centres(self, grid: tuple[int, int]) -> Tensor:
+        """Centres `(B, rows * columns, 2)` of a grid of cells on the crops, x and y in pixels of the source image."""
+        return cell_centres(self.boxes, self.flipped, grid, self.turns)
 
     def with_images(self, images: Tensor) -> "View":
         """The same crops with other pixel values, `images` of shape `(B, C, H, W)`."""
@@ -85,7 +99,7 @@ class Views:
 
     def pin_memory(self) -> "Views":
         """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""
-        pinned = tuple(View(v.images.pin_memory(), v.boxes.pin_memory(), v.flipped.pin_memory()) for v in self)
+        pinned = tuple(v.pin_memory() for v in self)
         labels = None if self.labels is None else self.labels.pin_memory()
         return replace(self, crops=pinned, indices=self.indices.pin_memory(), labels=labels)
 

@@ -18,6 +18,8 @@ from cmid.errors import UsageError
 
 NO_MATTER = ("out", "resume", "report", "data", "knn")
 """Settings that change nothing of what a run learns, besides those of `NO_MATTER_OF_TRAIN`."""
+CAME_LATER = {("views", "turn"): 0.0}
+"""Settings that earlier versions did not have, and the value by which they change nothing: what was done stays done."""
 NO_MATTER_OF_TRAIN = ("workers", "checkpoint_minutes", "log_every", "loggers")
 OURS = {"data": "data", "out": "out", "seed": "seeds", "method": "methods", "report": "report", "resume": "nothing"}
 """Settings of `pretrain` that a comparison decides, and by which of its own."""
@@ -133,6 +135,9 @@ def key_of(config: PretrainConfig, images: str) -> str:
         del plain[name]
     for name in NO_MATTER_OF_TRAIN:
         del plain["train"][name]
+    for (room, name), neutral in CAME_LATER.items():
+        if plain[room][name] == neutral:
+            del plain[room][name]
     return digest([plain, images])
 
 

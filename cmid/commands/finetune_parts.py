@@ -179,7 +179,7 @@ def build_loader(parts: Parts, team: Team) -> tuple[ViewLoader, TrainingBatch]:
     config, m, source = parts.config, parts.config.mixing, parts.train
     mean, std = parts.metadata.mean, parts.metadata.std
     assert mean is not None and std is not None
-    views = ViewConfig(size=parts.size, scale=m.scale, ratio=m.ratio, flip=m.flip, mean=mean, std=std)
+    views = ViewConfig(size=parts.size, scale=m.scale, ratio=m.ratio, flip=m.flip, turn=m.turn, mean=mean, std=std)
     colours = source.bands == 3 and source.dtype == torch.uint8
     loader = ViewLoader(
         source,

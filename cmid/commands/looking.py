@@ -23,7 +23,7 @@ from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.views import ViewLoader
 from cmid.errors import CmidError
 from cmid.evaluation.features import extract_features
-from cmid.ops.matching import cell_centres
+from cmid.ops.matching import places_on_crop
 from cmid.ops.normalise import denormalise, normalise
 from cmid.report.dense import Correspondence, colour_section, correspondence_section
 from cmid.report.feature_map import map_section
@@ -173,8 +173,7 @@ class Looker:
         )
         cut = next(iter(loader))
         order = cut.indices.argsort(stable=True)
-        sorted_ = [View(view.images[order], view.boxes[order], view.flipped[order]) for view in cut]
-        batch = Views(tuple(sorted_), cut.indices[order], cut.epoch)
+        batch = Views(tuple(view.rows(order) for view in cut), cut.indices[order], cut.epoch)
         with self._seeded():
             return BatchAugment(views_of(self.settings))(batch.to(self.device))
 
@@ -222,9 +221,8 @@ class Looker:
         pairs = []
         for i, name in enumerate(names):
             source, boxes = self._source(album, int(views.indices[i]), views, i)
-            flipped = bool(views[0].flipped[i]), bool(views[1].flipped[i])
-            crops = pictures[0][i], pictures[1][i]
-            pairs.append(MatchedPair(name, crops, seen.grid, both[i][valid[i]], source, boxes, flipped))
+            crops, changes = (pictures[0][i], pictures[1][i]), (changed(views[0], i), changed(views[1], i))
+            pairs.append(MatchedPair(name, crops, seen.grid, both[i][valid[i]], source, boxes, changes))
         return [painted, match_section(pairs)]
 
     def _source(self, album: Album, place: int, views: Views, row: int) -> tuple[RGB | None, NDArray]:
@@ -247,13 +245,13 @@ class Looker:
             for view in views
         ]
         grid = (maps[0].shape[2], maps[0].shape[3])
-        first = cell_centres(views[0].boxes, views[0].flipped, grid).cpu().numpy()
-        boxes, mirrored = views[1].boxes.cpu().numpy(), views[1].flipped.cpu().numpy()
+        points_seen, there = views[0].centres(grid), views[1]
+        first = points_seen.cpu().numpy()
+        places = places_on_crop(points_seen, there.boxes, there.flipped, there.turns).cpu().numpy()
         pictures = [self._drawn(view.images) for view in views]
         pairs = []
         for i, name in enumerate(names):
-            place = (first[i] - boxes[i, :2]) / (boxes[i, 2:] - boxes[i, :2])
-            place[:, 0] = 1 - place[:, 0] if mirrored[i] else place[:, 0]
+            place = places[i]
             margin = 0.5 / np.array([grid[1], grid[0]])
             inside = np.flatnonzero(((place >= margin) & (place <= 1 - margin)).all(1))
             if len(inside) < POINTS:
@@ -321,6 +319,13 @@ class Looker:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.settings.seed)
             yield
+
+
+def changed(view: View, row: int) -> str:
+    """How a crop was turned and mirrored after it was cut, in words; empty where it was not."""
+    quarters = 0 if view.turns is None else int(view.turns[row])
+    words = [f"turned by {90 * quarters}°"] if quarters else []
+    return " and ".join(words + ["mirrored"] * bool(view.flipped[row]))
 
 
 def spread_out(places: NDArray, among: NDArray[np.int64], count: int) -> NDArray[np.int64]:

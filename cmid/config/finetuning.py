@@ -16,6 +16,8 @@ class MixingConfig:
     """Least and greatest width to height ratio of a crop."""
     flip: float = 0.5
     """Probability of a left-right mirror."""
+    turn: float = 0.0
+    """Probability of a turn by 0, 90, 180 or 270 degrees, each alike: pictures from above have no upside."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """RandAugment in timm's words; empty: off, as for all that is not three 8-bit colours."""
     erasing: float = 0.25

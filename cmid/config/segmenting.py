@@ -17,8 +17,8 @@ class PixelCropConfig:
     """A crop in which one class has more than this is drawn again, ten times at most; 1 is off."""
     flip: float = 0.5
     """Probability of a left-right mirror."""
-    turn: bool = False
-    """Also turn by a right angle, each of the four alike: scenes have no upside."""
+    turn: float = 0.0
+    """Probability of a turn by 0, 90, 180 or 270 degrees, each alike: pictures from above have no upside."""
     brightness: float = 0.1254902
     """Greatest shift of all colours, on the scale 0..1 (32 of 255); this and the next three each have even odds."""
     contrast: float = 0.5

@@ -16,6 +16,8 @@ class ViewConfig:
     """Least and greatest width to height ratio of a crop."""
     flip: float = 0.5
     """Probability of a left-right mirror."""
+    turn: float = 0.0
+    """Probability of a turn by 0, 90, 180 or 270 degrees, each alike: pictures from above have no upside."""
     small_crops: int = 0
     """Further, small crops of each image, for methods that take some (SwAV's multi-crop)."""
     small_size: int = 96

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from cmid.config import ViewConfig
 from cmid.contracts import View, Views
-from cmid.data.crops import Box, cut_crops, draw_crop, generator_for, kinds_of_crops, largest_reduction
+from cmid.data.crops import Crop, cut_crops, draw_crop, generator_for, kinds_of_crops, largest_reduction
 from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.order import Order
 from cmid.data.reading import Reading
@@ -66,6 +66,7 @@ class Batches(Dataset[Cut]):
     ) -> None:
         self.source, self.views, self.seed, self.max_bad_share = source, views, seed, max_bad_share
         self.kinds, self.dates = kinds_of_crops(views, crops), dates
+        self.turned = views.turn > 0
         self.places = source if dates and isinstance(source, DatedSource) else None
         self.touch = touch
         self.labels = getattr(source, "labels", None)
@@ -80,6 +81,7 @@ class Batches(Dataset[Cut]):
             self.scratch = [torch.empty(size, dtype=self.source.dtype) for size in sizes]
         boxes = np.zeros((crops, count, 4), dtype=np.float32)
         flips = np.zeros((crops, count), dtype=np.bool_)
+        turns = np.zeros((crops, count), dtype=np.int64)
         used = np.array(order.indices, dtype=np.int64)
         bad: dict[int, tuple[str, str]] = {}
         empty = 0
@@ -87,10 +89,11 @@ class Batches(Dataset[Cut]):
             outs = [crop[row] for crop in self.scratch]
             for candidate in self._candidates(order.epoch, index, bad):
                 try:
-                    boxes[:, row], flips[:, row] = self.cut(order.epoch, candidate, outs, row)
+                    cut = self.cut(order.epoch, candidate, outs, row)
                 except BadImage as error:
                     bad[candidate] = (str(error.path), error.reason)
                 else:
+                    boxes[:, row], flips[:, row], turns[:, row] = zip(*cut, strict=True)
                     used[row] = candidate
                     break
             else:
@@ -101,6 +104,7 @@ class Batches(Dataset[Cut]):
                 default_collate(list(self.scratch[k])),
                 torch.from_numpy(boxes[k].copy()),
                 torch.from_numpy(flips[k].copy()),
+                torch.from_numpy(turns[k].copy()) if self.turned else None,
             )
             for k in range(crops)
         )
@@ -124,25 +128,23 @@ class Batches(Dataset[Cut]):
         """What is known of the images that the batch was cut from, by their positions `(B,)`."""
         return None if self.labels is None else torch.from_numpy(self.labels[used])
 
-    def cut(self, epoch: int, index: int, outs: list[Tensor], row: int) -> tuple[list[Box], list[bool]]:
-        """Cuts the crops of image `index` into `outs`, for that row of the batch; their boxes and flips.
+    def cut(self, epoch: int, index: int, outs: list[Tensor], row: int) -> list[Crop]:
+        """Cuts the crops of image `index` into `outs`, for that row of the batch.
 
         Raises:
             BadImage: it cannot be read.
         """
         if index in self.hung:
             raise BadImage(*self.hung[index])
-        boxes: dict[int, Box] = {}
-        flips: dict[int, bool] = {}
+        done: dict[int, Crop] = {}
         for decode, crops in self._pictures(epoch, index):
-            cut, flipped = self._cut_from(decode, epoch, index, crops, [outs[crop] for crop in crops])
-            boxes.update(zip(crops, cut, strict=True))
-            flips.update(zip(crops, flipped, strict=True))
+            cut = self._cut_from(decode, epoch, index, crops, [outs[crop] for crop in crops])
+            done.update(zip(crops, cut, strict=True))
         if self.touch is not None:
             draws = generator_for(self.seed, epoch, index, TOUCHED)
             for out in outs:
                 self.touch(out, int(draws.integers(1 << 31)))
-        return [boxes[crop] for crop in sorted(boxes)], [flips[crop] for crop in sorted(flips)]
+        return [done[crop] for crop in sorted(done)]
 
     def _pictures(self, epoch: int, index: int) -> Iterator[tuple[Decode, list[int]]]:
         """What there is to decode, and which crops are cut from it: the image, or a place's dates one by one."""
@@ -155,10 +157,8 @@ class Batches(Dataset[Cut]):
             crops = [crop for crop, wanted in enumerate(self.dates) if wanted == number]
             yield partial(self.places.decode_date, index, date), crops
 
-    def _cut_from(
-        self, decode: Decode, epoch: int, index: int, crops: list[int], outs: list[Tensor]
-    ) -> tuple[list[Box], list[bool]]:
-        drawn: list[tuple[Box, bool]] = []
+    def _cut_from(self, decode: Decode, epoch: int, index: int, crops: list[int], outs: list[Tensor]) -> list[Crop]:
+        drawn: list[Crop] = []
         kinds = [self.kinds[crop] for crop in crops]
 
         def draw(width: int, height: int) -> None:
@@ -168,7 +168,7 @@ class Batches(Dataset[Cut]):
         def reduction(width: int, height: int) -> int:
             draw(width, height)
             sizes = [kind.size for kind in kinds]
-            return largest_reduction(width, height, [box for box, _ in drawn], sizes, self.views)
+            return largest_reduction(width, height, [crop.box for crop in drawn], sizes, self.views)
 
         self.reading.begin(index)
         try:
@@ -177,4 +177,4 @@ class Batches(Dataset[Cut]):
             self.reading.end()
         if not drawn:
             draw(image.width, image.height)
-        return cut_crops(image, drawn, self.views, outs), [flipped for _, flipped in drawn]
+        return cut_crops(image, drawn, self.views, outs)

@@ -7,6 +7,7 @@ counter-based generator: no state, so neither the number of workers nor a resume
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,21 @@ from cmid.data.decode import Decoded
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, x1 and y1 exclusive."""
+
+
+class Crop(NamedTuple):
+    """One crop of an image.
+
+    Attributes:
+        box: what is cut.
+        flipped: mirrored left to right, after it was turned.
+        turns: quarter turns anticlockwise.
+    """
+
+    box: Box
+    flipped: bool = False
+    turns: int = 0
+
 
 ATTEMPTS = 10
 SHRINK_MARGIN = 2.0
@@ -64,12 +80,21 @@ def central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
     return x, y, x + w, y + h
 
 
-def draw_crop(generator: np.random.Generator, width: int, height: int, views: ViewConfig) -> tuple[Box, bool]:
-    """The box of one crop, and whether it is mirrored. With `views.squash` the box is in squashed pixels."""
+def draw_crop(generator: np.random.Generator, width: int, height: int, views: ViewConfig) -> Crop:
+    """One crop. With `views.squash` its box is in squashed pixels."""
     flipped = generator.random() < views.flip
     if views.squash:
         width = height = views.size
-    return draw_box(generator, width, height, views), flipped
+    box = draw_box(generator, width, height, views)
+    return Crop(box, flipped, draw_turns(generator, views.turn))
+
+
+def draw_turns(generator: np.random.Generator, probability: float) -> int:
+    """Quarter turns: with `probability` 0 to 3, each alike, else 0."""
+    if probability == 0:
+        return 0  # draws nothing, so that other numbers stay as they were
+    turns = int(generator.integers(4))
+    return turns if probability == 1 or generator.random() < probability else 0
 
 
 def small(views: ViewConfig) -> ViewConfig:
@@ -79,7 +104,7 @@ def small(views: ViewConfig) -> ViewConfig:
 
 def kinds_of_crops(views: ViewConfig, crops: int) -> list[ViewConfig]:
     """The settings by which each of `crops` crops is drawn, and each of the small ones after them."""
-    still = replace(views, flip=0.0)
+    still = replace(views, flip=0.0, turn=0.0)
     large = [still if views.recoloured == "alternate" and crop % 2 == 0 else views for crop in range(crops)]
     return large + [small(views)] * views.small_crops
 
@@ -117,29 +142,30 @@ def squash(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy())
 
 
-def cut(planes: Tensor, box: Box, size: int, flipped: bool, out: Tensor) -> None:
-    """Write one crop, resized to `size` x `size` (bilinear, antialiased) and mirrored if `flipped`, into `out`.
+def cut(planes: Tensor, crop: Crop, size: int, out: Tensor) -> None:
+    """Write one crop, resized to `size` x `size` (bilinear, antialiased), turned and mirrored, into `out`.
 
     Args:
         planes: `(1, C, H, W)` uint8, fastest where its memory is `(H, W, C)`.
-        box: in pixels of `planes`.
+        crop: in pixels of `planes`.
         size: side of the crop in pixels after resizing.
-        flipped: mirror left to right after cutting.
         out: `(C, size, size)` uint8, overwritten.
     """
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = crop.box
     piece = planes[:, :, y0:y1, x0:x1]
     if tuple(piece.shape[-2:]) != (size, size):
         piece = F.interpolate(piece, size=(size, size), mode="bilinear", antialias=True)
-    out.copy_(piece[0].flip(-1) if flipped else piece[0])
+    if crop.turns:
+        piece = piece.rot90(crop.turns, (-2, -1))
+    out.copy_(piece[0].flip(-1) if crop.flipped else piece[0])
 
 
-def cut_crops(image: Decoded, crops: list[tuple[Box, bool]], views: ViewConfig, outs: list[Tensor]) -> list[Box]:
-    """Cut every crop of one image into `outs`, and give the boxes really cut, in source (or squashed) pixels.
+def cut_crops(image: Decoded, crops: list[Crop], views: ViewConfig, outs: list[Tensor]) -> list[Crop]:
+    """Cut every crop of one image into `outs`, and give what was really cut, in source (or squashed) pixels.
 
     Args:
         image: possibly shrunk while decoding; then boxes move by less than its factor.
-        crops: boxes and flips from `draw_crop`.
+        crops: from `draw_crop`.
         views: whether, and to what size, to squash first.
         outs: one `(C, size, size)` uint8 tensor per crop, each of the size that crop shall have, overwritten.
     """
@@ -148,11 +174,12 @@ def cut_crops(image: Decoded, crops: list[tuple[Box, bool]], views: ViewConfig, 
     if views.squash:
         pixels, factor = squash(pixels, views.size), 1
     planes = as_planes(pixels)
-    boxes = []
-    for (box, flipped), out in zip(crops, outs, strict=True):
+    done = []
+    for crop, out in zip(crops, outs, strict=True):
         if factor > 1:
-            box = align_box(box, factor, image.width, image.height)
-        x0, y0, x1, y1 = box
-        cut(planes, (x0 // factor, y0 // factor, x1 // factor, y1 // factor), out.shape[-1], flipped, out)
-        boxes.append(box)
-    return boxes
+            crop = crop._replace(box=align_box(crop.box, factor, image.width, image.height))
+        x0, y0, x1, y1 = crop.box
+        shrunk = (x0 // factor, y0 // factor, x1 // factor, y1 // factor)
+        cut(planes, crop._replace(box=shrunk), out.shape[-1], out)
+        done.append(crop)
+    return done

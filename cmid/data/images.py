@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cmid.data.crops import Box, as_planes, central_box, cut, reduction_for
+from cmid.data.crops import Box, Crop, as_planes, central_box, cut, reduction_for
 from cmid.data.decode import BadImage
 from cmid.data.reading import Reading, Stuck, give_up, look_every_s, patiently
 from cmid.data.sources import ImageSource, choose_workers, start_worker
@@ -48,7 +48,7 @@ def resize_whole(pixels: np.ndarray, size: int, crop: float = 1.0) -> Tensor:
     """`(H, W, C)` uint8 or float32 as a new `(C, size, size)`: what `kept_box` keeps, resized."""
     height, width, bands = pixels.shape
     out = torch.empty((bands, size, size), dtype=torch.from_numpy(pixels).dtype)
-    cut(as_planes(pixels), kept_box(width, height, crop), size, False, out)
+    cut(as_planes(pixels), Crop(kept_box(width, height, crop)), size, out)
     return out
 
 

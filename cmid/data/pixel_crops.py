@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 
 from cmid.config import PixelCropConfig
 from cmid.data.batches import Batches
-from cmid.data.crops import Box, as_planes, generator_for
+from cmid.data.crops import Box, Crop, as_planes, draw_turns, generator_for
 from cmid.data.decode import BadImage
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 
@@ -110,7 +110,7 @@ class PixelBatches(Batches):
 
     def __init__(self, *more: Any, pixel_crops: PixelCropConfig, untrained: tuple[int, ...] = ()) -> None:
         super().__init__(*more)
-        self.labels, self.pixel_crops = None, pixel_crops
+        self.labels, self.pixel_crops, self.turned = None, pixel_crops, pixel_crops.turn > 0
         self.pixels = cast(PixelSource, self.source)
         self.marks = torch.empty(0, dtype=torch.uint8)
         self.becomes = np.arange(256, dtype=np.uint8)
@@ -120,7 +120,7 @@ class PixelBatches(Batches):
         """Those of the crops just cut, `(B, S, S)` uint8."""
         return default_collate(list(self.marks))
 
-    def cut(self, epoch: int, index: int, outs: list[Tensor], row: int) -> tuple[list[Box], list[bool]]:
+    def cut(self, epoch: int, index: int, outs: list[Tensor], row: int) -> list[Crop]:
         """As `Batches.cut`, with the labels."""
         if index in self.hung:
             raise BadImage(*self.hung[index])
@@ -134,9 +134,9 @@ class PixelBatches(Batches):
             self.reading.end()
         draws, settings = generator_for(self.seed, epoch, index, 0), self.pixel_crops
         flipped = bool(draws.random() < settings.flip)
-        turns = int(draws.integers(4)) if settings.turn else 0
+        turns = draw_turns(draws, settings.turn)
         image = LabelledPixels(image.pixels, self.becomes[image.labels])
         box, factor = draw_window(draws, image.labels, size, settings)
         cut_labelled(image, box, factor, outs[0], self.marks[row], flipped=flipped, turns=turns)
         side = math.ceil(size / factor)
-        return [(box[0], box[1], box[0] + side, box[1] + side)], [flipped]
+        return [Crop((box[0], box[1], box[0] + side, box[1] + side), flipped, turns)]

@@ -16,6 +16,7 @@ Two modes: `exact` does what the paper's idea asks for; `parity` does what the p
 Every place where they part is marked `Departure:`.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
 from cmid.ops.contrast import info_nce
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
-from cmid.ops.matching import Matches, cell_centres, nearest_positions, take_positions
+from cmid.ops.matching import Matches, nearest_positions, take_positions
 from cmid.ops.momentum import cosine_momentum, follow
 from cmid.ops.pooling import pooled
 from cmid.ops.queue import enqueue, new_queue
@@ -289,7 +290,7 @@ class CMID(Learner):
     def _match(self, here: View, there: View, grid: tuple[int, ...]) -> Matches:
         """Positions of `here` and their nearest in `there`."""
         rows, columns = grid
-        first, second = (cell_centres(self._boxes(view), view.flipped, (rows, columns)) for view in (here, there))
+        first, second = (replace(v, boxes=self._boxes(v)).centres((rows, columns)) for v in (here, there))
         # Departure: the published code matches positions that the other crop does not show at all.
         inside = there.boxes if self.exact else None
         return nearest_positions(first, second, self.config.local_matches, inside)

@@ -18,7 +18,6 @@ The paper could not be read here; all of this is from its published code (`pUmpK
 Departure: the published grid lies on the whole image, and is cut, mirrored and shrunk with each crop. Crops here know
 their place on the image but not its size: the grid lies on the smallest rectangle that holds both crops. Where one is
 the whole image it is the same; else the cells are smaller. A position's cell is the one under its centre.
-Departure: the published crops are also turned by 90 degrees (probability 0.3); ours are not.
 Departure: the published predictors learn at ten times the rate, without its decline; here one rate holds for all.
 Departure: the published optimiser is not given the predictor of whole crops; here it learns.
 Our reading: one head on the last map. The published code can take four stages, but its settings give one head, twice as
@@ -36,7 +35,7 @@ from cmid.contracts import Backbone, Learner, Look, Progress, Views
 from cmid.layers.projection import Projector
 from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
-from cmid.ops.matching import cell_centres, cells_under, nearest_positions
+from cmid.ops.matching import cells_under, nearest_positions
 from cmid.ops.momentum import cosine_momentum, follow
 from cmid.ops.pooling import pooled
 
@@ -125,7 +124,7 @@ class IndexNet(Learner):
         """The number `(B, N)` of the cell under each position of both views' maps, of one grid for each image."""
         first, second = batch[0].boxes, batch[1].boxes
         around = torch.cat((torch.minimum(first, second)[:, :2], torch.maximum(first, second)[:, 2:]), 1)
-        centres = [cell_centres(view.boxes, view.flipped, grid) for view in (batch[0], batch[1])]
+        centres = [view.centres(grid) for view in (batch[0], batch[1])]
         side = self.config.index_grid
         return cells_under(centres[0], around, (side, side)), cells_under(centres[1], around, (side, side))
 
@@ -149,7 +148,7 @@ class IndexNet(Learner):
     def look(self, batch: Views) -> Look:
         """Positions of view 0 and of view 1 that show one cell: of the pairs learned from, the nearest."""
         rows, columns = self.backbone(batch[0].images).last.shape[-2:]
-        first, second = (cell_centres(view.boxes, view.flipped, (rows, columns)) for view in (batch[0], batch[1]))
+        first, second = (view.centres((rows, columns)) for view in (batch[0], batch[1]))
         near = nearest_positions(first, second, SHOWN, batch[1].boxes)
         ours, theirs = self._cells(batch, (rows, columns))
         same = ours.gather(1, near.first) == theirs.gather(1, near.second)

@@ -22,13 +22,14 @@ class Matches(NamedTuple):
     valid: Tensor
 
 
-def cell_centres(boxes: Tensor, flipped: Tensor, grid: tuple[int, int]) -> Tensor:
+def cell_centres(boxes: Tensor, flipped: Tensor, grid: tuple[int, int], turns: Tensor | None = None) -> Tensor:
     """Centres of a crop's grid of cells on the source image.
 
     Args:
         boxes: `(B, 4)` float, x0, y0, x1, y1 in source pixels.
         flipped: `(B,)` bool; a mirrored crop counts its columns from the right.
         grid: rows and columns of the feature map.
+        turns: `(B,)` int64, quarter turns anticlockwise before the mirror; None where no crop was turned.
 
     Returns:
         `(B, rows * columns, 2)` float, x and y in source pixels, row by row.
@@ -37,10 +38,38 @@ def cell_centres(boxes: Tensor, flipped: Tensor, grid: tuple[int, int]) -> Tenso
     across = (torch.arange(columns, device=boxes.device, dtype=boxes.dtype) + 0.5) / columns
     down = (torch.arange(rows, device=boxes.device, dtype=boxes.dtype) + 0.5) / rows
     x0, y0, x1, y1 = boxes.unbind(1)
-    across = torch.where(flipped[:, None], 1 - across, across)
-    x = x0[:, None] + across * (x1 - x0)[:, None]
-    y = y0[:, None] + down * (y1 - y0)[:, None]
-    return torch.stack((x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)), -1).flatten(1, 2)
+    across = torch.where(flipped[:, None], 1 - across, across)[:, None, :].expand(-1, rows, -1)
+    down = down[None, :, None].expand(len(boxes), -1, columns)
+    if turns is not None:
+        across, down = _turned_back(across, down, turns[:, None, None])
+    x = x0[:, None, None] + across * (x1 - x0)[:, None, None]
+    y = y0[:, None, None] + down * (y1 - y0)[:, None, None]
+    return torch.stack((x, y), -1).flatten(1, 2)
+
+
+def places_on_crop(points: Tensor, boxes: Tensor, flipped: Tensor, turns: Tensor | None = None) -> Tensor:
+    """Where points of the source image are on a crop as it is shown: the way back of `cell_centres`.
+
+    Args:
+        points: `(B, N, 2)` float, x and y in source pixels.
+        boxes: `(B, 4)` float, x0, y0, x1, y1 in source pixels.
+        flipped: `(B,)` bool, mirrored left to right.
+        turns: `(B,)` int64, quarter turns anticlockwise before the mirror; None where no crop was turned.
+
+    Returns:
+        `(B, N, 2)` float, x and y from 0 to 1 on the crop; beyond, the crop does not show the point.
+    """
+    across, down = ((points - boxes[:, None, :2]) / (boxes[:, None, 2:] - boxes[:, None, :2])).unbind(-1)
+    if turns is not None:
+        across, down = _turned_back(across, down, (-turns % 4)[:, None])
+    return torch.stack((torch.where(flipped[:, None], 1 - across, across), down), -1)
+
+
+def _turned_back(across: Tensor, down: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of a crop's width and height before it was turned `turns` quarters, of those after; all broadcast."""
+    odd, half = turns % 2 == 1, turns >= 2
+    across, down = torch.where(odd, 1 - down, across), torch.where(odd, across, down)
+    return torch.where(half, 1 - across, across), torch.where(half, 1 - down, down)
 
 
 def cells_under(points: Tensor, boxes: Tensor, grid: tuple[int, int]) -> Tensor:

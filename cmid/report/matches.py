@@ -25,7 +25,7 @@ class MatchedPair:
         matches: `(n, 2)` int, position in the first crop's grid and in the second's, counted row by row.
         source: the image they were cut from `(H, W, 3)` uint8, or None.
         boxes: `(2, 4)` float, x0, y0, x1, y1 of the crops in pixels of the source.
-        flipped: whether each crop was mirrored.
+        changes: how each crop was turned and mirrored, in words; empty where it was not.
     """
 
     name: str
@@ -34,7 +34,7 @@ class MatchedPair:
     matches: NDArray[np.int64]
     source: RGB | None
     boxes: NDArray
-    flipped: tuple[bool, bool]
+    changes: tuple[str, str]
 
 
 def centres(positions: NDArray[np.int64], grid: tuple[int, int]) -> NDArray[np.float64]:
@@ -55,11 +55,12 @@ def match_section(pairs: Sequence[MatchedPair]) -> Section:
 
 
 def _card(pair: MatchedPair) -> Markup:
-    mirrored = [name for name, flipped in zip(("first", "second"), pair.flipped, strict=True) if flipped]
+    changes = [
+        f"{name} crop {change}" for name, change in zip(("first", "second"), pair.changes, strict=True) if change
+    ]
     count = len(pair.matches)
     said = f"{count} match{'' if count == 1 else 'es'}" if count else "no overlap, so no matches"
-    if mirrored:
-        said += f"; {' and '.join(mirrored)} crop mirrored"
+    said = "; ".join([said, *changes])
     return tag(
         "figure",
         tag("div", _source(pair), _crops(pair), class_="matched"),

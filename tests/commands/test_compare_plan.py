@@ -8,7 +8,8 @@ import pytest
 
 from cmid.commands import prepare
 from cmid.commands.compare_images import Images
-from cmid.commands.compare_plan import plan_rows
+from cmid.commands.compare_plan import key_of, plan_rows
+from cmid.config import PretrainConfig, ViewConfig
 from cmid.data.folder import FolderSource
 from cmid.errors import UsageError
 from tests.commands.test_compare import draw
@@ -44,6 +45,12 @@ def test_rows_read_their_own_numbers_alone():
 def test_rows_that_would_be_others_than_they_say_are_refused(settings, says):
     with pytest.raises(UsageError, match=says):
         plan_rows(prepare("compare", {"data": "a", "labelled": "b", "methods": ("byol",)} | settings))
+
+
+def test_cells_of_earlier_versions_stay_good():
+    """A new setting belongs among `CAME_LATER`, a new default asks for a new number here."""
+    assert key_of(PretrainConfig(), "images") == "c9f4583c"
+    assert key_of(PretrainConfig(views=ViewConfig(turn=1.0)), "images") != "c9f4583c"
 
 
 def test_which_images_a_limit_leaves_is_no_matter_of_the_other_seeds(tmp_path):

@@ -97,7 +97,7 @@ def test_what_a_run_leaves_and_that_its_scores_are_torchmetrics(learned):
 
 
 def test_same_seed_same_model_and_a_resume_changes_nothing(data, tmp_path):
-    words = ["--epochs", 2, "--crops.turn", "--segmenter.dice", 0.5, "--segmenter.class_weights", "balanced"]
+    words = ["--epochs", 2, "--crops.turn", 1, "--segmenter.dice", 0.5, "--segmenter.class_weights", "balanced"]
     assert run(data, tmp_path / "one", *words) == 0
     assert run(data, tmp_path / "two", *words, "--train.max-steps", 4) == 0
     assert main(["finetune", "segmentation", "random", str(data), "--out", str(tmp_path / "two"), "--resume",

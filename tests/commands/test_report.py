@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from PIL import Image
 
 from cmid.commands.learners import build_learner
-from cmid.commands.looking import Looker, choose, spread_out
+from cmid.commands.looking import Looker, changed, choose, spread_out
 from cmid.commands.report import duration, report
 from cmid.config import (
     CMIDConfig,
@@ -20,7 +21,7 @@ from cmid.config import (
     ViewConfig,
     as_plain,
 )
-from cmid.contracts import Learner, Views
+from cmid.contracts import Learner, View, Views
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
@@ -284,12 +285,36 @@ def test_the_ring_marks_the_same_ground_also_in_mirrored_crops(trained):
     """Of two views of one crop, one mirrored, each point's true place is its mirror image."""
     looker, album = looker_on(trained)
     view = looker.views_of(album, 2)[0]
-    flipped = type(view)(view.images.flip(3), view.boxes, ~view.flipped)
+    flipped = replace(view, images=view.images.flip(3), flipped=~view.flipped)
     section = looker._correspondences(Views((view, flipped), torch.arange(2)), ["a", "b"])
     points = [float(x) for x in re.findall(r'class="number at c\d" style="left:([\d.]+)%', section.body)]
     rings = [float(x) for x in re.findall(r'class="ring" style="left:([\d.]+)%', section.body)]
     assert len(points) == len(rings) == 4
     np.testing.assert_allclose(np.array(points) + rings, 100, atol=0.11)
+
+
+def test_the_ring_marks_the_same_ground_also_in_turned_crops(trained):
+    """Of two views of one crop, one upside down, each point's true place is the opposite one."""
+    looker, album = looker_on(trained)
+    view = looker.views_of(album, 2)[0]
+    halves = torch.full((2,), 2)
+    turned = replace(view, images=view.images.rot90(2, (-2, -1)), turns=halves)
+    section = looker._correspondences(Views((view, turned), torch.arange(2)), ["a", "b"])
+    for side in ("left", "top"):
+        where = rf"[^\"]*{side}:([\d.]+)%"
+        points, rings = (
+            np.array([float(x) for x in re.findall(rf'class="{kind}" style="{where}', section.body)])
+            for kind in (r"number at c\d", "ring")
+        )
+        assert len(points) == len(rings) == 4
+        np.testing.assert_allclose(points + rings, 100, atol=0.11)
+
+
+def test_how_a_crop_was_changed_is_said_in_words():
+    nothing = View(torch.zeros(4, 3, 8, 8), torch.zeros(4, 4), torch.tensor([False, True, False, True]))
+    turned = replace(nothing, turns=torch.tensor([0, 0, 3, 1]))
+    assert [changed(nothing, row) for row in range(4)] == ["", "mirrored", "", "mirrored"]
+    assert [changed(turned, row) for row in range(2, 4)] == ["turned by 270°", "turned by 90° and mirrored"]
 
 
 def test_points_are_spread_out():

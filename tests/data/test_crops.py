@@ -9,6 +9,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from cmid.config import ViewConfig
 from cmid.data.crops import (
+    Crop,
     align_box,
     as_planes,
     central_box,
@@ -29,7 +30,7 @@ DRAWS = 3000
 def drawn(width, height, views=None):
     views = views or ViewConfig()
     crops = [draw_crop(generator_for(0, 0, i, 0), width, height, views) for i in range(DRAWS)]
-    return np.array([box for box, _ in crops]), np.array([flipped for _, flipped in crops])
+    return np.array([crop.box for crop in crops]), np.array([crop.flipped for crop in crops])
 
 
 def geometry(boxes, width, height):
@@ -93,14 +94,14 @@ def test_a_draw_depends_on_all_of_its_key_and_on_nothing_else():
     assert numbers == [draw_crop(generator_for(*key), 1000, 1000, views) for key in keys]
 
 
-@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize(("flipped", "turns"), [(False, 0), (True, 0), (False, 1), (True, 3)])
 @pytest.mark.parametrize("box", [(3, 5, 41, 35), (0, 0, 48, 40), (10, 10, 11, 12)])
 @pytest.mark.parametrize("size", [16, 38, 64])
-def test_cut_equals_pillow(box, size, flipped):
+def test_cut_equals_pillow(box, size, flipped, turns):
     image = picture(0)
     out = torch.empty(3, size, size, dtype=torch.uint8)
-    cut(as_planes(np.array(image)), box, size, flipped, out)
-    expected = np.asarray(image.crop(box).resize((size, size), Image.Resampling.BILINEAR))
+    cut(as_planes(np.array(image)), Crop(box, flipped, turns), size, out)
+    expected = np.rot90(image.crop(box).resize((size, size), Image.Resampling.BILINEAR), turns)
     expected = expected[:, ::-1] if flipped else expected
     assert np.abs(out.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1  # rounding of 8-bit weights
 
@@ -113,12 +114,19 @@ def test_the_box_is_where_the_pixels_came_from():
     for i in range(20):
         crop = draw_crop(generator_for(0, 0, i, 0), 300, 200, views)
         out = torch.empty(3, 32, 32, dtype=torch.uint8)
-        [(x0, y0, x1, y1)] = cut_crops(Decoded(ramp, 300, 200), [crop], views, [out])
+        [cut_as] = cut_crops(Decoded(ramp, 300, 200), [crop], views, [out])
+        x0, y0, x1, y1 = cut_as.box
         columns, rows = out[0, 16].float() * 299 / 255, out[1, :, 16].float() * 199 / 255
         expected = x0 - 0.5 + (torch.arange(32) + 0.5) * (x1 - x0) / 32
         inner = slice(1, -1)  # the window of the outermost pixels ends at the box
-        assert (columns - (expected.flip(0) if crop[1] else expected))[inner].abs().max() < 1.5
+        assert (columns - (expected.flip(0) if crop.flipped else expected))[inner].abs().max() < 1.5
         assert (rows - (y0 - 0.5 + (torch.arange(32) + 0.5) * (y1 - y0) / 32))[inner].abs().max() < 1.5
+
+
+def test_the_share_of_turned_crops():
+    turns = [draw_crop(generator_for(0, 0, i, 0), 60, 40, ViewConfig(turn=0.3)).turns for i in range(4000)]
+    share = np.bincount(turns, minlength=4) / 4000
+    np.testing.assert_allclose(share, [0.775, 0.075, 0.075, 0.075], atol=0.017)  # four standard deviations or more
 
 
 def test_squash_is_bicubic_and_boxes_are_in_squashed_pixels():
@@ -126,9 +134,9 @@ def test_squash_is_bicubic_and_boxes_are_in_squashed_pixels():
     expected = np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC))
     assert np.abs(squash(np.array(image), 24).astype(int) - expected).max() <= 1
     crops = [draw_crop(generator_for(0, 0, i, 0), 60, 40, views) for i in range(50)]
-    assert max(box[2] for box, _ in crops) == 24 and max(box[3] for box, _ in crops) <= 24
+    assert max(crop.box[2] for crop in crops) == 24 and max(crop.box[3] for crop in crops) <= 24
     out = torch.empty(3, 24, 24, dtype=torch.uint8)
-    cut_crops(Decoded(np.array(image), 60, 40), [((0, 0, 24, 24), False)], views, [out])
+    cut_crops(Decoded(np.array(image), 60, 40), [Crop((0, 0, 24, 24))], views, [out])
     assert np.abs(out.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
 
 
@@ -154,14 +162,14 @@ def test_shrinking_while_decoding_does_no_harm(tmp_path):
     grain = Image.fromarray(generator.integers(0, 256, (451, 602, 3), dtype=np.uint8))  # the worst there is
     image = Image.blend(picture(3, 602, 451), grain, 0.2)
     image.save(tmp_path / "a.jpg", quality=92)
-    views, crop = ViewConfig(size=64), ((37, 22, 561, 443), False)
+    views, crop = ViewConfig(size=64), Crop((37, 22, 561, 443))
     shrunk = decode(
-        tmp_path / "a.jpg", lambda width, height: largest_reduction(width, height, [crop[0]], [views.size], views)
+        tmp_path / "a.jpg", lambda width, height: largest_reduction(width, height, [crop.box], [views.size], views)
     )
     assert shrunk.factor == 2
     outs = [torch.empty(3, 64, 64, dtype=torch.uint8) for _ in range(2)]
-    [box] = cut_crops(shrunk, [crop], views, outs[:1])
-    cut_crops(decode(tmp_path / "a.jpg"), [(box, False)], views, outs[1:])
+    moved = cut_crops(shrunk, [crop], views, outs[:1])
+    cut_crops(decode(tmp_path / "a.jpg"), moved, views, outs[1:])
     difference = (outs[0].float() - outs[1].float()).abs()
     buffer = io.BytesIO()
     Image.fromarray(outs[1].permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=92)

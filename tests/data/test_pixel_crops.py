@@ -40,7 +40,7 @@ def test_at_its_own_size_a_crop_is_the_pixels_of_its_box():
 
 def test_labels_stay_with_their_pixels_however_a_crop_is_drawn():
     """A pixel well inside a class has that class's colour, after enlarging, shrinking, turning and mirroring."""
-    wild = PixelCropConfig(scale=(0.5, 2.0), turn=True, flip=0.5)
+    wild = PixelCropConfig(scale=(0.5, 2.0), turn=1.0, flip=0.5)
     colours, looked = torch.tensor(COLOURS).float(), 0
     for views in loader(Squares(16), crops=wild):
         images, labels = views[0].images.float(), views.labels
@@ -106,7 +106,7 @@ def test_untrained_classes_have_no_label():
 
 
 def test_workers_ranks_and_a_resume_change_nothing():
-    crops = PixelCropConfig(turn=True)
+    crops = PixelCropConfig(turn=1.0)
 
     def seen(**more):
         return [(v.indices.tolist(), v[0].images.sum().item(), v.labels.sum().item()) for v in loader(**more)]

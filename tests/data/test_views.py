@@ -59,18 +59,30 @@ def test_shapes_types_and_whereabouts(make_folder):
     assert loader.names(batches[0].indices) == [str(loader.source.paths[i]) for i in batches[0].indices]
 
 
-def test_crops_are_what_the_boxes_say(make_folder):
-    loader = loader_of(make_folder(4, suffix="png"), views=ViewConfig(size=20))
+@pytest.mark.parametrize("turn", [False, True])
+def test_crops_are_what_the_boxes_say(make_folder, turn):
+    loader = loader_of(make_folder(8, suffix="png"), views=ViewConfig(size=20, turn=float(turn)), batch_size=8)
     [batch] = loader
     for view in batch:
-        for index, box, flipped, image in zip(batch.indices, view.boxes.int(), view.flipped, view.images, strict=True):
+        assert (view.turns is not None and len(view.turns.unique()) > 2) if turn else view.turns is None
+        for row, (index, box) in enumerate(zip(batch.indices, view.boxes.int(), strict=True)):
             x0, y0, x1, y1 = box.tolist()
             piece = torch.from_numpy(loader.source.read(int(index))[y0:y1, x0:x1]).permute(2, 0, 1)
-            piece = piece.flip(-1) if flipped else piece
             expected = torch.nn.functional.interpolate(
                 piece[None].float(), size=(20, 20), mode="bilinear", antialias=True
-            )
-            assert (expected[0] - image.float()).abs().max() <= 1
+            )[0]
+            expected = expected.rot90(int(view.turns[row]), (-2, -1)) if turn else expected
+            expected = expected.flip(-1) if view.flipped[row] else expected
+            assert (expected - view.images[row].float()).abs().max() <= 1
+
+
+def test_turning_changes_no_other_draw(make_folder):
+    folder = make_folder(4)
+    for straight, turned in zip(
+        *(loader_of(folder, views=ViewConfig(size=16, turn=t)) for t in (0.0, 0.5)), strict=True
+    ):
+        for ours, theirs in zip(straight, turned, strict=True):
+            assert torch.equal(ours.boxes, theirs.boxes) and torch.equal(ours.flipped, theirs.flipped)
 
 
 @pytest.mark.parametrize("squash", [False, True])

@@ -9,14 +9,14 @@ import sys
 import torch
 import torch.distributed as dist
 
-from cmid.contracts import Progress, View, Views
+from cmid.contracts import Progress, Views
 from cmid.layers.batch_norm import synchronise
 from tests.methods.test_cmid import batch, learner
 
 
 def part(views, rank):
     rows = slice(2 * rank, 2 * rank + 2)
-    crops = tuple(View(v.images[rows], v.boxes[rows], v.flipped[rows]) for v in views)
+    crops = tuple(v.rows(rows) for v in views)
     return Views(crops, views.indices[rows])
 
 

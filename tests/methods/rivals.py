@@ -110,6 +110,6 @@ def batch(name: str, count: int = 4, size: int = 64, seed: int = 0) -> Views:
 
 def rows(views: Views, chosen: slice) -> Views:
     """Some images of a batch."""
-    crops = tuple(View(v.images[chosen], v.boxes[chosen], v.flipped[chosen]) for v in views)
+    crops = tuple(v.rows(chosen) for v in views)
     labels = None if views.labels is None else views.labels[chosen]
     return Views(crops, views.indices[chosen], labels=labels)

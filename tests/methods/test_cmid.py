@@ -265,7 +265,7 @@ def test_hidden_pixels_do_not_reach_the_student(mask_token):
     """With every cell hidden the student sees nothing but the images' means."""
     model, views = learner(mask_ratio=1.0, mask_token=mask_token).eval(), batch()
     shuffled = Views(
-        tuple(View(v.images.flip(2, 3), v.boxes, v.flipped) for v in views), views.indices
+        tuple(v.with_images(v.images.flip(2, 3)) for v in views), views.indices
     )  # other pixels, same means
     for a, b in zip(model.look(views).predictions, model.look(shuffled).predictions, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -300,7 +300,7 @@ def test_any_bands(bands):
     torch.manual_seed(0)
     model = CMID(create_backbone("resnet18", bands), CMIDConfig(**SMALL))
     views = batch()
-    views = Views(tuple(View(v.images[:, :1].repeat(1, bands, 1, 1), v.boxes, v.flipped) for v in views), views.indices)
+    views = Views(tuple(v.with_images(v.images[:, :1].repeat(1, bands, 1, 1)) for v in views), views.indices)
     assert all(term.isfinite() for term in model(views).values())
     assert model.look(views).predictions[0].shape[1] == bands
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from cmid.commands.learners import build_learner
 from cmid.config import OptimizerConfig, PretrainConfig, SwAVConfig, ViewConfig
-from cmid.contracts import Progress, View, Views
+from cmid.contracts import Progress, Views
 from cmid.errors import UsageError
 from cmid.train.optimisers import build_optimiser
 from tests.methods.rivals import batch, learner
@@ -69,7 +69,7 @@ def test_the_order_of_the_assigned_and_of_the_small_crops_changes_no_loss():
 def test_crops_that_are_all_alike_are_assigned_to_all_prototypes_alike():
     model = learner("swav", queue_size=0)
     views = batch("swav", seed=6)
-    same = [View(v.images[:1].expand_as(v.images), v.boxes, v.flipped) for v in views]
+    same = [v.with_images(v.images[:1].expand_as(v.images)) for v in views]
     assert model(Views(tuple(same), views.indices))["swapped"].item() >= math.log(12) - 1e-4
 
 

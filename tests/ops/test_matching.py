@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmid.ops.matching import cell_centres, cells_under, nearest_positions, take_positions
+from cmid.ops.matching import cell_centres, cells_under, nearest_positions, places_on_crop, take_positions
 
 
 @pytest.mark.parametrize("cells", [7, 5])
@@ -67,6 +67,25 @@ def test_mirroring_one_crop_matches_the_mirrored_columns():
     positions = torch.arange(49)
     assert torch.equal(found.second[0], positions // 7 * 7 + 6 - positions % 7)
     torch.testing.assert_close(found.distance, torch.zeros(1, 49), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (4, 6)])
+def test_turned_and_mirrored_cells_lie_where_a_picture_of_their_places_has_them(grid):
+    """A crop whose pixels are their own place on the ground, turned by torch, says where each cell lies."""
+    rows, columns = grid
+    box = torch.tensor([[7.0, 14.0, 77.0, 63.0]])
+    for turns in range(4):
+        before = grid if turns % 2 == 0 else (columns, rows)
+        places = cell_centres(box, torch.tensor([False]), before)[0].T.unflatten(1, before)
+        for flipped in (False, True):
+            shown = places.rot90(turns, (-2, -1))
+            shown = shown.flip(-1) if flipped else shown
+            here = torch.tensor([flipped]), torch.tensor([turns])
+            centres = cell_centres(box, here[0], grid, here[1])
+            torch.testing.assert_close(centres[0], shown.flatten(1).T)
+            back = places_on_crop(centres, box, *here)[0]
+            across, down = (torch.arange(columns) + 0.5) / columns, (torch.arange(rows) + 0.5) / rows
+            torch.testing.assert_close(back, torch.cartesian_prod(down, across).flip(1))
 
 
 def test_crops_without_overlap_match_nothing():

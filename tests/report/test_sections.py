@@ -45,16 +45,16 @@ def test_a_line_joins_the_matched_cells():
         np.array([[0, 48]]),
         flat(9),
         np.array([[0, 0, 16, 16], [8, 8, 32, 32.0]]),
-        (False, True),
+        ("turned by 90°", "mirrored"),
     )
     body = match_section([pair]).body
     assert 'd="M16.0 16.0Q236.0 98.0 456.0 208.0"' in body  # 224 px crops with a gap of 24: the last cell of the second
     assert '<rect class="frame f1" x="8.0" y="8.0" width="24.0" height="24.0">' in body
-    assert "1 match; second crop mirrored" in body
+    assert "1 match; first crop turned by 90°; second crop mirrored" in body
 
 
 def test_a_pair_without_overlap_or_source_says_so():
-    pair = MatchedPair("a", (flat(9), flat(9)), (7, 7), np.zeros((0, 2), int), None, np.zeros((2, 4)), (False, False))
+    pair = MatchedPair("a", (flat(9), flat(9)), (7, 7), np.zeros((0, 2), int), None, np.zeros((2, 4)), ("", ""))
     body = match_section([pair]).body
     assert "no overlap" in body
     assert "frame f0" in body
@@ -110,7 +110,7 @@ def test_every_image_is_on_the_map_and_classes_differ_in_colour_or_shape(labels)
 def test_file_names_cannot_become_markup():
     image = flat(9)
     thumb = Thumb(image, NASTY, NASTY)
-    pair = MatchedPair(NASTY, (image, image), (1, 1), np.array([[0, 0]]), image, np.ones((2, 4)), (False, False))
+    pair = MatchedPair(NASTY, (image, image), (1, 1), np.array([[0, 0]]), image, np.ones((2, 4)), ("", ""))
     found = Correspondence(NASTY, image, image, (1, 1), np.array([0]), np.ones((1, 1, 1)), np.ones((1, 2)))
     sections = [
         reconstruction_section([Reconstruction(NASTY, "weak view", flat(1), flat(2), flat(3))]),

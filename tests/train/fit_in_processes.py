@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from cmid.config import TrainConfig
-from cmid.contracts import View, Views
+from cmid.contracts import Views
 from cmid.errors import CmidError
 from cmid.ops import gather
 from cmid.train import gather_team, saving
@@ -56,7 +56,7 @@ class SharedLoader(MemoryLoader):
         each = 8 // self.team.size
         rows = slice(self.team.rank * each, (self.team.rank + 1) * each)
         for number, views in enumerate(super().__iter__()):
-            crops = [View(v.images[rows], v.boxes[rows], v.flipped[rows]) for v in views]
+            crops = [v.rows(rows) for v in views]
             if number == 3 and self.events.get("die") == str(self.team.rank):
                 os.kill(os.getpid(), signal.SIGKILL)
             if number == 3 and self.events.get("bad") == str(self.team.rank):
