@@ -20,7 +20,6 @@ from torch import Tensor
 from cmid.backbones.attention import attention_map, has_attention
 from cmid.commands.looking import Chosen
 from cmid.commands.sources import progress
-from cmid.commands.whole_files import write_whole
 from cmid.config import PredictConfig
 from cmid.data.crops import reduction_for
 from cmid.data.decode import BadImage
@@ -32,6 +31,7 @@ from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
 from cmid.ops.normalise import normalise
 from cmid.report.heat import MOST, Panel, heat_over, panel_sized, side_by_side
 from cmid.tasks.classification import Classifier
+from cmid.whole_files import replace_whole, write_whole
 from cmid.zoo.classifier_files import ClassifierMetadata
 
 INDEX = "maps.json"
@@ -218,7 +218,4 @@ def _spaced(count: int, limit: int) -> list[int]:
 
 
 def _save(picture: Any, folder: Path, name: PurePosixPath) -> None:
-    path, part = folder / name, folder / ".part.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(part)
-    part.replace(path)
+    replace_whole(folder / name, lambda part: picture.save(part, "PNG"), sync=False)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from cmid.commands.sources import shown_bands
-from cmid.commands.whole_files import write_page_whole
 from cmid.data.decode import BadImage
 from cmid.data.sources import LabelledSource
 from cmid.report.classifier import (
@@ -23,6 +22,7 @@ from cmid.report.curves import loss_section, pace_section, read_table
 from cmid.report.page import Absent, Header, Section, render
 from cmid.report.pictures import as_rgb
 from cmid.train import RunDirectory
+from cmid.whole_files import write_page_whole
 
 SHOWN = 24
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from cmid.commands.classifier_report import write_page
 from cmid.commands.finetune_parts import BATCH, Parts, whole_images, whole_loader
 from cmid.commands.predict import columns
-from cmid.commands.whole_files import write_whole
 from cmid.config import as_plain
 from cmid.data.sources import LabelledSource
 from cmid.evaluation.bootstrap import Interval, accuracy_interval, mean_average_precision_interval
@@ -29,6 +28,7 @@ from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.report.curves import read_table
 from cmid.tasks.classification import Classifier
 from cmid.train import FitResult, RunDirectory
+from cmid.whole_files import write_whole
 from cmid.zoo.classifier_files import ClassifierMetadata, save_classifier
 
 MAP_RESAMPLES = 500

@@ -30,9 +30,10 @@ from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.learners import build_learner
 from cmid.commands.pretrain import settled
 from cmid.commands.sources import open_one_class_each
-from cmid.config import CompareConfig, EvaluateConfig, as_plain
+from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig, as_plain
 from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train import Interrupted
+from cmid.whole_files import replace_whole
 
 ASIDE = re.compile(r"\.diverged-\d+$")
 """How the folder of a run ends that was put aside."""
@@ -148,9 +149,14 @@ def _take(out: Path, config: CompareConfig) -> None:
     try:
         for folder in (out / "runs", out / "cells"):
             folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        _write_settings(mark, config)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
+
+
+def _write_settings(path: Path, config: CompareConfig | PretrainConfig) -> None:
+    text = yaml.safe_dump(as_plain(config), sort_keys=False, allow_unicode=True)
+    replace_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _with_budget(rows: list[Row], config: CompareConfig, seen: Mapping[str, Learned], console: Console) -> list[Row]:
@@ -173,7 +179,7 @@ def _pace(row: Row, out: Path) -> float:
     if (told := _said(kept)) is None:
         kept.parent.mkdir(exist_ok=True)
         settings = kept.with_suffix(".yaml")
-        settings.write_text(yaml.safe_dump(as_plain(row.config), sort_keys=False, allow_unicode=True))
+        _write_settings(settings, row.config)
         _in_a_process("cmid.commands.pace", settings, kept)
         settings.unlink()
         told = _said(kept)
@@ -251,7 +257,7 @@ def _trained(cell: Cell, which: str, config: CompareConfig, console: Console) ->
         result.unlink(missing_ok=True)
         console.print(f"run {which}: {cell.row.title}, seed {cell.seed}, {cell.config.epochs} epochs -> {cell.folder}")
         settings = result.with_suffix(".yaml")
-        settings.write_text(yaml.safe_dump(as_plain(cell.config), sort_keys=False, allow_unicode=True))
+        _write_settings(settings, cell.config)
         _in_a_process("cmid.commands.compare_cell", settings, result)
         ended = _said(result)
     assert ended is not None, "it ended well, so it has written what became of it"

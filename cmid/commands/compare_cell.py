@@ -16,12 +16,12 @@ import numpy as np
 
 from cmid.commands.pretrain import pretrain
 from cmid.commands.settings import resolve
-from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig
 from cmid.errors import CmidError, NotFinite
 from cmid.report.curves import read_table
 from cmid.train import RunDirectory
 from cmid.train.memory import peak_memory_gb
+from cmid.whole_files import write_whole
 
 
 def main(settings: Path, result: Path) -> int:

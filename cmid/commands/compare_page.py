@@ -9,7 +9,6 @@ from cmid.commands.compare_tables import AGAIN, Line, figures_of
 from cmid.commands.looking import choose
 from cmid.commands.report import looker_of, read_run
 from cmid.commands.sources import open_labelled_whole, shown_bands
-from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig, as_plain
 from cmid.errors import CmidError
 from cmid.report.comparison import Curve, curves_section, differences_section, side_by_side, table_section
@@ -17,6 +16,7 @@ from cmid.report.curves import read_table
 from cmid.report.markup import Markup
 from cmid.report.page import Absent, Header, Section, render
 from cmid.train import RunDirectory
+from cmid.whole_files import write_whole
 
 QUERIES, PAINTED = 4, 2
 ALBUM = 400

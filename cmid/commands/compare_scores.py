@@ -18,12 +18,12 @@ from torch import Tensor
 
 from cmid.commands.compare_plan import digest
 from cmid.commands.evaluate import frozen_features
-from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig, EvaluateConfig, as_plain
 from cmid.data.torchgeo_datasets import is_named
 from cmid.evaluation.knn import knn_predict
 from cmid.evaluation.linear import linear_probe
 from cmid.evaluation.spread import effective_rank
+from cmid.whole_files import write_whole
 
 FEW_LABELS_C = 1.0
 """Inverse strength of the probes on few labels, where nothing can be held out to choose one."""

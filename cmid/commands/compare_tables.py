@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from cmid.commands.compare_scores import knn_name, probe_names
-from cmid.commands.whole_files import write_whole
 from cmid.config import CompareConfig
 from cmid.evaluation.comparison import Figure, figure
+from cmid.whole_files import write_whole
 
 EXTERNAL = "external"
 AGAIN = "Make room, and run the same again."

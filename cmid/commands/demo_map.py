@@ -12,7 +12,6 @@ from PIL import Image
 from cmid.commands.finetune_segmentation import finetune_segmentation
 from cmid.commands.predict_segmentation import predict_segmentation
 from cmid.commands.settings import resolve
-from cmid.commands.whole_files import write_whole
 from cmid.config import DemoConfig, FinetuneSegmentationConfig, PredictSegmentationConfig
 from cmid.data.generated import SCENE_CLASSES, SEMANTIC_CLASSES, make_folders, write_scene
 from cmid.data.generated.scene import class_of
@@ -21,6 +20,7 @@ from cmid.report.markup import tag
 from cmid.report.page import Header, Section, render
 from cmid.report.pictures import picture
 from cmid.report.segmentation import Tile, classes_section, tiles_section
+from cmid.whole_files import write_whole
 
 RECIPE = "segment-small"
 MOST, TESTED = 40, 5

@@ -13,11 +13,11 @@ from cmid.commands.diagnosis import Diagnosis, Unsound
 from cmid.commands.doctor_folder import look_at_folder
 from cmid.commands.doctor_named import look_at_named
 from cmid.commands.doctor_prepared import look_at_prepared
-from cmid.commands.whole_files import write_whole
 from cmid.config import DoctorConfig
 from cmid.data.prepared import is_prepared
 from cmid.data.torchgeo_datasets import is_named
 from cmid.errors import UsageError
+from cmid.whole_files import write_whole
 
 
 def doctor(config: DoctorConfig) -> Diagnosis:

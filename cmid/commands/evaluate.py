@@ -18,11 +18,11 @@ from rich.text import Text
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from cmid.commands.evaluate_settings import refuse_idle_settings
 from cmid.commands.extract import summary
 from cmid.commands.image_scale import check_size, labelled_notes, measured_on, put_on_scale
 from cmid.commands.sources import open_one_class_each
 from cmid.commands.weights import resolve_weights
-from cmid.commands.whole_files import write_whole
 from cmid.config import EvaluateConfig
 from cmid.data.images import ImageLoader
 from cmid.data.sources import LabelledSource
@@ -35,6 +35,7 @@ from cmid.evaluation.knn import knn_predict
 from cmid.evaluation.linear import linear_probe
 from cmid.ops.normalise import normalise
 from cmid.train import resolve_device, resolve_precision
+from cmid.whole_files import write_whole
 from cmid.zoo.backbone_files import BackboneMetadata
 
 if TYPE_CHECKING:
@@ -107,13 +108,13 @@ def evaluate(
         UsageError: weights, folder, lists or numbers that do not fit together.
         CmidError: features that are not finite, no readable image, or `out` cannot be written.
     """
-    from cmid.commands.evaluate_classifier import evaluate_classifier, refuse_classifier_settings  # it needs this file
+    from cmid.commands.evaluate_classifier import evaluate_classifier  # it needs this file
 
+    if kind not in ("knn", "linear", "classification"):
+        raise UsageError(f"Expected an evaluation by knn, linear or classification, found {kind!r}.")
+    refuse_idle_settings(config, kind)
     if kind == "classification":
         return evaluate_classifier(config)
-    if kind not in ("knn", "linear"):
-        raise UsageError(f"Expected an evaluation by knn, linear or classification, found {kind!r}.")
-    refuse_classifier_settings(config, kind)
     if config.bootstrap < 1:
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
     if config.out and Path(config.out).is_dir():

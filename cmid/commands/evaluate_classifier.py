@@ -4,7 +4,7 @@ Classes are matched by name. Nothing is chosen and nothing is trained: each imag
 """
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cmid.commands.classifier_report import write_page
 from cmid.commands.classifier_scores import in_words, judge, write_scores
+from cmid.commands.evaluate_settings import settings_of
 from cmid.commands.image_scale import labelled_notes, put_on_scale
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.predict import prepared_batches
@@ -28,13 +29,6 @@ from cmid.evaluation.probabilities import predict_probabilities
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
 
-TAKEN = frozenset(
-    {
-        "weights", "data", "test_list", "batch_size", "workers", "precision", "accelerator", "bootstrap", "seed", "out",
-        "ignore_unknown_classes", "report", "overwrite",
-    }
-)  # fmt: skip
-"""Settings that mean something here; how images are prepared is in the classifier's file."""
 WRITTEN = ("scores.json", "test_predictions.csv", "report.html")
 
 
@@ -60,11 +54,9 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     """Score a classifier on all images of `config.data` (or of the list), print it, write it where `out` says.
 
     Raises:
-        UsageError: no classifier, data of other bands or with classes it does not know, settings that mean nothing
-            here, or a folder that holds files.
+        UsageError: no classifier, data of other bands or with classes it does not know, or a folder that holds files.
         CmidError: no readable image, probabilities that are not finite, or a file that cannot be written.
     """
-    _check_settings(config)
     path = Path(config.weights)
     model = path / "model.safetensors" if path.is_dir() else path
     out = checked_folder(config.out, model, WRITTEN, overwrite=config.overwrite)
@@ -108,28 +100,11 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
             ("model", str(model)),
             ("backbone", about.backbone.backbone),
         ]
-        settings = {name: value for name, value in as_plain(config).items() if name in TAKEN}
+        read = settings_of("classification")
+        settings = {name: value for name, value in as_plain(config).items() if name in read}
         page = write_page(out, test, settings, facts, learned=False)
         console.print(f"report: {page}  (open it in a browser)")
     return ClassifierResult(100 * value, 100 * interval.low, 100 * interval.high, scores, out)
-
-
-def _check_settings(config: EvaluateConfig) -> None:
-    """That nothing was given that would have no effect."""
-    defaults = EvaluateConfig()
-    given = [f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)]
-    idle = [name for name in given if name not in TAKEN]
-    if idle:
-        raise UsageError(
-            f"{', '.join(idle)} is for kNN and linear probes: a classifier's file says how its images are prepared, "
-            "and all images are scored (or those of test_list). Leave it out"
-        )
-
-
-def refuse_classifier_settings(config: EvaluateConfig, kind: str) -> None:
-    """That a setting of this file was not given to another kind, where it would have no effect."""
-    if config.ignore_unknown_classes:
-        raise UsageError(f"ignore_unknown_classes is for `cmid evaluate classification`, not for {kind}: leave it out")
 
 
 def _opened(config: EvaluateConfig, about: ClassifierMetadata, console: Console) -> MatchedClasses:

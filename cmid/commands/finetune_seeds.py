@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import yaml
 from rich.console import Console
 
-from cmid.commands.whole_files import write_whole
 from cmid.config import FinetuneConfig, FinetuneSegmentationConfig, as_plain
 from cmid.errors import UsageError
 from cmid.evaluation.seeds import SeedSummary, summarise_seeds
+from cmid.whole_files import write_whole
 
 C = TypeVar("C", FinetuneConfig, FinetuneSegmentationConfig)
 PERCENT = {

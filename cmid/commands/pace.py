@@ -15,7 +15,6 @@ import torch
 
 from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.settings import resolve
-from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig
 from cmid.contracts import Learner, Progress, View, Views
 from cmid.data.augment import BatchAugment
@@ -23,6 +22,7 @@ from cmid.errors import CmidError
 from cmid.train.hardware import Machine, Sealed, choose_machine, gather_team
 from cmid.train.optimisers import build_optimiser, scaled_lr
 from cmid.train.team import Team
+from cmid.whole_files import write_whole
 
 
 def main(settings: Path, result: Path) -> int:

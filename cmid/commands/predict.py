@@ -12,7 +12,6 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.sources import progress
-from cmid.commands.whole_files import write_whole
 from cmid.config import EvaluateConfig, PredictConfig
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.data.folder import find_files, read_list
@@ -24,6 +23,7 @@ from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.ops.normalise import normalise
 from cmid.tasks.classification import Classifier
 from cmid.train import resolve_device, resolve_precision
+from cmid.whole_files import write_whole
 from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
 
 if TYPE_CHECKING:

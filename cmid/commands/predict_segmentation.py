@@ -14,7 +14,6 @@ from cmid.commands.map_record import MapRecord
 from cmid.commands.scene_files import open_scene
 from cmid.commands.scene_list import Found, SceneFiles, find_scenes, look_at
 from cmid.commands.sources import progress
-from cmid.commands.whole_files import write_whole
 from cmid.commands.window_model import WindowModel, digest_of
 from cmid.config import PredictSegmentationConfig
 from cmid.data.decode import BadImage
@@ -27,6 +26,7 @@ from cmid.predict.scene_to_map import Outputs, scene_to_map
 from cmid.predict.windows import Tiling
 from cmid.train import resolve_device, resolve_precision
 from cmid.train.memory import keep_freed_memory
+from cmid.whole_files import write_whole
 from cmid.zoo.segmenter_files import load_segmenter
 
 SKIPPED = "scenes_skipped.csv"

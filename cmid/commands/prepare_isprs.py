@@ -19,7 +19,6 @@ from rich.console import Console
 
 from cmid.commands.sources import progress
 from cmid.commands.tile_files import read_image, read_labels, write_tile
-from cmid.commands.whole_files import write_whole
 from cmid.config import PrepareConfig
 from cmid.data.archives import Member, find_members, take_out
 from cmid.data.isprs import BENCHMARKS, COLOURS, LABELS, Benchmark, Found, Labels, find_tiles, windows
@@ -27,6 +26,7 @@ from cmid.data.pixel_labels import UNLABELLED
 from cmid.data.prepared import MANIFEST, MASKS, Manifest, Tile, sum_of, window_name
 from cmid.errors import CmidError, UsageError
 from cmid.evaluation.segmentation import ISPRS_CLASSES
+from cmid.whole_files import write_whole
 
 THREADS = 4
 """That write PNGs; Pillow lets others run while it packs."""

@@ -17,13 +17,13 @@ from cmid.commands.learners import build_learner, method_of
 from cmid.commands.looking import Album, Looker, choose
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
-from cmid.commands.whole_files import write_whole
 from cmid.config import PretrainConfig, ReportConfig, as_plain
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
 from cmid.report.curves import Table, has, knn_section, last, loss_section, pace_section, read_table, spread_section
 from cmid.report.page import Absent, Header, Section, render
 from cmid.train import Checkpoint, RunDirectory, collapse_warning, load_learner, read_checkpoint, resolve_device
+from cmid.whole_files import write_whole
 
 NO_LOSS = frozenset({"step", "epoch", "lr", "grad_norm", "images_per_s", "data_wait", "matched_share"})
 VIEW_TITLES = ("Reconstructions", "Matches", "Correspondences")

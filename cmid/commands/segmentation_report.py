@@ -8,7 +8,6 @@ import numpy as np
 
 from cmid.commands.segment_images import HowToLook, classes_of
 from cmid.commands.sources import shown_bands
-from cmid.commands.whole_files import write_page_whole
 from cmid.data.pixel_labels import PixelSource
 from cmid.data.pixel_subsets import PixelSubset
 from cmid.report.curves import loss_section, pace_section, read_table
@@ -17,6 +16,7 @@ from cmid.report.pictures import as_rgb
 from cmid.report.segmentation import Tile, classes_section, confusion_section, protocols_section, tiles_section
 from cmid.tasks.segmentation import Segmenter
 from cmid.train import RunDirectory
+from cmid.whole_files import write_page_whole
 
 SHOWN = 12
 """Images on the page: the worst, and as many evenly spaced among the rest."""

@@ -14,7 +14,6 @@ from cmid.commands.segment_images import Found, HowToLook, segment_images
 from cmid.commands.segmentation_parts import Parts
 from cmid.commands.segmentation_report import write_page
 from cmid.commands.sources import progress
-from cmid.commands.whole_files import write_whole
 from cmid.config import as_plain
 from cmid.data.pixel_labels import PixelSource
 from cmid.evaluation.bootstrap import Interval
@@ -28,6 +27,7 @@ from cmid.evaluation.segmentation import (
 from cmid.evaluation.segmentation_interval import mean_iou_interval
 from cmid.tasks.segmentation import Segmenter
 from cmid.train import FitResult
+from cmid.whole_files import write_whole
 from cmid.zoo.segmenter_files import SegmenterMetadata, save_segmenter
 
 RESAMPLES = 1000

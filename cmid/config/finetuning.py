@@ -8,38 +8,38 @@ from cmid.config.training import OptimizerConfig, TrainConfig
 
 @dataclass
 class MixingConfig:
-    """How labelled images are changed while a task learns from them."""
+    """How labelled images are augmented while a classifier is trained."""
 
     scale: tuple[float, float] = (0.08, 1.0)
-    """Least and greatest share of the image's area that a crop covers."""
+    """Smallest and largest share of the image's area that a crop covers."""
     ratio: tuple[float, float] = (0.75, 1.3333333)
-    """Least and greatest width to height ratio of a crop."""
+    """Smallest and largest width-to-height ratio of a crop."""
     flip: float = 0.5
-    """Probability of a left-right mirror."""
+    """Probability of mirroring left to right."""
     turn: float = 0.0
-    """Probability of a turn by 0, 90, 180 or 270 degrees, each alike: pictures from above have no upside."""
+    """Probability of turning by 0, 90, 180 or 270 degrees, each equally likely: images from above have no upside."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
-    """RandAugment in timm's words; empty: off, as for all that is not three 8-bit colours."""
+    """RandAugment policy as timm writes it; empty: off. Always off for images other than three 8-bit colours."""
     erasing: float = 0.25
-    """Probability that a rectangle is replaced by noise."""
+    """Probability of replacing a rectangle by noise."""
     mixup: float = 0.8
     """Strength (alpha) of mixup; 0 is off."""
     cutmix: float = 1.0
     """Strength (alpha) of cutmix; 0 is off."""
     mix_p: float = 1.0
-    """Probability that a batch is mixed."""
+    """Probability of mixing a batch."""
     switch_p: float = 0.5
-    """Probability of cutmix where both are on."""
+    """Probability of cutmix instead of mixup if both are on."""
 
 
 @dataclass
 class ClassificationConfig:
-    """What a classifier is."""
+    """A classifier's loss."""
 
     smoothing: float = 0.1
-    """Share of each label that is spread over all classes."""
+    """Label smoothing: share of each label that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: a class counts by the inverse of its share of the training images."""
+    """balanced: weight each class by the inverse of its share of the training images."""
 
 
 @dataclass
@@ -47,53 +47,53 @@ class FinetuneConfig:
     """Train a backbone and a head on labelled images."""
 
     weights: str = ""
-    """A file of a backbone or of a classifier, a run directory, `random`, or timm:NAME, which timm downloads."""
+    """File of a backbone or classifier, a run directory, `random`, or timm:NAME (timm downloads the weights)."""
     data: str = ""
     """A folder with one folder per class, or torchgeo:NAME?root=DIR."""
     out: str = "runs/finetune"
     """The run's directory; must not exist, unless resuming."""
     new_head: bool = False
-    """Begin the head anew where `weights` are a classifier's; needed where its classes are others."""
+    """Start with a new head if `weights` are a classifier's; needed if its classes differ."""
     backbone: str | None = None
-    """Needed with `random` or for a file without metadata."""
+    """Name of the backbone; needed with `random`, or for a file that does not name it."""
     train_list: str | None = None
-    """Text file of paths under `data`; unset: a seeded 80 % of each class, written down in the run."""
+    """Text file of training paths under `data`; unset: a seeded 80 % of each class, recorded in the run."""
     test_list: str | None = None
-    """Text file of paths under `data`; unset: the rest."""
+    """Text file of test paths under `data`; unset: the rest."""
     per_class: int = 0
-    """Train on so many images of each class, drawn by seed; 0 is all."""
+    """Train on this many images of each class, drawn by seed; 0: all."""
     hold_out: float = 0.0
-    """Part of train held out to choose the best epoch by; 0: the last epoch is the result."""
+    """Share of the training images held out to choose the best epoch; 0: the last epoch is the result."""
     size: int | None = None
-    """Side of the crops in pixels; unset: what the backbone was pre-trained at, or 224."""
+    """Side of the crops in pixels; unset: that of pre-training, or 224."""
     test_crop: float = 0.875
-    """Share of the shorter side of a test image that its centre crop covers: 224 of 256."""
+    """Share of a test image's shorter side that its centre crop covers; 0.875 is 224 of 256."""
     mean: tuple[float, ...] | None = None
-    """Per-band mean on 0..1; unset: what the weights say, ImageNet's where they say nothing."""
+    """Per-band mean on the scale 0..1; unset: the one stored with the weights, else ImageNet's."""
     std: tuple[float, ...] | None = None
-    """Per-band standard deviation, likewise."""
+    """Per-band standard deviation; unset: likewise."""
     duplicates: Literal["report", "drop", "off"] = "report"
-    """Pictures that are in train and in test: named, left out of train, or not looked for."""
+    """Images that are in train and in test: name them, leave them out of train, or do not look for them."""
     published_protocol: bool = False
-    """Also evaluate on test after every epoch, and tell the best without the last batch, as CMID's authors count."""
+    """Also evaluate on test after every epoch, and report the best without the last batch, as CMID's authors do."""
     frozen: bool = False
-    """Train the head alone."""
+    """Train the head only."""
     drop_path: float = 0.0
     """Stochastic depth of the backbone."""
     epochs: int = 200
     """Passes over the training images."""
     batch_size: int = 64
-    """Images per process and step."""
+    """Images per process and per batch."""
     seed: int = 0
-    """Fixes head, order, crops, draws of images."""
+    """Fixes the head's weights, the order, the crops and the draws of images."""
     seeds: tuple[int, ...] = ()
-    """Train once with each of these, in folders of their own under `out`, and tell mean and interval; unset: `seed`."""
+    """Train once per seed, each in its own folder under `out`, and report mean and interval; unset: only `seed`."""
     max_bad_share: float = 0.05
-    """Unreadable images beyond this share of all stop the run."""
+    """Stop the run if more than this share of all images cannot be read."""
     read_timeout_s: float = 300.0
-    """An image that takes longer to read counts as unreadable; 0 waits for ever."""
+    """Count an image as unreadable if reading takes longer; 0 waits for ever."""
     resume: bool = False
-    """Go on from the last checkpoint in `out`."""
+    """Resume from the last checkpoint in `out`."""
     report: bool = True
     """Write report.html at the end."""
     mixing: MixingConfig = field(default_factory=MixingConfig)

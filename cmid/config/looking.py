@@ -11,14 +11,14 @@ class ExtractConfig:
     """Write a run's backbone to a file of its own."""
 
     run: str = ""
-    """A run directory, one of its checkpoints, or a file of weights: the published code's, a timm model's, a
-    torchvision ResNet's."""
+    """A run directory, one of its checkpoints, or a file of weights from the published code, of a timm model, or of a
+    torchvision ResNet."""
     out: str = ""
     """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run."""
     which: Literal["student", "teacher"] = "student"
-    """Whose weights."""
+    """Whose weights to write."""
     backbone: str | None = None
-    """Which backbone a file of weights holds; needed where the file does not say."""
+    """Name of the backbone in a file of weights; needed if the file does not name it."""
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint of the run."""
     overwrite: bool = False
@@ -27,83 +27,83 @@ class ExtractConfig:
 
 @dataclass
 class EvaluateConfig:
-    """A backbone's frozen features, or a finished classifier, scored on a labelled folder."""
+    """Score a backbone's frozen features, or a finished classifier, on labelled images."""
 
     weights: str = ""
-    """A backbone file, a run directory, `random`, or timm:NAME for weights that timm downloads; for classification a
-    run of `cmid finetune`, or its model.safetensors."""
+    """A backbone file, a run directory, `random`, or timm:NAME (timm downloads the weights); for classification, a run
+    of `cmid finetune`, or its model.safetensors."""
     data: str = ""
-    """A folder with one folder per class, or torchgeo:NAME?root=DIR for a data set of torchgeo."""
+    """A folder with one folder per class, or torchgeo:NAME?root=DIR."""
     train_list: str | None = None
-    """Text file of paths under `data`; unset: a seeded 80 % of each class."""
+    """Text file of training paths under `data`; unset: a seeded 80 % of each class."""
     test_list: str | None = None
-    """Text file of paths under `data`; unset: the rest (classification: all)."""
+    """Text file of test paths under `data`; unset: the rest (classification: all)."""
     backbone: str | None = None
-    """Needed with `random` or for a file without metadata."""
+    """Name of the backbone; needed with `random`, or for a file that does not name it."""
     size: int | None = None
-    """Side in pixels that images are resized to; unset: what the backbone was pre-trained at."""
+    """Side in pixels that images are resized to; unset: that of pre-training."""
     mean: tuple[float, ...] | None = None
-    """Per-band mean, on the scale 0..1; unset: what the weights say, ImageNet's where they say nothing."""
+    """Per-band mean on the scale 0..1; unset: the one stored with the weights, else ImageNet's."""
     std: tuple[float, ...] | None = None
-    """Per-band standard deviation, likewise."""
+    """Per-band standard deviation; unset: likewise."""
     batch_size: int = 64
-    """Images at once."""
+    """Images per batch."""
     workers: int = -1
-    """Loader processes; -1 chooses from the cores."""
+    """Loader processes; -1: chosen from the number of cores."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """As for pre-training."""
+    """auto: bf16 where the device computes it fast (GPU, CPU with bf16 matrix units), else 32."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """Which device; auto takes a GPU where there is one."""
+    """Device; auto: a GPU if there is one."""
     k: tuple[int, ...] = (1, 5, 20)
-    """Neighbours that vote (kNN)."""
+    """Numbers of voting neighbours (kNN)."""
     temperature: float | None = None
     """Weight neighbours by exp(similarity / temperature); unset: plain majority (kNN)."""
     regularisation: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-    """Inverse strengths C tried on a validation part of train (linear)."""
+    """Inverse strengths C to try on a validation part of train (linear)."""
     validation_share: float = 0.2
-    """Part of train held out to choose C (linear)."""
+    """Share of train held out to choose C (linear)."""
     bootstrap: int = 1000
-    """Resamples of the test images behind each interval."""
+    """Bootstrap resamples of the test images for each interval."""
     seed: int = 0
-    """Fixes splits and resamples."""
+    """Fixes the splits and the resamples."""
     out: str | None = None
-    """Write the figures as JSON here; for classification the folder for scores, predictions and report."""
+    """JSON file for the figures; for classification, a folder for scores, predictions and report."""
     ignore_unknown_classes: bool = False
-    """Leave out images of classes that the model does not know, instead of refusing them (classification)."""
+    """Leave out images of classes unknown to the model instead of refusing them (classification)."""
     report: bool = True
-    """Write report.html, too (classification)."""
+    """Also write report.html (classification)."""
     overwrite: bool = False
     """Replace what an earlier evaluation wrote to `out`."""
 
 
 @dataclass
 class ReportConfig:
-    """Draw a run's report again."""
+    """Write a run's report again."""
 
     run: str = ""
     """A run directory."""
     images: int = 8
-    """Example images shown."""
+    """Number of example images."""
     map_images: int = 400
-    """Images placed on the 2-D map of features."""
+    """Number of images on the 2-D map of features."""
     projection: Literal["pca", "tsne", "umap"] = "tsne"
-    """How the 2-D map is made."""
+    """Projection of the 2-D map: pca, tsne, or umap (needs `cmid[umap]`)."""
     data: str | None = None
     """Images to show instead of the run's own."""
     labelled: str | None = None
-    """Labelled folder that colours the map; unset: the run's kNN folder."""
+    """Labelled folder whose classes colour the map; unset: the run's kNN folder."""
     out: str | None = None
     """Where to write; unset: report.html in the run."""
 
 
 @dataclass
 class DoctorConfig:
-    """Say what is wrong with labelled pixels before anyone trains on them."""
+    """Report what is wrong with labelled pixels before training on them."""
 
     data: str = ""
     """A folder of images and masks, what `cmid prepare` wrote, or torchgeo:NAME?root=DIR."""
     out: str | None = None
-    """Write what was found as JSON here, too; must not exist."""
+    """Also write the findings to this JSON file; must not exist."""
     seed: int = 0
-    """Fixes the draw of train and test where nothing else says which images are for test, as training's does."""
+    """Fixes the draw of train and test, as in training, if nothing else says which images are for test."""
     labels: PixelLabelsConfig = field(default_factory=PixelLabelsConfig)

@@ -1,4 +1,4 @@
-"""The numbers of each pre-training method; the published values are the defaults."""
+"""The settings of each pre-training method; the published values are the defaults."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,18 +6,18 @@ from typing import Literal
 
 @dataclass
 class CMIDConfig:
-    """The method's own numbers (paper arXiv 2304.09670; published values are the defaults)."""
+    """CMID's own numbers (arXiv 2304.09670; the published values are the defaults)."""
 
     mode: Literal["exact", "parity"] = "exact"
     """exact: what the paper asks for; parity: what the published code does, faults included."""
     mask_ratio: float = 0.6
-    """Share of cells hidden, rounded up to whole cells."""
+    """Share of cells to hide, rounded up to whole cells."""
     mask_cell_px: int = 32
     """Side of a mask cell in pixels."""
     mask_stage: int = 0
-    """Where the mask token enters: 0 after the stem or patch embedding, k after the k-th stage."""
+    """Where the mask token enters: 0: after the stem or patch embedding; k: after the k-th stage."""
     mask_token: Literal["add", "replace"] = "add"
-    """Whether the token is added to hidden positions or put in their place."""
+    """Add the token to hidden positions, or put it in their place."""
     reconstruction_weight: float = 1.0
     """Weight of the reconstruction branch; 0 switches it off."""
     frequency_weight: float = 1.0
@@ -35,7 +35,7 @@ class CMIDConfig:
     temperature: float = 0.2
     """Temperature of InfoNCE."""
     queue_size: int = 65536
-    """Negatives kept; any size."""
+    """Number of negatives kept; any size."""
     momentum: float = 0.996
     """Teacher momentum at the start."""
     momentum_end: float = 1.0
@@ -51,7 +51,7 @@ class CMIDConfig:
     local_prototypes: int = 2048
     """Dimension of the local head's output."""
     local_matches: int = 20
-    """Positions per image whose match in the other view is learned from."""
+    """Matched positions per image that the local loss uses."""
     local_temperature: float = 0.1
     """Student temperature of the local branch."""
     local_teacher_temperature: tuple[float, float] = (0.04, 0.07)
@@ -59,7 +59,7 @@ class CMIDConfig:
     local_temperature_epochs: int = 50
     """Epochs over which the teacher temperature rises."""
     local_start_epoch: int = 0
-    """First epoch with the local branch, from where its temperature rises; -1 as published for ResNet-50."""
+    """First epoch of the local branch; its temperature rises from there. Published for ResNet-50: -1."""
     centre_momentum: float = 0.9
     """Momentum of the local teacher's centre."""
 
@@ -87,15 +87,15 @@ class MoCoV2Config:
     dim: int = 128
     """Dimension of the embedding."""
     queue_size: int = 65536
-    """Negatives kept; any size."""
+    """Number of negatives kept; any size."""
     temperature: float = 0.2
     """Temperature of InfoNCE."""
     momentum: float = 0.999
-    """Teacher momentum, the same all along."""
+    """Teacher momentum, constant."""
     symmetric: bool = False
-    """Also let view 1 find its key of view 0, and add both losses."""
+    """Also match view 1 to the key of view 0, and add both losses."""
     batch_norm_groups: int = 1
-    """Groups of a batch that are normalised each by itself, the keys' shuffled; the paper's have 32 images."""
+    """Normalise the batch in this many groups; shuffle the keys' groups. The paper's groups have 32 images."""
 
 
 @dataclass
@@ -103,19 +103,19 @@ class SeCoConfig:
     """SeCo's own numbers (arXiv 2103.16607)."""
 
     dates: Literal["seen", "artificial"] = "seen"
-    """seen: the data show places at several dates; artificial: further dates are made up from the single image."""
+    """seen: the data show places at several dates; artificial: make up further dates from single images."""
     hidden: int = 2048
-    """Width of the hidden layer of each projector."""
+    """Width of each projector's hidden layer."""
     dim: int = 128
     """Dimension of each embedding sub-space."""
     queue_size: int = 16384
-    """Negatives kept for each sub-space; any size."""
+    """Number of negatives kept for each sub-space; any size."""
     temperature: float = 0.07
     """Temperature of InfoNCE."""
     momentum: float = 0.999
-    """Teacher momentum, the same all along."""
+    """Teacher momentum, constant."""
     batch_norm_groups: int = 1
-    """Groups of a batch that are normalised each by itself, the keys' shuffled."""
+    """Normalise the batch in this many groups; shuffle the keys' groups."""
 
 
 @dataclass
@@ -145,15 +145,15 @@ class SwAVConfig:
     temperature: float = 0.1
     """Temperature of the prediction."""
     sinkhorn_iterations: int = 3
-    """Rounds of making all prototypes, then all images, count alike."""
+    """Sinkhorn iterations."""
     sinkhorn_epsilon: float = 0.05
-    """Temperature of the assignment."""
+    """Sinkhorn temperature (epsilon) of the assignment."""
     freeze_epochs: int = 1
-    """Epochs at the start in which the prototypes stay as they are."""
+    """Epochs at the start during which the prototypes are frozen."""
     queue_size: int = 0
-    """Earlier images, over all processes, that are assigned beside a small batch; 0 is none, published 3840."""
+    """Earlier images, over all processes, that are assigned together with the batch; 0: none; published: 3840."""
     queue_start_epoch: int = 15
-    """First epoch that fills the queue; it counts once it is full."""
+    """First epoch that fills the queue; it is used once it is full."""
 
 
 @dataclass
@@ -161,7 +161,7 @@ class SimMIMConfig:
     """SimMIM's own numbers (arXiv 2111.09886)."""
 
     mask_ratio: float = 0.6
-    """Share of cells hidden, rounded up to whole cells."""
+    """Share of cells to hide, rounded up to whole cells."""
     mask_cell_px: int = 32
     """Side of a mask cell in pixels."""
 
@@ -173,7 +173,7 @@ class IndexNetConfig:
     index_grid: int = 7
     """Rows and columns of the grid of numbered cells on the ground."""
     index_weight: float = 1.0
-    """Weight of the positions' term; the whole crops' has 1."""
+    """Weight of the term on positions; the term on whole crops has weight 1."""
     hidden: int = 4096
     """Width of the projectors' hidden layer."""
     dim: int = 256
@@ -191,15 +191,15 @@ class MAEConfig:
     """MAE's own numbers (arXiv 2111.06377)."""
 
     mask_ratio: float = 0.75
-    """Share of patches left out, rounded up to whole patches."""
+    """Share of patches to leave out, rounded up to whole patches."""
     decoder_width: int = 512
     """Width of the decoder."""
     decoder_depth: int = 8
-    """Blocks of the decoder."""
+    """Number of decoder blocks."""
     decoder_heads: int = 16
     """Attention heads of the decoder."""
     normalise_pixels: bool = True
-    """Measure each patch against its own mean and deviation."""
+    """Normalise the target of each patch by its own mean and deviation."""
 
 
 @dataclass
@@ -207,4 +207,4 @@ class SupervisedConfig:
     """Supervised pre-training's own numbers (as on SEN12MS, arXiv 1906.07789)."""
 
     classes: int = 0
-    """How many classes the data have; 0: read from them."""
+    """Number of classes; 0: read from the data."""

@@ -1,4 +1,4 @@
-"""What every verb that reads images with a class for each pixel is told of them."""
+"""Settings shared by every verb that reads images with a class for each pixel."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,22 +9,22 @@ class PixelLabelsConfig:
     """How images and the masks of their classes are read."""
 
     train_list: str | None = None
-    """Text file of images' paths under the data's folder to train on; unset: see `test_groups`."""
+    """Text file of training images, as paths under the data's folder; unset: see `test_groups`."""
     test_list: str | None = None
-    """The same for test; unset: the rest."""
+    """The same for test images; unset: the rest."""
     test_groups: tuple[str, ...] = ()
-    """Groups (tiles, scenes, folders of groups) that are held out whole for test; unset: folders called train and test
-    (or val) where there are some, else a seeded 20 % of the groups."""
+    """Whole groups (tiles, scenes, folders of groups) to hold out for test; unset: folders called train and test (or
+    val) if there are any, else a seeded 20 % of the groups."""
     palette: str | None = None
     """JSON or CSV file of classes with name, colour, value, ignore; unset: palette.json, palette.csv or classes.csv in
-    the data's folder, else what the masks hold, shown as a table."""
+    the data's folder, else the values found in the masks, shown as a table."""
     unknown: Literal["refuse", "ignore"] = "refuse"
-    """Colours or values of masks that the palette does not have: refuse them, or leave their pixels out."""
+    """Mask colours or values that are not in the palette: refuse them, or leave their pixels out."""
     unlabelled: tuple[str, ...] = ()
-    """Names of classes whose pixels do not count, as if they had no label; the model does not know such a class."""
+    """Classes to treat as unlabelled; the model has no output for them."""
     borders: Literal["eroded", "full"] = "eroded"
-    """Of a prepared ISPRS set: labels without the borders of objects, or all of them."""
+    """For a prepared ISPRS set: labels without the borders of objects, or with them."""
     tile_px: int = 1024
-    """Large rasters are read in windows of at most this side, in pixels."""
+    """Largest side in pixels of the windows in which large rasters are read."""
     bands: tuple[str, ...] = ()
-    """Bands of rasters, by number from 1 or by name; unset: all but transparency."""
+    """Bands to read from rasters, by number from 1 or by name; unset: all but transparency."""

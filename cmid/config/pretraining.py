@@ -24,35 +24,35 @@ class PretrainConfig:
     """Pre-train a backbone on unlabelled images, or on labelled ones (method supervised)."""
 
     data: str = ""
-    """A folder of images (any depth) or of shards, a text file listing images, or torchgeo:NAME?root=DIR."""
+    """A folder of images (any depth) or of shards, a text file that lists images, or torchgeo:NAME?root=DIR."""
     source: Literal["images", "scenes"] = "images"
-    """images: each file is one; scenes: windows are drawn from large rasters."""
+    """images: each file is an image; scenes: windows are drawn from large rasters."""
     out: str = "runs/pretrain"
     """The run's directory; must not exist, unless resuming."""
     method: Literal[
         "cmid", "byol", "moco_v2", "seco", "barlow_twins", "swav", "simmim", "indexnet", "mae", "supervised"
     ] = "cmid"
-    """Which method; its numbers are the group of settings of its name."""
+    """Pre-training method; its own settings are the group of the same name."""
     backbone: str = "resnet50"
     """Any timm model that gives feature maps."""
     drop_path: float = 0.0
     """Stochastic depth of the student."""
     in_chans: int = 3
-    """Bands of the images."""
+    """Number of bands of the images."""
     epochs: int = 200
     """Passes over the data."""
     batch_size: int = 64
-    """Images per process and step."""
+    """Images per process and per batch."""
     seed: int = 0
-    """Fixes weights, order, crops, colours and masks."""
+    """Fixes the weights, order, crops, colours and masks."""
     limit: int = 0
-    """Use only so many images, drawn by seed; 0 is all."""
+    """Use only this many images, drawn by seed; 0: all."""
     max_bad_share: float = 0.05
-    """Unreadable images beyond this share of all stop the run."""
+    """Stop the run if more than this share of all images cannot be read."""
     read_timeout_s: float = 300.0
-    """An image that takes longer to read counts as unreadable; 0 waits for ever."""
+    """Count an image as unreadable if reading takes longer; 0 waits for ever."""
     resume: bool = False
-    """Go on from the last checkpoint in `out`."""
+    """Resume from the last checkpoint in `out`."""
     report: bool = True
     """Write report.html at the end."""
     scenes: SceneConfig = field(default_factory=SceneConfig)

@@ -9,53 +9,54 @@ from cmid.config.training import OptimizerConfig, TrainConfig
 
 @dataclass
 class PixelCropConfig:
-    """How labelled scenes are changed while a segmenter learns from them."""
+    """How labelled scenes are augmented while a segmenter is trained."""
 
     scale: tuple[float, float] = (0.5, 2.0)
-    """Least and greatest factor by which an image is enlarged before a crop is taken of it."""
+    """Smallest and largest factor by which an image is enlarged before it is cropped."""
     max_share: float = 0.75
-    """A crop in which one class has more than this is drawn again, ten times at most; 1 is off."""
+    """Draw a crop again, at most ten times, if one class has a larger share of it; 1 is off."""
     flip: float = 0.5
-    """Probability of a left-right mirror."""
+    """Probability of mirroring left to right."""
     turn: float = 0.0
-    """Probability of a turn by 0, 90, 180 or 270 degrees, each alike: pictures from above have no upside."""
+    """Probability of turning by 0, 90, 180 or 270 degrees, each equally likely: images from above have no upside."""
     brightness: float = 0.1254902
-    """Greatest shift of all colours, on the scale 0..1 (32 of 255); this and the next three each have even odds."""
+    """Largest shift of all colours on the scale 0..1 (0.1254902 is 32 of 255); applied with probability 1/2, as are the
+    next three."""
     contrast: float = 0.5
-    """Colours are multiplied by 1 - this to 1 + this."""
+    """Multiply colours by a factor between 1 - this and 1 + this."""
     saturation: float = 0.5
-    """Likewise the saturation, of three 8-bit colours."""
+    """The same for the saturation of three 8-bit colours."""
     hue: float = 0.1
-    """Greatest turn of the hue, of a full circle, of three 8-bit colours."""
+    """Largest shift of the hue of three 8-bit colours, as a share of the full circle."""
 
 
 @dataclass
 class SegmenterConfig:
-    """What a segmenter is."""
+    """A segmenter's head and loss."""
 
     head: Literal["upernet", "lateral_sum"] = "upernet"
-    """UPerNet as published, or a light decoder for small machines: laterals added up at the finest stride."""
+    """upernet: as published; lateral_sum: a light decoder for small machines, laterals summed at the finest stride."""
     width: int | None = None
-    """Channels of the head; unset: 512 of upernet, 128 of lateral_sum."""
+    """Channels of the head; unset: 512 for upernet, 128 for lateral_sum."""
     dropout: float = 0.1
-    """Share of the channels that are dropped before the scores."""
+    """Share of channels to drop before the scores."""
     auxiliary_weight: float = 0.4
-    """How much the auxiliary head's loss counts; 0 builds none."""
+    """Weight of the auxiliary head's loss; 0: no auxiliary head."""
     cross_entropy: float = 1.0
-    """How much it counts."""
+    """Weight of cross-entropy."""
     dice: float = 0.0
-    """How much the Dice loss counts."""
+    """Weight of the Dice loss."""
     focal: float = 0.0
-    """How much the focal loss counts."""
+    """Weight of the focal loss."""
     gamma: float = 2.0
-    """Of the focal loss."""
+    """Exponent of the focal loss."""
     average: Literal["counted", "all"] = "counted"
-    """all: cross-entropy is divided by all pixels, those without label too, as mmsegmentation does."""
+    """Pixels that cross-entropy and focal loss are divided by. counted: those with a label; all: all, as mmsegmentation."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: a pixel counts by the inverse of its class's share of the training pixels, the greatest ten times the
-    least."""
+    """balanced: weight each pixel by the inverse of its class's share of the training pixels; the largest weight is at
+    most ten times the smallest."""
     untrained: tuple[str, ...] = ()
-    """Classes that have an output and are not learned: their pixels count as unlabelled in training alone."""
+    """Classes with an output that is not trained: their pixels count as unlabelled in training only."""
 
 
 @dataclass
@@ -63,47 +64,47 @@ class FinetuneSegmentationConfig:
     """Train a backbone and a head on images with a class for every pixel."""
 
     weights: str = ""
-    """A file of a backbone or of a segmenter, a run directory, `random`, or timm:NAME, which timm downloads."""
+    """File of a backbone or segmenter, a run directory, `random`, or timm:NAME (timm downloads the weights)."""
     data: str = ""
-    """A folder of images and masks, of GeoTIFF pairs, or of `cmid prepare`; or torchgeo:NAME?root=DIR."""
+    """A folder of images and masks, of GeoTIFF pairs, or written by `cmid prepare`; or torchgeo:NAME?root=DIR."""
     out: str = "runs/segmentation"
     """The run's directory; must not exist, unless resuming."""
     new_head: bool = False
-    """Begin the head anew where `weights` are a segmenter's; needed where its classes are others."""
+    """Start with a new head if `weights` are a segmenter's; needed if its classes differ."""
     backbone: str | None = None
-    """Needed with `random` or for a file without metadata."""
+    """Name of the backbone; needed with `random`, or for a file that does not name it."""
     train_share: float = 1.0
     """Train on this share of the training images, drawn by seed."""
     hold_out: float = 0.0
-    """Part of train held out, whole groups of it where there are several, to choose the best epoch by; 0: the last
+    """Share of the training images held out to choose the best epoch, in whole groups if there are several; 0: the last
     epoch is the result."""
     size: int = 512
     """Side of the crops in pixels."""
     window: int = 0
-    """Side of the windows in which test images are looked at; 0: whole images where their sides are at most twice
+    """Side in pixels of the windows in which test images are read; 0: whole images if their sides are at most twice
     `size`, else windows of `size` that overlap by a quarter."""
     mean: tuple[float, ...] | None = None
-    """Per-band mean on 0..1; unset: what the weights say, ImageNet's where they say nothing."""
+    """Per-band mean on the scale 0..1; unset: the one stored with the weights, else ImageNet's."""
     std: tuple[float, ...] | None = None
-    """Per-band standard deviation, likewise."""
+    """Per-band standard deviation; unset: likewise."""
     frozen: bool = False
-    """Train the heads alone."""
+    """Train the heads only."""
     drop_path: float = 0.0
     """Stochastic depth of the backbone."""
     epochs: int = 50
     """Passes over the training images."""
     batch_size: int = 8
-    """Images per process and step."""
+    """Images per process and per batch."""
     seed: int = 0
-    """Fixes head, order, crops, draws of images."""
+    """Fixes the head's weights, the order, the crops and the draws of images."""
     seeds: tuple[int, ...] = ()
-    """Train once with each of these, in folders of their own under `out`, and tell mean and interval; unset: `seed`."""
+    """Train once per seed, each in its own folder under `out`, and report mean and interval; unset: only `seed`."""
     max_bad_share: float = 0.05
-    """Unreadable images beyond this share of all stop the run."""
+    """Stop the run if more than this share of all images cannot be read."""
     read_timeout_s: float = 300.0
-    """An image that takes longer to read counts as unreadable; 0 waits for ever."""
+    """Count an image as unreadable if reading takes longer; 0 waits for ever."""
     resume: bool = False
-    """Go on from the last checkpoint in `out`."""
+    """Resume from the last checkpoint in `out`."""
     report: bool = True
     """Write report.html at the end."""
     labels: PixelLabelsConfig = field(default_factory=PixelLabelsConfig)
@@ -117,37 +118,37 @@ class FinetuneSegmentationConfig:
 
 @dataclass
 class EvaluateSegmentationConfig:
-    """Score a finished segmenter on images with labels, other than those of its own run."""
+    """Score a finished segmenter on labelled images other than those of its own run."""
 
     weights: str = ""
     """A run of `cmid finetune segmentation`, or its model.safetensors."""
     data: str = ""
-    """As for training; `part` says which of its images are scored."""
+    """Data, as for training; `part` says which of its images are scored."""
     out: str | None = None
-    """A folder for scores.json, tiles.csv and report.html; must not hold files."""
+    """Folder for scores.json, tiles.csv and report.html; must be empty or not exist."""
     part: Literal["auto", "test", "all"] = "auto"
-    """auto: those for test where lists, groups, folders or the data set itself say which, else all. test: also where
-    they have to be drawn by `seed`, as a training run draws them."""
+    """auto: the test images if lists, groups, folders or the data set say which they are, else all. test: the test
+    images, drawn by `seed` as in a training run if nothing says which they are."""
     over: Literal["patches", "tiles"] = "patches"
-    """Of a prepared ISPRS set: its patches, as published, or the test tiles as a whole."""
+    """For a prepared ISPRS set: score its patches, as published, or whole test tiles."""
     window: int = 0
-    """Side of the windows in which images are looked at; 0: as the model's own run did."""
+    """Side in pixels of the windows in which images are read; 0: as in the model's own run."""
     turns: Literal["none", "flips", "d4"] = "none"
-    """Average over mirror images, or over quarter turns too."""
+    """Average over mirror images (flips), or over quarter turns too (d4)."""
     batch_size: int = 8
-    """Windows at once."""
+    """Windows per batch."""
     workers: int = -1
-    """Loader processes; -1 chooses from the cores."""
+    """Loader processes; -1: chosen from the number of cores."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """As for training."""
+    """auto: bf16 where the device computes it fast (GPU, CPU with bf16 matrix units), else 32."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """Which device; auto takes a GPU where there is one."""
+    """Device; auto: a GPU if there is one."""
     bootstrap: int = 1000
-    """Resamples of the images for the interval."""
+    """Bootstrap resamples of the images for the interval."""
     seed: int = 0
-    """Of the bootstrap, and of the draw of test images where `part` is test and nothing says which they are."""
+    """Seed of the bootstrap, and of the draw of test images if `part` is test and nothing says which they are."""
     report: bool = True
-    """Write report.html where `out` is given."""
+    """Write report.html if `out` is given."""
     overwrite: bool = False
     """Replace what an earlier evaluation wrote in `out`."""
     labels: PixelLabelsConfig = field(default_factory=PixelLabelsConfig)

@@ -1,21 +1,23 @@
 """Checkpoints: written whole or not at all, read without running anything they contain."""
 
-import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cmid.contracts import Progress
 from cmid.errors import CmidError, UsageError
+from cmid.whole_files import replace_whole
 
 FORMAT = 1
+LEFTOVER = ".*.ckpt.*.part"
+"""What a process leaves that is killed while it writes a checkpoint (`whole_files.part_of`)."""
 NEEDED = {"format", "settings", "learner", "progress"}
 
 
@@ -142,47 +144,32 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     require_plain(state)
 
-    def save(file: BinaryIO) -> None:
+    def save(part: Path) -> None:
         try:
-            torch.save(state, file)
+            with part.open("wb") as file:
+                torch.save(state, file)
         except RuntimeError as error:  # torch's archive writer reports a full disk this way
             raise OSError(_first_line(error)) from error
 
-    replace_atomically(path, save)
-
-
-def replace_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Puts what `write` writes at `path` in one move, after it is on disk; on failure nothing changes."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    replace_whole(path, save)
 
 
 def keep_as(path: Path, other: Path) -> None:
     """Makes `other` the file that `path` is now, without a second copy of its bytes where links are possible."""
-    temporary = other.with_name(f"{other.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
+
+    def copy(part: Path) -> None:
+        part.unlink(missing_ok=True)
         try:
-            temporary.hardlink_to(path)
+            part.hardlink_to(path)
         except OSError:
-            shutil.copyfile(path, temporary)
-        temporary.replace(other)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(other.parent)
+            shutil.copyfile(path, part)
+
+    replace_whole(other, copy)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files of a process that was killed while writing."""
-    for path in folder.glob("*.ckpt.*.tmp"):
+    for path in folder.glob(LEFTOVER):
         path.unlink(missing_ok=True)
 
 
@@ -190,19 +177,6 @@ def _check_sums(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if (broken := archive.testzip()) is not None:
             raise ValueError(f"the check sum of {broken} is wrong")
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # not every system opens folders
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def _greatest(tensors: Iterable[Tensor]) -> list[Tensor]:

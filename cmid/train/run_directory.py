@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from cmid.errors import CmidError, UsageError
-from cmid.train.checkpoints import Checkpoint, read_checkpoint, remove_leftovers, replace_atomically
+from cmid.train.checkpoints import LEFTOVER, Checkpoint, read_checkpoint, remove_leftovers
+from cmid.whole_files import parts_beside, replace_whole
 
 try:
     import fcntl
@@ -136,7 +137,7 @@ class RunDirectory:
     def _replace(self, path: Path, text: str) -> None:
         """Whole or not at all: a run that goes on needs what was there."""
         try:
-            replace_atomically(path, lambda file: file.write(text.encode()))
+            replace_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -224,13 +225,13 @@ class RunDirectory:
         return (
             self.checkpoints.name in found  # `open` makes it first
             and ours.issuperset(found)
-            and all(p.match("*.ckpt.*.tmp") for p in self.checkpoints.iterdir())
+            and all(p.match(LEFTOVER) for p in self.checkpoints.iterdir())
         )
 
     def _books(self) -> list[Path]:
         """What a run writes down as it goes, and what is left where it was killed while writing."""
         tables, replaced = [self.steps, self.metrics], [self.settings, self.account]
-        torn = [part for path in replaced for part in self.path.glob(f"{path.name}.*.tmp")]
+        torn = [part for path in replaced for part in parts_beside(path)]
         return [*replaced, self.skipped, *tables, *(table.with_name(f"{table.name}.tmp") for table in tables), *torn]
 
     def _clear(self) -> None:

@@ -34,7 +34,7 @@ class Saver:
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None
         self._candidate: dict[str, Any] | None = None
-        self._former = run.last.with_name(f"{run.last.name}.former.tmp")  # `remove_leftovers` knows such names
+        self._former = run.last.with_name(f".{run.last.name}.former.part")  # `remove_leftovers` knows such names
         self._is_for_now = False
 
     def is_due(self) -> bool:

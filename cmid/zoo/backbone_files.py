@@ -12,7 +12,6 @@ class beside its weights: that object is passed over (`cmid/zoo/foreign_checkpoi
 """
 
 import json
-import os
 import pickle
 import re
 import stat
@@ -34,6 +33,7 @@ from cmid.backbones import TimmBackbone, create_backbone
 from cmid.config import ViewConfig
 from cmid.contracts import Backbone
 from cmid.errors import CmidError, UsageError
+from cmid.whole_files import replace_whole
 from cmid.zoo.foreign_checkpoints import read_beside_objects
 from cmid.zoo.published_layout import (
     backbone_of,
@@ -111,30 +111,39 @@ def save_backbone(path: Path | str, backbone: Backbone, metadata: BackboneMetada
     if path.exists() and (path.is_dir() or not overwrite):
         raise UsageError(f"{path} exists. Give another file name, or --overwrite to replace it.")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.weights().items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.suffix == ".safetensors":
+        return write_tensors(path, state, _to_header(metadata))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            save_tensors(state, part, {"format": "pt", **_to_header(metadata)})
-        else:
-            torch.save({"state_dict": state, "metadata": asdict(metadata)}, part)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CmidError(f"{path} cannot be written: {reason}. Check the folder's rights and free space.") from error
-    finally:
-        part.unlink(missing_ok=True) if path.parent.is_dir() else None
+        replace_whole(path, lambda part: torch.save({"state_dict": state, "metadata": asdict(metadata)}, part))
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(path, error) from error
     return path
 
 
-def save_tensors(state: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """As safetensors' `save_file`, but with the rights that any new file has here: that one leaves out other users."""
-    path.touch()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    save_file(state, path, metadata=header)
-    path.chmod(mode)
+def write_tensors(path: Path, state: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
+    """As safetensors' `save_file`, whole or not at all, with the rights of any new file: that leaves out others.
+
+    Raises:
+        CmidError: it cannot be written.
+    """
+    owned = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+
+    def save(part: Path) -> None:
+        part.touch()
+        mode = stat.S_IMODE(part.stat().st_mode)
+        save_file(owned, part, metadata={"format": "pt", **header})
+        part.chmod(mode)
+
+    try:
+        replace_whole(path, save)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _unwritable(path: Path, error: Exception) -> CmidError:
+    reason = getattr(error, "strerror", None) or error
+    return CmidError(f"{path} cannot be written: {reason}. Check the folder's rights and free space.")
 
 
 def load_backbone(

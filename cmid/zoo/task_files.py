@@ -4,7 +4,6 @@ The account is JSON: the model's metadata, a dataclass whose `backbone` is a `Ba
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cmid.errors import CmidError, UsageError
-from cmid.zoo.backbone_files import BackboneMetadata, save_tensors
+from cmid.zoo.backbone_files import BackboneMetadata, write_tensors
 
 M = TypeVar("M")
 State = dict[str, Tensor]
@@ -39,17 +38,8 @@ def write_model(path: Path, task: str, parts: Mapping[str, Mapping[str, Tensor]]
         CmidError: it cannot be written.
     """
     state = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     about = json.dumps(asdict(metadata) | {"cmid_version": version("cmid")})
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_tensors(state, part, {"format": "pt", "task": task, "about": about})
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or error
-        raise CmidError(f"{path} cannot be written: {reason}. Check the folder's rights and free space.") from error
-    return path
+    return write_tensors(path, state, {"task": task, "about": about})
 
 
 def find_model(weights: str, task: str) -> Path | None:

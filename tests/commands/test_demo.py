@@ -148,7 +148,7 @@ def test_scenes_that_have_lost_a_file(drawn):
 def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew(drawn, monkeypatch, capfd):
     run = RunDirectory(drawn / "run")
     run.checkpoints.mkdir(parents=True)
-    for left in (run.settings, run.steps, run.path / ".lock", run.checkpoints / "last.ckpt.123.tmp"):
+    for left in (run.settings, run.steps, run.path / ".lock", run.checkpoints / ".last.ckpt.123.part"):
         left.write_text("old\n")
 
     def begin(settings):

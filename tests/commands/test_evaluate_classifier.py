@@ -257,8 +257,13 @@ def test_a_folder_that_holds_files_is_kept_unless_told_otherwise(finished, tmp_p
         (".", "others", {}, r"knows none of the classes of .*: Blue \(1 image\), Red \(1 image\)"),
         (".", "misspelt", {}, "Did you mean red"),
         (".", "images", {"test_list": "list.txt"}, "names files that are not in"),
-        (".", "images", {"size": 96}, "size is for kNN and linear probes"),
-        (".", "images", {"k": (3,), "train_list": "list.txt"}, "train_list, k is for kNN"),
+        (
+            ".",
+            "images",
+            {"size": 96},
+            "size is read by `cmid evaluate knn` and `cmid evaluate linear`, not by cl",
+        ),
+        (".", "images", {"k": (3,), "train_list": "list.txt"}, "train_list, k is read by"),
         (
             "several/model.safetensors",
             "images",
@@ -289,5 +294,13 @@ def test_requests_that_cannot_be_carried_out(tmp_path, monkeypatch, weights, dat
 
 
 def test_its_settings_are_refused_by_the_other_kinds(tmp_path):
-    with pytest.raises(UsageError, match="ignore_unknown_classes is for `cmid evaluate classification`, not for knn"):
-        cmid.evaluate("knn", "random", tmp_path, backbone="test_resnet", ignore_unknown_classes=True)
+    for kind, setting, reader in (
+        ("knn", {"ignore_unknown_classes": True}, "classification"),
+        ("knn", {"regularisation": (1.0,)}, "linear"),
+        ("linear", {"k": (3,)}, "knn"),
+        ("linear", {"report": False}, "classification"),
+    ):
+        with pytest.raises(
+            UsageError, match=f"{next(iter(setting))} is read by `cmid evaluate {reader}`, not by {kind}"
+        ):
+            cmid.evaluate(kind, "random", tmp_path, backbone="test_resnet", **setting)

@@ -159,7 +159,7 @@ def test_best_is_what_last_was(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / "last.ckpt.123.tmp").write_text("half")
+    (tmp_path / ".last.ckpt.123.part").write_text("half")
     (tmp_path / "last.ckpt").write_text("whole")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == ["last.ckpt"]

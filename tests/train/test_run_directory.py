@@ -129,11 +129,11 @@ def test_what_the_errors_of_a_run_advise_may_be_changed_and_is_told(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
-    "left", [(), ("settings.yaml", "settings.yaml.12.tmp", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")]
+    "left", [(), ("settings.yaml", ".settings.yaml.12.part", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")]
 )
 def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, left):
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt.123.tmp").write_text("half")
+    (tmp_path / "checkpoints" / ".last.ckpt.123.part").write_text("half")
     for name in left:
         (tmp_path / name).write_text("old\n")
     assert RunDirectory(tmp_path).may_begin and RunDirectory(tmp_path / "new").may_begin

@@ -99,4 +99,4 @@ def test_damage_and_what_does_not_fit(tmp_path):
     with pytest.raises(UsageError, match="is damaged, or no segmenter's file"):
         load_segmenter(path)
     with pytest.raises(CmidError, match="cannot be written"):
-        save_segmenter(tmp_path / "no" / "model.safetensors", task, about)
+        save_segmenter(path / "model.safetensors", task, about)
