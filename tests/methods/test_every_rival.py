@@ -35,6 +35,23 @@ def test_a_few_steps_lower_the_loss_and_teach_no_gradient(name):
     assert all(p.grad is None and not p.requires_grad for p in teachers)
 
 
+@pytest.mark.parametrize("name", ["byol", "moco_v2", "seco", "indexnet"])
+def test_all_of_the_teacher_follows_the_student(name):
+    model = learner(name)
+    students, before = dict(model.named_parameters()), {}
+    with torch.no_grad():
+        for key, parameter in students.items():
+            before[key] = parameter.clone()
+            if not key.startswith("teacher_"):
+                parameter += 1
+    model.after_step(Progress(1, 4, 1, 4))
+    followed = {key: p for key, p in students.items() if key.startswith("teacher_")}
+    assert {key.split(".")[0] for key in followed} == {n for n, _ in model.named_children() if n.startswith("teacher_")}
+    for key, parameter in followed.items():
+        m, student = model.config.momentum, students[key.removeprefix("teacher_")]
+        torch.testing.assert_close(parameter, m * before[key] + (1 - m) * student, msg=lambda told, key=key: key + told)
+
+
 @pytest.mark.parametrize("name", RIVALS)
 def test_the_parts_are_the_whole(name):
     whole, cut, views = learner(name), learner(name), batch(name)

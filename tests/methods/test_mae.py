@@ -17,12 +17,12 @@ from cmid.methods.mae import MAE
 from tests.methods.rivals import batch, learner
 
 
-def hide(images):
-    """12 of 16 patches, other ones in each image."""
-    mask = torch.ones(len(images), 16, dtype=torch.bool)
-    for i, row in enumerate(mask):
-        row[[(3 * i + step) % 16 for step in (0, 5, 6, 11)]] = False
-    return mask.view(-1, 4, 4)
+def hide(images, grid=(4, 4)):
+    """All but 4 patches, other ones in each image."""
+    mask = torch.ones(len(images), *grid, dtype=torch.bool)
+    for i, row in enumerate(mask.flatten(1)):
+        row[[(3 * i + step) % len(row) for step in (0, 5, 6, 11)]] = False
+    return mask
 
 
 def theirs(model, mask):
@@ -116,20 +116,22 @@ def test_the_encoder_computes_a_quarter():
     assert lengths == [1 + 4]
 
 
-def test_every_patch_comes_back_to_its_place():
+@pytest.mark.parametrize("grid", [(4, 4), (6, 3)])
+def test_every_patch_comes_back_to_its_place(grid):
     """With a decoder that does nothing, what stands at a position is what was seen there, or the mask token."""
-    model, images = learner("mae").eval(), batch("mae", seed=7)[0].images
-    mask = hide(images)
+    model = learner("mae").eval()
+    images = torch.randn(4, 3, 16 * grid[0], 16 * grid[1], generator=torch.Generator().manual_seed(7))
+    mask = hide(images, grid)
     model.decoder_blocks, model.decoder_norm = torch.nn.Identity(), torch.nn.Identity()
     model.decoder_pred = torch.nn.Identity()
     with torch.no_grad():
-        found = model.predict(images, mask) - build_sincos2d_pos_embed([4, 4], 32)
+        found = model.predict(images, mask) - build_sincos2d_pos_embed(list(grid), 32)
         keep = torch.stack([(~row).nonzero()[:, 0] for row in mask.flatten(1)])
         seen = model.decoder_embed(model.backbone.visible_tokens(images, keep))[:, 1:]
         for i in range(4):
             torch.testing.assert_close(found[i, keep[i]], seen[i], rtol=1e-4, atol=1e-5)
             hidden = found[i, mask[i].flatten()]
-            torch.testing.assert_close(hidden, model.mask_token[0].expand(12, -1), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(hidden, model.mask_token[0].expand(len(hidden), -1), rtol=1e-4, atol=1e-5)
 
 
 def test_positions_are_fixed_and_the_start_is_the_published_one():
