@@ -5,6 +5,7 @@ so more scenes, or other workers, leave those already seen as they were.
 """
 
 import os
+import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def generate(config: GenerateConfig) -> GenerateResult:
     result = GenerateResult(out, out / "images", len(rows), dict(classes), time.monotonic() - started)
     console.print(
         f"{result.count} scenes of {len(classes)} kinds in {result.seconds:.1f} s under {out}; "
-        f"look at {result.images}, pre-train with: cmid pretrain {result.images}",
+        f"look at {result.images}, pre-train with: {shlex.join(('cmid', 'pretrain', str(result.images)))}",
         soft_wrap=True, highlight=False, markup=False,
     )  # fmt: skip
     return result

@@ -1,5 +1,6 @@
 """`cmid pack`: many images become few large shards, for disks and object stores; or shards are checked."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _pack(config: PackConfig, console: Console) -> PackResult:
     result = _result(out, manifest, bad)
     console.print(
         f"{result.images:,} images in {result.shards} shards, {result.bytes / 1e6:,.0f} MB, under {out}; pre-train "
-        f"with: cmid pretrain {out}"
+        f"with: {shlex.join(('cmid', 'pretrain', str(out)))}"
     )
     return result
 

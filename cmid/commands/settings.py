@@ -5,6 +5,7 @@ are flat, with dotted names: `{"views.size": 96}`. Dashes in names are the same 
 """
 
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -222,6 +223,9 @@ def _convert(parser: jsonargparse.ArgumentParser, name: str, wanted: Any, value:
             value = [str(each) if type(each) is int else each for each in value]
     elif get_origin(plain) is tuple and isinstance(value, str) and not value.strip().startswith("["):
         value = f"[{value}]"
+    elif get_origin(plain) is tuple and Ellipsis in get_args(plain) and isinstance(value, (int, float)):
+        value = [value]  # `k=5`, as on the command line
+    value = _at_home(value)
     if get_origin(plain) is Literal:
         # YAML reads the precision 32 as a number
         value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -239,6 +243,13 @@ def _convert(parser: jsonargparse.ArgumentParser, name: str, wanted: Any, value:
     except (jsonargparse.ArgumentError, TypeError) as error:
         raise UsageError(f"{name} ({source}): expected {describe(wanted)}, found {_show(value)}.") from error
     return found
+
+
+def _at_home(value: Any) -> Any:
+    """`~/folder` as the folder below the user's own; shells leave it as it is in `--out=~/runs`."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    return os.path.expanduser(value) if isinstance(value, str) and re.match(r"~[\w.-]*(/|$)", value) else value  # noqa: PTH111
 
 
 def _split(text: str) -> list[str]:

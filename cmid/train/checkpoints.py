@@ -1,5 +1,7 @@
 """Checkpoints: written whole or not at all, read without running anything they contain."""
 
+import errno
+import os
 import pickle
 import shutil
 import zipfile
@@ -16,6 +18,8 @@ from cmid.errors import CmidError, UsageError
 from cmid.whole_files import replace_whole
 
 FORMAT = 1
+ROOM_BYTES = 1 << 20
+"""A disk with less free is full."""
 LEFTOVER = ".*.ckpt.*.part"
 """What a process leaves that is killed while it writes a checkpoint (`whole_files.part_of`)."""
 NEEDED = {"format", "settings", "learner", "progress"}
@@ -149,6 +153,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
             with part.open("wb") as file:
                 torch.save(state, file)
         except RuntimeError as error:  # torch's archive writer reports a full disk this way
+            if shutil.disk_usage(part.parent).free < ROOM_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise OSError(_first_line(error)) from error
 
     replace_whole(path, save)

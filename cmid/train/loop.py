@@ -185,11 +185,7 @@ class _Run:
                 if self.team.any(self.saved_at != self.progress.step or self.saver.failure is not None)[0]:
                     self.save()
             with self.team.as_one():
-                if self.saver.failure:
-                    raise CmidError(
-                        f"The run has ended, but its last checkpoint {self.run.last} could not be written: "
-                        f"{self.saver.failure}. Make room on the disk and go on with --resume."
-                    )
+                self.saver.require_saved()
             status = "success"
         except (Interrupted, KeyboardInterrupt):
             status = "aborted"

@@ -128,7 +128,10 @@ class RunDirectory:
         Raises:
             UsageError: it cannot be written.
         """
-        self._replace(self.settings, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+        again = dict(settings)
+        if "resume" in again:
+            again["resume"] = False  # with --config the file begins another run
+        self._replace(self.settings, yaml.safe_dump(again, sort_keys=False, allow_unicode=True))
 
     def write_account(self, account: Mapping[str, Any]) -> None:
         """Writes `data.json`, what the data are; raises `UsageError` where it cannot be written."""

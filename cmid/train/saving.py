@@ -101,6 +101,18 @@ class Saver:
             self.keep_best()
         return True
 
+    def require_saved(self) -> None:
+        """That the last checkpoint of a run that has ended was written; raises `CmidError`."""
+        if not self.failure:
+            return
+        advice = "Make room on the disk and go on with --resume."
+        if not self._run.last.is_file():
+            advice = "There is none from before, so that all is lost: make room on the disk and begin anew."
+        raise CmidError(
+            f"The run has ended, but its last checkpoint {self._run.last} could not be written: {self.failure}. "
+            f"{advice}"
+        )
+
     def take_back(self) -> None:
         """Undoes a write that was `for_now`: what diverged is nothing to go on from."""
         with suppress(OSError):

@@ -132,6 +132,7 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], header: Mapping[str, 
         part.touch()
         mode = stat.S_IMODE(part.stat().st_mode)
         save_file(owned, part, metadata={"format": "pt", **header})
+        _sort_header(part)
         part.chmod(mode)
 
     try:
@@ -139,6 +140,18 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], header: Mapping[str, 
     except (OSError, RuntimeError, SafetensorError) as error:
         raise _unwritable(path, error) from error
     return path
+
+
+def _sort_header(path: Path) -> None:
+    """The metadata in order, which safetensors leaves to chance: equal weights make equal bytes."""
+    with path.open("rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(ordered) <= length:
+            file.seek(8)
+            file.write(ordered.ljust(length))
 
 
 def _unwritable(path: Path, error: Exception) -> CmidError:

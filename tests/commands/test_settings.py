@@ -141,6 +141,20 @@ def test_a_file_that_cannot_be_read(tmp_path, name, says):
         resolve(PretrainConfig, config=tmp_path / name)
 
 
+def test_the_users_own_folder_is_found_where_no_shell_has_written_it_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    made = resolve(PretrainConfig, {"data": "~/images", "out": "~", "knn.data": "a~/b"})
+    assert (made.data, made.out, made.knn.data) == (f"{tmp_path}/images", str(tmp_path), "a~/b")
+
+
+def test_one_value_is_a_list_of_one():
+    assert resolve(EvaluateConfig, {"k": 3}).k == resolve(EvaluateConfig, {"k": "3"}).k == (3,)
+    assert resolve(EvaluateConfig, {"regularisation": 0.5}).regularisation == (0.5,)
+    with pytest.raises(UsageError, match="expected a list of 2"):
+        resolve(PretrainConfig, {"views.scale": 0.5})
+
+
 def test_an_empty_file_sets_nothing(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("# nothing yet\n")

@@ -42,15 +42,15 @@ def fill(folder):
 
 
 class Filling(MemoryLoader):
-    """Fills the disk in the second epoch, and makes room again in the fourth where `room` is set."""
+    """Fills the disk in epoch `full_in`, from 0, and makes room again in the fourth where `room` is set."""
 
-    def __init__(self, disk, batches, room):
+    def __init__(self, disk, batches, room, full_in=1):
         super().__init__(batches)
-        self.disk, self.room = disk, room
+        self.disk, self.room, self.full_in = disk, room, full_in
 
     def __iter__(self):
         for i, views in enumerate(super().__iter__()):
-            if (self.epoch, i) == (1, 2):
+            if (self.epoch, i) == (self.full_in, 2):
                 fill(self.disk)
             if self.room and (self.epoch, i) == (3, 1):
                 (self.disk / FILLER).unlink()
@@ -76,6 +76,11 @@ def test_a_run_that_ends_on_a_full_disk_says_so_keeps_its_last_checkpoint_and_go
     run_fit(disk / "run", epochs=5, batches=5, resume=True)
     for table in ("steps.csv", "metrics.csv"):
         assert numbers(disk / "run" / table) == numbers(tmp_path / "elsewhere" / table)
+
+
+def test_a_run_that_never_had_room_for_a_checkpoint_is_not_told_to_go_on(disk):
+    with pytest.raises(CmidError, match=r"could not be written: No space left on device\. There is none from before"):
+        run_fit(disk / "run", epochs=1, loader=Filling(disk, 5, room=False, full_in=0))
 
 
 def test_an_epoch_whose_checkpoint_could_not_be_written_does_not_stand_in_the_way_of_a_later_best(disk):

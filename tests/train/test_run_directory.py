@@ -31,6 +31,13 @@ def test_a_new_run_holds_its_settings(tmp_path):
     assert {p.name for p in run.path.iterdir()} == {"settings.yaml", "checkpoints"}
 
 
+def test_the_settings_of_a_resumed_run_begin_another(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.open({"seed": 1}, resume=False)
+    run.write_settings({"seed": 1, "resume": True})
+    assert yaml.safe_load(run.settings.read_text()) == {"seed": 1, "resume": False}
+
+
 def test_settings_that_cannot_be_written_whole_leave_those_that_were(tmp_path, monkeypatch):
     """A full disk, or a kill, amid the settings of a resume."""
     with RunDirectory(tmp_path) as run:

@@ -192,6 +192,13 @@ def test_files_have_the_rights_of_any_new_file(tmp_path, backbone, umask):
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "plain", *files)} == {0o666 & ~umask}
 
 
+def test_equal_weights_make_equal_files(tmp_path, backbone):
+    """safetensors leaves the order of the metadata to chance."""
+    files = [save_backbone(tmp_path / f"{i}.safetensors", backbone, METADATA).read_bytes() for i in range(6)]
+    assert len(set(files)) == 1
+    assert load_backbone(tmp_path / "0.safetensors")[1] == METADATA
+
+
 def test_where_nothing_can_be_written(tmp_path, backbone):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CmidError, match="cannot be written"):
