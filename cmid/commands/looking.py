@@ -153,7 +153,6 @@ class Looker:
     ) -> None:
         self.learner, self.settings, self.device = learner.to(device).eval(), settings, device
         self.views, self.shown = settings.views, shown
-        self._features: dict[int, NDArray] = {}
 
     @property
     def backbone(self) -> Backbone:

@@ -58,7 +58,8 @@ def report(config: ReportConfig) -> Path:
         The page's path.
 
     Raises:
-        UsageError: the run, or images asked for by name, are not there; UMAP is asked for and not installed.
+        UsageError: the run, or images asked for by name, are not there, or none are where a page already is; UMAP is
+            asked for and not installed.
         CmidError: the page cannot be written.
     """
     for name, value, least in (("images", config.images, 1), ("map_images", config.map_images, 2)):
@@ -69,6 +70,13 @@ def report(config: ReportConfig) -> Path:
     sections = [*_journal(run, labelled), *_looked(config, run, album, labelled)]
     page = render(_header(run), sections)
     path = Path(config.out) if config.out else run.files.path / "report.html"
+    for each in run.missing:
+        Console(stderr=True).print(f"note: {each}", markup=False, highlight=False, soft_wrap=True)
+    if album is None and not config.out and path.is_file():
+        raise UsageError(
+            f"{path} is kept, since a page without images would take its place: say where the run's images are now "
+            "with --data, or where to write with --out"
+        )
     # a file name may hold no valid text
     write_whole(
         path, lambda part: part.write_text(page, encoding="utf-8", errors="replace"), advice="Choose another --out."

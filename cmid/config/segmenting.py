@@ -51,7 +51,7 @@ class SegmenterConfig:
     gamma: float = 2.0
     """Exponent of the focal loss."""
     average: Literal["counted", "all"] = "counted"
-    """Pixels that cross-entropy and focal loss are divided by. counted: those with a label; all: all, as mmsegmentation."""
+    """Cross-entropy and focal loss are divided by the labelled pixels (counted) or, as in mmsegmentation, by all."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weight each pixel by the inverse of its class's share of the training pixels; the largest weight is at
     most ten times the smallest."""

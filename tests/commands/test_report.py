@@ -281,6 +281,17 @@ def test_shown_crops_have_the_colours_of_the_file(trained, tmp_path):
         assert (thumb.image == np.array(colour)).all()
 
 
+def test_a_page_is_not_replaced_by_one_without_images(run, tmp_path, capsys):
+    page, settings = run / "report.html", yaml.safe_load((run / "settings.yaml").read_text())
+    page.write_text("as it was")
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings | {"data": str(tmp_path / "moved")}))
+    with pytest.raises(UsageError, match="is kept, since a page without images would take its place: say where"):
+        report(ReportConfig(run=str(run)))
+    assert page.read_text() == "as it was"
+    assert "note: The run's images cannot be shown" in " ".join(capsys.readouterr().err.split())
+    assert "cannot be shown" in drawn(run, out=str(tmp_path / "other.html"))
+
+
 def test_the_ring_marks_the_same_ground_also_in_mirrored_crops(trained):
     """Of two views of one crop, one mirrored, each point's true place is its mirror image."""
     looker, album = looker_on(trained)
