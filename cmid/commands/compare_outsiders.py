@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import parse_qsl
 
 import torch
@@ -11,8 +12,12 @@ from rich.console import Console
 from cmid.commands.compare_plan import Row, digest, key_of, slug
 from cmid.commands.compare_scores import CellScores, kept_scores, labelled_images, score
 from cmid.commands.compare_tables import EXTERNAL, Line
+from cmid.commands.evaluate import UNKNOWN_SIZE
+from cmid.commands.image_scale import check_size
 from cmid.commands.learners import build_learner
+from cmid.commands.weights import resolve_weights
 from cmid.config import CompareConfig, EvaluateConfig, PretrainConfig
+from cmid.data.torchgeo_datasets import is_named
 from cmid.errors import UsageError
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
 
@@ -44,14 +49,36 @@ def outside(name: str, config: CompareConfig, labelled: str, rows: Sequence[Row]
     if untrained is not None:
         found = {seed: _score_untrained(untrained, seed, config, labelled, out, console) for seed in config.seeds}
         return _line(name, "Random weights", "not trained", untrained.backbone, found)
+    about, kept = _asked_of(name, config, rows, out)
+    only = score(about, config, labelled, kept, name, console)
+    known = only.about.get("backbone") or about.backbone or name
+    return _line(name, _title(about.weights, config), EXTERNAL, known, {config.seeds[0]: only})
+
+
+def check_outsiders(config: CompareConfig, labelled: str, rows: Sequence[Row], out: Path, bands: int) -> None:
+    """All files that others trained are looked at before the first is scored.
+
+    Args:
+        config, labelled, rows, out: as of `outside`.
+        bands: of the labelled images.
+
+    Raises:
+        UsageError: no such file, not a backbone's, or one that does not take such images.
+    """
+    for name in config.external:
+        about, kept = _asked_of(name, config, rows, out)
+        if kept_scores(about, config, labelled, kept) is None:
+            backbone, metadata, _ = resolve_weights(about, bands, files=not is_named(about.data))
+            check_size(about.size or metadata.size or UNKNOWN_SIZE, backbone)
+
+
+def _asked_of(name: str, config: CompareConfig, rows: Sequence[Row], out: Path) -> tuple[EvaluateConfig, Path]:
+    """An external row's backbone, as it is scored, and where its scores are kept."""
     weights, backbone = _file_and_backbone(name)
     about = EvaluateConfig(weights=weights, backbone=backbone, **labelled_images(config))
     if rows:
         about = replace(about, size=rows[0].config.views.size)
-    kept = out / "cells" / f"{slug(name)}_{digest(name)}.npz"  # `a-b` and `a_b` have one slug
-    only = score(about, config, labelled, kept, name, console)
-    known = only.about.get("backbone") or backbone or name
-    return _line(name, _title(weights, config), EXTERNAL, known, {config.seeds[0]: only})
+    return about, out / "cells" / f"{slug(name)}_{digest(name)}.npz"  # `a-b` and `a_b` have one slug
 
 
 def _title(weights: str, config: CompareConfig) -> str:
@@ -94,19 +121,17 @@ def _score_untrained(
     """Of the random weights that a run with this seed begins with, which are on the disk only meanwhile."""
     named = f"{slug(f'{RANDOM}, {settings.backbone}')}_s{seed}_{key_of(replace(settings, seed=seed), '')}"
     kept = out / "cells" / f"{named}.npz"
-    file = kept.with_suffix(".safetensors")
-    about = EvaluateConfig(weights=str(file), size=settings.views.size, **labelled_images(config))
-    if (found := kept_scores(about, config, labelled, kept)) is not None:
-        return found
-    torch.manual_seed(seed)
-    learner = build_learner(settings)
     v = settings.views
-    metadata = BackboneMetadata(
-        settings.backbone, settings.in_chans, which="random", mean=v.mean, std=v.std, low=v.low or None,
-        high=v.high or None, size=v.size,
-    )  # fmt: skip
-    save_backbone(file, learner.backbone, metadata)
-    try:
+    with TemporaryDirectory() as folder:  # not among the cells: a process that is killed would leave it there
+        file = Path(folder) / RANDOM / f"{named}.safetensors"  # as it stands in the protocol that is kept
+        about = EvaluateConfig(weights=str(file), size=v.size, **labelled_images(config))
+        if (found := kept_scores(about, config, labelled, kept)) is not None:
+            return found
+        torch.manual_seed(seed)
+        learner = build_learner(settings)
+        metadata = BackboneMetadata(
+            settings.backbone, settings.in_chans, which="random", mean=v.mean, std=v.std, low=v.low or None,
+            high=v.high or None, size=v.size,
+        )  # fmt: skip
+        save_backbone(file, learner.backbone, metadata)
         return score(about, config, labelled, kept, f"{RANDOM}, {settings.backbone}, seed {seed}", console)
-    finally:
-        file.unlink()

@@ -1,11 +1,10 @@
 """The page of a comparison: the table, the curves, and what each backbone calls alike, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cmid.commands.compare_plan import Cell
-from cmid.commands.compare_scores import probe_names
-from cmid.commands.compare_tables import AGAIN, Line, figures_of
+from cmid.commands.compare_tables import AGAIN, Table
 from cmid.commands.looking import choose
 from cmid.commands.report import looker_of, read_run
 from cmid.commands.sources import open_labelled_whole, shown_bands
@@ -23,22 +22,19 @@ ALBUM = 400
 """Labelled images that neighbours are looked for among."""
 
 
-def write_page(
-    out: Path, lines: Sequence[Line], reference: str, config: CompareConfig, cells: Mapping[str, Mapping[int, Cell]]
-) -> Path:
+def write_page(out: Path, table: Table, config: CompareConfig, cells: Mapping[str, Mapping[int, Cell]]) -> Path:
     """Writes `report.html` in `out`; raises `CmidError` where it cannot be written.
 
     Args:
         out: the comparison's folder.
-        lines: the table's rows.
-        reference: label of the row that differences are taken to.
+        table: its rows, figures and notes.
         config: of the comparison.
         cells: label to seed to run, of what was trained here.
     """
-    figures, titles = figures_of(lines, reference, config), {line.label: line.title for line in lines}
+    titles = {line.label: line.title for line in table.lines}
     sections: list[Section | Absent] = [
-        table_section(lines, figures, probe_names(config)),
-        differences_section(lines, figures, probe_names(config), titles[reference]),
+        table_section(table.lines, table.figures, table.probes, table.notes),
+        differences_section(table.lines, table.figures, table.probes, table.reference),
         curves_section([_curve(titles[label], runs) for label, runs in cells.items()]),
         *_looked(config, titles, cells),
     ]
@@ -48,13 +44,8 @@ def write_page(
         ("methods", f"{len(cells)}"),
         ("seeds", ", ".join(map(str, config.seeds))),
     ]
-    warnings = [
-        f"{line.title}, seed {seed}, diverged and is not in its figures: {why}"
-        for line in lines
-        for seed, why in line.diverged.items()
-    ]
     header = Header(
-        title=out.resolve().name, facts=facts, warnings=warnings, settings=as_plain(config), kicker="Comparison"
+        title=out.resolve().name, facts=facts, warnings=table.warnings, settings=as_plain(config), kicker="Comparison"
     )
     page = render(header, sections)
     return write_whole(

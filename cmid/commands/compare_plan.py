@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl
 import yaml
 
 from cmid.commands.learners import METHODS, method_of
-from cmid.commands.settings import one_of, resolve
+from cmid.commands.settings import field_types, one_of, resolve, unknown_field
 from cmid.config import CompareConfig, PretrainConfig, as_plain
 from cmid.errors import UsageError
 
 NO_MATTER = ("out", "resume", "report", "data", "knn")
 """Settings that change nothing of what a run learns, besides those of `NO_MATTER_OF_TRAIN`."""
-CAME_LATER = {("views", "turn"): 0.0}
+CAME_LATER: dict[tuple[str, str], Any] = {("views", "turn"): 0.0, ("scenes", "nodata"): None}
 """Settings that earlier versions did not have, and the value by which they change nothing: what was done stays done."""
 NO_MATTER_OF_TRAIN = ("workers", "checkpoint_minutes", "log_every", "loggers")
 OURS = {"data": "data", "out": "out", "seed": "seeds", "method": "methods", "report": "report", "resume": "nothing"}
@@ -68,8 +68,8 @@ def plan_rows(config: CompareConfig) -> list[Row]:
     """The rows that are trained, in the user's order.
 
     Raises:
-        UsageError: no method, or seed, one named twice, an unknown method, a setting that it does not take, or one
-            of `pretrain` that the comparison itself decides.
+        UsageError: no method, or seed, one named twice, as labels and external files, an unknown method, a setting
+            that it does not take, or one of `pretrain` that the comparison itself decides.
     """
     default = PretrainConfig()
     for name, instead in OURS.items():
@@ -84,6 +84,10 @@ def plan_rows(config: CompareConfig) -> list[Row]:
         raise UsageError(f"seeds names {again[0]} twice, and a run of the same seed is the same run: name others")
     if repeated := [label for label in config.methods if config.methods.count(label) > 1]:
         raise UsageError(f"methods names {repeated[0]} twice: more runs of one are --seeds 0,1,2")
+    if again := [count for count in config.labels if config.labels.count(count) > 1]:
+        raise UsageError(f"labels names {again[0]} twice, and the same draws give the same figure: leave one out")
+    if repeated := [name for name in config.external if config.external.count(name) > 1]:
+        raise UsageError(f"external names {repeated[0]} twice: leave one out")
     return [_row(label, config) for label in config.methods]
 
 
@@ -98,6 +102,7 @@ def _row(label: str, config: CompareConfig) -> Row:
         if whose != method and whose in METHODS:
             raise UsageError(f"methods: {label!r} sets {name}, a number of {whose} that {method} does not read")
         name = f"{method}.{name}" if name in own else name
+        _require_known(name, method, label)
         if name in given:
             raise UsageError(f"methods: {label!r} sets {name} twice: leave one of the values out")
         try:
@@ -106,9 +111,21 @@ def _row(label: str, config: CompareConfig) -> Row:
             raise UsageError(f"methods: the value of {name} in {label!r} cannot be read: {text!r}") from None
     if clash := set(OURS) & (set(given) - {"method"}):
         raise UsageError(f"methods: {label!r} sets {clash.pop()}, which the comparison decides")
+    if config.minutes_each and "epochs" in given:
+        raise UsageError(f"methods: {label!r} sets epochs, which minutes_each decides: leave one of the two out")
     base = {k: v for k, v in as_plain(config.pretrain).items() if k not in METHODS}  # each reads its own numbers
     base |= {"data": config.data or "", "report": False, method: as_plain(getattr(config.pretrain, method))}
     return Row(label, resolve(PretrainConfig, given, config=base, source=f"the row {label!r}"))
+
+
+def _require_known(name: str, method: str, label: str) -> None:
+    """A row sets what there is; else `UsageError` names the nearest that it may set, the method's own first."""
+    every = field_types(PretrainConfig)
+    if name in every or any(each.startswith(f"{name}.") for each in every):
+        return
+    own = [each for each in every if each.startswith(f"{method}.")]
+    rest = [each for each in every if each not in OURS and each.partition(".")[0] not in METHODS]
+    raise unknown_field(name, [*own, *rest], f"the row {label!r}")
 
 
 def plan_cells(rows: Sequence[Row], config: CompareConfig, learned: Mapping[str, str]) -> list[Cell]:

@@ -1,5 +1,6 @@
 """`cmid pretrain`: a folder of unlabelled images becomes a backbone, and a page that shows what it learned."""
 
+import shlex
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -64,6 +65,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
     with team.as_one():
+        if team.leads:  # before anything is read: opening and measuring scenes may take long
+            RunDirectory(config.out).check(resume=config.resume)
         check_queue(config, team.size)
         opened = _open(config, console)
         if method_of(config).labelled:
@@ -213,11 +216,12 @@ def check_same_data(team: Team, source: ImageSource, config: PretrainConfig, ima
 
 def _open(config: PretrainConfig, console: Console) -> Opened:
     """The source; a run that goes on keeps what was measured when it began."""
-    begun = Path(config.out) / "settings.yaml"
-    goes_on = config.resume and begun.is_file()
+    run = RunDirectory(config.out)
+    begun, goes_on = run.settings, config.resume and run.settings.is_file() and run.last.is_file()
     if not reads_files(config) and goes_on:
         before, _ = stored(PretrainConfig, read_yaml(begun), str(begun))
         if reads_files(before) == reads_files(config) and before.source == config.source:
+            refuse_others(config, before)
             measured = {name: getattr(before.views, name) for name in MEASURED}
             config = replace(config, in_chans=before.in_chans, views=replace(config.views, **measured))
             return open_source(config, known=True, console=console)
@@ -226,6 +230,18 @@ def _open(config: PretrainConfig, console: Console) -> Opened:
         looked = image_notes(opened.source, LABELLED if method_of(config).labelled else UNLABELLED)
         return replace(opened, notes=(*opened.notes, *list_notes(opened.source), *looked))
     return opened
+
+
+def refuse_others(config: PretrainConfig, before: PretrainConfig) -> None:
+    """Raises `UsageError` where numbers of the data are given that differ from those that the run has begun with."""
+    now, was, default = as_plain(config), as_plain(before), as_plain(PretrainConfig())
+    asked = [("in_chans", now["in_chans"], was["in_chans"], default["in_chans"])]
+    asked += [(f"views.{name}", *(each["views"][name] for each in (now, was, default))) for name in MEASURED]
+    if others := [f"{name} was {old!r}, is {new!r}" for name, new, old, unset in asked if new not in (old, unset)]:
+        raise UsageError(
+            f"The run in {config.out} was started with other settings: {'; '.join(others)}. Leave them out to resume, "
+            "or start a new run in another --out."
+        )
 
 
 def cautions(config: PretrainConfig, images: int) -> list[str]:
@@ -365,5 +381,6 @@ def _leave_results(config: PretrainConfig, done: FitResult, console: Console) ->
     if page:
         console.print(f"report:   {page}  (open it in a browser)")
     if config.knn.data:
-        console.print(f"next:     cmid evaluate linear {done.run} {config.knn.data}")
+        words = ("cmid", "evaluate", "linear", str(done.run), config.knn.data)
+        console.print(f"next:     {shlex.join(words)}")
     return PretrainResult(done.run, backbone, page, done)

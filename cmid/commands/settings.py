@@ -99,7 +99,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UsageError: no such file, not YAML (with the line), or not a mapping of fields to values.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
     except OSError as error:
         raise UsageError(f"Cannot read the settings file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -133,6 +133,22 @@ def make_parser(kind: type[Any], **more: Any) -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(exit_on_error=False, **more)
     parser.add_class_arguments(kind)
     return parser
+
+
+class _EachOnce(yaml.SafeLoader):
+    """YAML in which a key given twice is an error: the safe loader lets the last one win."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As the safe loader's, before anything is merged into it, which may name a key again."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set[str | None]()
+        for key, _ in node.value:
+            # a name's dashes are underscores; `<<` merges, and may come more than once
+            name = key.value.replace("-", "_") if isinstance(key, yaml.ScalarNode) else None
+            if name in seen and name != "<<":
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            seen |= {name} - {None}
+        return node
 
 
 @cache

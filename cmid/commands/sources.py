@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cmid.commands.band_table import account_of, band_table
+from cmid.commands.band_table import account_of, band_table, nodata_notes
 from cmid.commands.image_scale import put_on_scale
 from cmid.commands.scene_settings import refuse_idle_scenes
 from cmid.commands.settings import stored
@@ -331,7 +331,7 @@ def _notes(scenes: Scenes, config: PretrainConfig, statistics: BandStatistics | 
         yield f"{len(scenes.bad)} scenes cannot be read and are left out, first {first[0]}: {first[1]}"
     if config.views.colours == "bands":
         yield BANDS_NOTE
-    if said := unlike_names(scenes.rasters, scenes.bands):
+    if said := unlike_names(scenes.rasters, scenes.bands, config.scenes.bands):
         yield said
     marked = [r for r in scenes.rasters if r.alpha and not set(r.alpha) & set(scenes.bands[r.path])]
     if marked:
@@ -348,6 +348,8 @@ def _notes(scenes: Scenes, config: PretrainConfig, statistics: BandStatistics | 
         yield f"the scenes are in {len(crs)} coordinate systems; windows are cut in each scene's own pixels"
     if statistics and statistics.nodata > 0.5:
         yield f"{statistics.nodata:.0%} of the pixels looked at are nodata"
+    if statistics:
+        yield from nodata_notes(scenes, statistics)
 
 
 @contextmanager

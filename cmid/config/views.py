@@ -81,6 +81,8 @@ class SceneConfig:
     """Bands by number (from 1) or by name, in the order for the backbone; empty: all."""
     max_nodata: float = 0.25
     """Windows with a larger share of nodata are redrawn; remaining nodata becomes the band's mean."""
+    nodata: float | None = None
+    """Value that means no data in files that do not say; unset: what each file declares."""
     statistics: int = 256
     """Number of windows used to measure the bands before training."""
     remote: bool = False

@@ -11,11 +11,19 @@ import numpy as np
 import torch
 
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
+from cmid.data.shards import MANIFEST, refuse_lone_shards
 from cmid.errors import UsageError
 
 LONGEST_TOLD = 300
 """Characters of a path that an error shows."""
 SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
+
+_A_LIST = "expected a folder, or a text file with one path a line"
+NO_LISTS = {
+    ".vrt": "what a VRT names is not followed; give the files that it is of, their folder, or a list of them",
+    **dict.fromkeys((".json", ".geojson", ".xml", ".yaml", ".yml"), _A_LIST),
+}
+"""Text files by suffix that are never lists of paths, and what to give instead."""
 
 
 def is_remote(path: str) -> bool:
@@ -129,8 +137,13 @@ def read_list(path: Path) -> list[str]:
     """The entries of a list file, one path a line; blank lines and lines starting with # are left out.
 
     Raises:
-        UsageError: where it cannot be read as text.
+        UsageError: where it cannot be read as text, or is a file of another kind by its name.
     """
+    kind = path.suffix.lower()
+    if path.name == MANIFEST:
+        raise UsageError(f"{path} is a manifest of shards, no list of files: give the folder, {path.parent}")
+    if kind in NO_LISTS:
+        raise UsageError(f"{path} is no list of files, by its suffix {kind}: {NO_LISTS[kind]}")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # other separators may stand in names
     except UnicodeDecodeError:
@@ -213,6 +226,8 @@ class FolderSource:
         if 0 < limit < len(names):
             chosen = np.random.default_rng([seed & (1 << 64) - 1, limit]).permutation(len(names))[:limit]
             names = [names[i] for i in sorted(chosen.tolist())]
+        if not names:
+            refuse_lone_shards(self.path)
         if len(names) < 2:
             found = "no images" if not names else f"only one image, {names[0]}"
             why = "; pre-training needs at least 2" if names else f"; looked for {looked_for}"

@@ -9,12 +9,12 @@ import os
 import threading
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from torch.utils.data import get_worker_info
@@ -24,11 +24,13 @@ from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
 from cmid.data.lasting_threads import lasting_threads
 from cmid.data.nodata import OpenRaster
 from cmid.data.reading import note_file
+from cmid.data.shards import refuse_lone_shards
 from cmid.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
+K = TypeVar("K")
 SUFFIXES = (".tif", ".tiff", ".jp2")
 OPEN_AT_ONCE = 32
 """Rasters that a process keeps open: opening costs more than a window."""
@@ -66,6 +68,7 @@ class Raster:
         dtype: numpy's name of the pixels' type.
         names: description of each band, empty where it has none.
         crs: the coordinate reference system as text; empty where there is none.
+        declared: of each band, whether the file says which value is no data.
     """
 
     path: str
@@ -76,6 +79,7 @@ class Raster:
     dtype: str
     names: tuple[str, ...]
     crs: str
+    declared: tuple[bool, ...]
 
 
 def driver_of(path: str) -> str:
@@ -187,7 +191,8 @@ def read_header(path: str) -> Raster:
         marked = (i for i, interp in enumerate(raster.colorinterp) if interp == ColorInterp.alpha)
         alpha = tuple(i + 1 for i in marked if not names[i] and raster.count > 1)
         crs = raster.crs.to_string() if raster.crs else ""
-        return Raster(path, raster.width, raster.height, raster.count, alpha, dtype, names, crs)
+        declared = tuple(value is not None for value in raster.nodatavals)
+        return Raster(path, raster.width, raster.height, raster.count, alpha, dtype, names, crs, declared)
 
 
 def find_rasters(path: Path | str, *, remote: bool = False) -> list[str]:
@@ -209,6 +214,7 @@ def find_rasters(path: Path | str, *, remote: bool = False) -> list[str]:
     else:
         raise UsageError(f"no such folder, list file or scene: {path}")
     if not found:
+        refuse_lone_shards(path)
         raise UsageError(f"no scenes in {path}; looked for {' '.join(SUFFIXES)} at any depth, or one path a line")
     addresses = [each for each in found if is_remote(each)]
     if addresses and not remote:
@@ -228,13 +234,14 @@ def choose_bands(rasters: Sequence[Raster], wanted: Sequence[str]) -> dict[str, 
     Raises:
         UsageError: scenes that differ in number of bands or type, or lack a band that is wanted.
     """
-    types = Counter(raster.dtype for raster in rasters)
+    types = _kinds((raster.dtype, raster.path) for raster in rasters)
     if len(types) > 1:
-        raise UsageError(f"the scenes are of several number types ({_counted(types)}): give scenes of one type")
+        said = ", ".join(f"{n} {dtype}{first}" for dtype, n, first in types)
+        raise UsageError(f"the scenes are of several number types ({said}): give scenes of one type")
     if not wanted:
-        counts = Counter(raster.bands - len(raster.alpha) for raster in rasters)
+        counts = _kinds((raster.bands - len(raster.alpha), raster.path) for raster in rasters)
         if len(counts) > 1:
-            said = ", ".join(f"{n} with {bands}" for bands, n in counts.most_common())
+            said = ", ".join(f"{n} with {bands}{first}" for bands, n, first in counts)
             raise UsageError(f"the scenes differ in their number of bands ({said}): choose some with --scenes.bands")
         read = {r.path: tuple(b for b in range(1, r.bands + 1) if b not in r.alpha) for r in rasters}
         named = {raster.path: names_of(raster, read[raster.path]) for raster in rasters}
@@ -250,12 +257,13 @@ def names_of(raster: Raster, bands: Sequence[int]) -> tuple[str, ...]:
     return tuple(raster.names[band - 1].casefold() for band in bands)
 
 
-def unlike_names(rasters: Sequence[Raster], chosen: Mapping[str, Sequence[int]]) -> str:
+def unlike_names(rasters: Sequence[Raster], chosen: Mapping[str, Sequence[int]], wanted: Sequence[str] = ()) -> str:
     """A note on scenes whose bands are called otherwise than those of the first one that they stand in for, or empty.
 
     Args:
         rasters: the scenes.
         chosen: of `choose_bands`.
+        wanted: what it was asked for.
     """
     named = [(r, names) for r in rasters if any(names := names_of(r, chosen[r.path]))]
     others = [r for r, names in named if names != names_of(named[0][0], chosen[named[0][0].path])]
@@ -264,9 +272,10 @@ def unlike_names(rasters: Sequence[Raster], chosen: Mapping[str, Sequence[int]])
     first, other = (
         ", ".join(r.names[band - 1] or "(no name)" for band in chosen[r.path]) for r in (named[0][0], others[0])
     )
+    advice = "numbers are the same in every scene, names are looked up in each:" if wanted else "choose bands with"
     return (
         f"{len(others)} of {len(rasters)} scenes call their bands otherwise than {named[0][0].path} ({first}), such as "
-        f"{others[0].path} ({other}): they are taken in this order; choose bands with --scenes.bands"
+        f"{others[0].path} ({other}): they are taken in this order; {advice} --scenes.bands"
     )
 
 
@@ -286,8 +295,12 @@ def _band(raster: Raster, name: str) -> int:
     return folded.index(name.casefold()) + 1
 
 
-def _counted(types: Counter[str]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in types.most_common())
+def _kinds(of_paths: Iterable[tuple[K, str]]) -> list[tuple[K, int, str]]:
+    """Each kind, how many there are, and in words the first file of it; the most frequent needs none."""
+    pairs = list(of_paths)
+    first = dict(reversed(pairs))
+    counted = Counter(kind for kind, _ in pairs).most_common()
+    return [(kind, n, f": {first[kind]}" if i else "") for i, (kind, n) in enumerate(counted)]
 
 
 class OpenRasters:

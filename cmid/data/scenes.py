@@ -1,7 +1,7 @@
 """Windows of large scenes as images: drawn at random by area, nodata mostly avoided, no scene ever read whole."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +38,14 @@ class Scenes:
         bands: for each path, the numbers of the bands to read, from 1.
         names: what the bands are called, by description or number.
         bad: path and reason of each file that could not be opened.
+        nodata: value that is none where a file does not say; None adds nothing to what the files declare.
     """
 
     rasters: tuple[Raster, ...]
     bands: dict[str, tuple[int, ...]]
     names: tuple[str, ...]
     bad: dict[str, str]
+    nodata: float | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -101,8 +103,11 @@ def open_scenes(
         )
     bands = choose_bands(found, config.bands)
     first_scene = found[0]
+    for each, read in bands.items():  # by number and by name it may be one band in some scenes only
+        if again := [wanted for wanted, band in zip(config.bands, read, strict=False) if read.count(band) > 1]:
+            raise UsageError(f"scenes.bands names a band of {each} more than once ({', '.join(again)}): name each once")
     names = tuple(first_scene.names[band - 1] or str(band) for band in bands[first_scene.path])
-    return Scenes(tuple(found), bands, names, bad)
+    return Scenes(tuple(found), bands, names, bad, config.nodata)
 
 
 class SceneSource:
@@ -206,6 +211,8 @@ class SceneSource:
                 raise BadImage(
                     raster.path, f"its values are {values.dtype}, but were {raster.dtype} when the run began"
                 )
+            if self.scenes.nodata is not None:
+                _hide_undeclared(values, valid, raster, self.scenes.bands[raster.path], self.scenes.nodata)
             share = np.count_nonzero(valid) / valid.size  # an eighth of the time of valid.mean()
             if share >= 1 - self.max_nodata:
                 return raster, box, values, valid
@@ -215,6 +222,31 @@ class SceneSource:
         if not share_of_best:
             raise BadImage(best[0].path, f"{ATTEMPTS[1]} windows drawn, and none has a valid pixel")
         return best
+
+
+def _hide_undeclared(
+    values: np.ndarray, valid: np.ndarray, raster: Raster, bands: Sequence[int], nodata: float
+) -> None:  # fmt: skip
+    """Takes `nodata` for the nodata value of those bands of a raster of which the file names none.
+
+    Args:
+        values: `(C, h, w)`, in the file's type.
+        valid: `(h, w)` bool, in which what holds no data becomes False.
+        raster: the file's header.
+        bands: which were read, numbers from 1.
+        nodata: the value; what the file's type cannot hold hides nothing.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            value = values.dtype.type(nodata)
+    else:  # compared with a real number all values would be made real first
+        limits = np.iinfo(values.dtype)
+        if int(nodata) != nodata or not limits.min <= int(nodata) <= limits.max:
+            return
+        value = values.dtype.type(int(nodata))
+    for band, plane in zip(bands, values, strict=True):
+        if not raster.declared[band - 1]:
+            valid &= plane != value
 
 
 def windows_per_epoch(scenes: Scenes, config: SceneConfig, window: int) -> int:

@@ -107,6 +107,20 @@ def is_sharded(data: str) -> bool:
     return os.path.isfile(os.path.join(data, MANIFEST))  # noqa: PTH113, PTH118 - False where it cannot be looked up
 
 
+def refuse_lone_shards(folder: Path) -> None:
+    """Raises `UsageError` where a folder, in which nothing else was found, holds shards, with or without manifest."""
+    if is_sharded(str(folder)):
+        raise UsageError(f"{folder} holds shards, which are recognised by themselves: leave --source out")
+    if not folder.is_dir():
+        return
+    if lone := sorted(each.name for each in folder.glob("shard-*.tar")):
+        raise UsageError(
+            f"{folder} holds {len(lone)} shards, first {lone[0]}, but not their manifest {MANIFEST}: copy it, {INDEX} "
+            f"and {NAMES} from where they were written, or pack the images anew (where `cmid pack` was interrupted it "
+            "is missing, too)"
+        )
+
+
 class _Writer:
     """Fills one tar after the other."""
 

@@ -19,6 +19,13 @@ from cmid.errors import CmidError
 
 PIXELS_PER_WINDOW = 4096
 PERCENTILES = (2.0, 98.0)
+SUSPECT_SHARE = 0.05
+"""Of a band's pixels at its least value, from which on they look like nodata."""
+OUTSTANDING = 4
+"""How many times as frequent as the next value such a one must be."""
+USUAL_NODATA = (-9999.0, -32768.0)
+NO_MEASUREMENT = -1e30
+"""What is below is nodata such as the least float32."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class BandStatistics:
         maximum: greatest.
         pixels: how many valid pixels were looked at.
         nodata: share of the pixels looked at that was not valid.
+        suspect: a value that looks like nodata although nothing says so; None in bands without.
+        suspect_share: of the valid pixels that hold it.
     """
 
     names: tuple[str, ...]
@@ -48,6 +57,8 @@ class BandStatistics:
     maximum: tuple[float, ...]
     pixels: int
     nodata: float
+    suspect: tuple[float | None, ...]
+    suspect_share: tuple[float, ...]
 
 
 class Sampled(Protocol):
@@ -148,6 +159,7 @@ def measure(
     high = np.where(high > low, high, low + 1)  # one value: there is nothing to stretch
     scaled = numbers / 255 if dtype == "uint8" else (numbers - low[:, None]) / (high - low)[:, None]
     deviation = scaled.std(axis=1)
+    suspects = [looks_like_nodata(band, dtype) for band in numbers]
     return BandStatistics(
         names=names,
         dtype=dtype,
@@ -159,7 +171,34 @@ def measure(
         maximum=tuple(numbers.max(axis=1).tolist()),
         pixels=int(numbers.shape[1]),
         nodata=round(1 - valid_pixels / max(1, looked), 6),
+        suspect=tuple(value for value, _ in suspects),
+        suspect_share=tuple(share for _, share in suspects),
     )
+
+
+def looks_like_nodata(numbers: np.ndarray, dtype: str) -> tuple[float | None, float]:
+    """A value of one band that is probably none, and the share of the pixels that hold it; None and 0 where none is.
+
+    It is the least value (or, of integers of more than 8 bits, the greatest that the type holds), and usual for nodata
+    or so frequent that it cannot be the end of a distribution: more than the next value, of which few-valued data have
+    as many.
+
+    Args:
+        numbers: `(n,)`, at least one, float64.
+        dtype: numpy's name of their type in the files.
+    """
+    values, counts = np.unique(numbers, return_counts=True)
+    if len(values) == 1:  # a constant band is no measurement, but it does not spoil a scale either
+        return None, 0.0
+    kind, candidates = np.dtype(dtype), [(0, 1)]
+    if kind.kind in "ui" and kind.itemsize > 1 and values[-1] == np.iinfo(kind).max:
+        candidates.append((-1, -2))
+    for at, beside in candidates:
+        share = counts[at] / len(numbers)
+        usual = at == 0 and (values[0] in USUAL_NODATA or values[0] < NO_MEASUREMENT)
+        if usual or (share >= SUSPECT_SHARE and counts[at] > OUTSTANDING * counts[beside]):
+            return float(values[at]), round(float(share), 6)
+    return None, 0.0
 
 
 def _rounded(numbers: np.ndarray) -> tuple[float, ...]:
@@ -198,8 +237,11 @@ class Stretch:
             kind = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
             low, high = np.array(self.low), np.array(self.high)
             low, scale = low.astype(kind), (1 / (high - low)).astype(kind)
+            hidden = None if valid.all() else ~valid
             for band, plane in enumerate(values):  # with the bands last, each step would take several times as long
                 numbers = plane.astype(kind)
+                if hidden is not None:  # replaced below, but nodata may be so large that it would overflow before
+                    np.copyto(numbers, 0, where=hidden)
                 if self.low:
                     numbers -= low[band]
                     numbers *= scale[band]

@@ -27,6 +27,7 @@ class Figure:
         runs: how many runs are in it.
         spread: standard deviation between runs (divided by runs - 1); NaN for one.
         difference: to the reference, in points, on the seeds both have; None for the reference itself.
+        shared: the seeds that the difference rests on; empty where all runs of each were taken, or there is none.
     """
 
     value: float
@@ -35,6 +36,12 @@ class Figure:
     runs: int
     spread: float
     difference: Interval | None = None
+    shared: tuple[int, ...] = ()
+
+    @property
+    def difference_runs(self) -> int:
+        """How many of the method's runs are in the difference."""
+        return 0 if self.difference is None else len(self.shared) or self.runs
 
 
 def figure(
@@ -52,14 +59,14 @@ def figure(
     value, low, high = _interval(stacked.mean(0), resamples, seed)
     each = stacked.mean(1)
     spread = float(100 * each.std(ddof=1)) if len(each) > 1 else float("nan")
-    difference = None
+    difference, shared = None, []
     if reference is not None:
         shared = sorted(set(own) & set(reference)) if paired else []
         mine, theirs = (_stacked({s: side[s] for s in shared} if shared else side).mean(0) for side in (own, reference))
         if mine.shape != theirs.shape:
             raise ValueError(f"A difference needs the same images: {len(mine)} and {len(theirs)} were given.")
         difference = Interval(*_interval(mine - theirs, resamples, seed))
-    return Figure(value, low, high, len(each), spread, difference)
+    return Figure(value, low, high, len(each), spread, difference, tuple(shared))
 
 
 def _stacked(outcomes: Outcomes) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmid.report.charts import COLOURS, Chart, Series, charts
-from cmid.report.markup import Markup, tag
+from cmid.report.markup import Markup, join, tag
 from cmid.report.page import Absent, Section
 
 
@@ -22,13 +22,36 @@ class Curve:
     metrics: Mapping[str, NDArray]
 
 
-def table_section(rows: Sequence[Any], figures: Mapping[tuple[str, str], Any], probes: Sequence[str]) -> Section:
+def full_name(row: Any) -> str:
+    """A row among others: its title and backbone, and a mark where others trained it."""
+    return f"{row.title}, {row.backbone}" + (" (external)" if row.kind == "external" else "")
+
+
+def no_differences(rows: Sequence[Any], reference: str) -> str | None:
+    """Why there are none to the row that is labelled `reference`; None where there are some."""
+    to = next(row for row in rows if row.label == reference)
+    if len(rows) < 2:
+        return "There is only one row."
+    if not to.outcomes:
+        return (
+            f"{full_name(to)}, to which differences are taken, has no run that reached its end: name another row by "
+            "--reference, or train it anew by --retry."
+        )
+    if not any(row.outcomes for row in rows if row is not to):
+        return f"No row but {full_name(to)} has a run that reached its end: --retry trains the others anew."
+    return None
+
+
+def table_section(
+    rows: Sequence[Any], figures: Mapping[tuple[str, str], Any], probes: Sequence[str], notes: Sequence[str] = ()
+) -> Section:
     """Every row with every probe; the greatest of a column is bold.
 
     Args:
         rows: with label, title, kind, backbone, effective_rank and diverged by seed, images_per_s, peak_memory_gb.
         figures: (label, probe) to value, low, high, spread and difference, in percent.
         probes: in the order of the columns.
+        notes: what is to be known of the figures, below them.
     """
     shown = [p for p in probes if any((row.label, p) in figures for row in rows)]
     head = tag("tr", *(tag("th", w, scope="col") for w in ("", "backbone", *shown, "rank", "images/s", "GB")))
@@ -48,7 +71,7 @@ def table_section(rows: Sequence[Any], figures: Mapping[tuple[str, str], Any], p
         "The table",
         "Accuracy in percent on frozen features, mean over runs, with the 95 % interval over test images below it. "
         "Rank: in how many directions the features spread.",
-        tag("div", tag("table", head, *body, class_="scores"), class_="scroll"),
+        join((tag("div", tag("table", head, *body, class_="scores"), class_="scroll"), [tag("p", n) for n in notes])),
     )
 
 
@@ -72,11 +95,11 @@ def _short(value: float) -> str:
 def differences_section(
     rows: Sequence[Any], figures: Mapping[tuple[str, str], Any], probes: Sequence[str], reference: str
 ) -> Section | Absent:
-    """Points ahead of (or behind) the reference, with intervals."""
-    title = f"Difference to {reference}"
+    """Points ahead of (or behind) the row that is labelled `reference`, with intervals."""
+    title = f"Difference to {full_name(next(row for row in rows if row.label == reference))}"
+    if reason := no_differences(rows, reference):
+        return Absent(title, reason)
     wanted = [r for r in rows if any(getattr(figures.get((r.label, p)), "difference", None) for p in probes)]
-    if not wanted:
-        return Absent(title, "There is only one row.")
     head = tag("tr", *(tag("th", word, scope="col") for word in ("", *probes)))
     body = []
     for row in wanted:
@@ -92,7 +115,7 @@ def differences_section(
             cells.append(
                 tag("td", tag("b", value) if sure else value, tag("br"), tag("small", f"{d.low:+.1f} to {d.high:+.1f}"))
             )
-        body.append(tag("tr", tag("th", row.title, scope="row"), *cells))
+        body.append(tag("tr", tag("th", full_name(row), scope="row"), *cells))
     return Section(
         "differences",
         title,

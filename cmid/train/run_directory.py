@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, and who may write there."""
 
+import errno
 import json
 import os
 import socket
@@ -93,9 +94,7 @@ class RunDirectory:
         """
         if self.is_open:
             return
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"Expected a folder for the run, found a file: {self.path}. Choose another --out.")
-        self._guard(resume)
+        self.check(resume=resume)
         try:
             for folder in (*reversed(self.path.parents), self.path):
                 if not folder.exists():
@@ -121,6 +120,24 @@ class RunDirectory:
         except OSError as error:
             self.close()
             raise self._unwritable(error) from error
+
+    def check(self, *, resume: bool) -> None:
+        """Refuses, and touches nothing, where `open` would whatever the settings are: what is cheap to know early.
+
+        Raises:
+            UsageError: as `open`, of what is in the folder, and of a folder that cannot be written.
+        """
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UsageError(f"Expected a folder for the run, found a file: {self.path}. Choose another --out.")
+            self._guard(resume)
+            there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not there.is_dir():
+            raise self._unwritable(NotADirectoryError(errno.ENOTDIR, f"{there} is a file"))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise self._unwritable(PermissionError(errno.EACCES, f"no permission to write in {there}"))
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Writes `settings.yaml`; on a resume, only when the checkpoint has been accepted.

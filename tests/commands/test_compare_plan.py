@@ -39,6 +39,7 @@ def test_rows_read_their_own_numbers_alone():
         ({"seeds": ()}, "seeds is empty: give at least one"),
         ({"seeds": (1, 0, 1)}, "seeds names 1 twice"),
         ({"methods": ("cmid?byol.hidden=4",)}, "sets byol.hidden, a number of byol that cmid does not read"),
+        ({"methods": ("byol?momentumm=0.9",)}, r"Unknown setting 'momentumm' .* Did you mean byol.momentum\b"),
         ({"methods": ("byol?momentum=0.9&byol.momentum=0.99",)}, "sets byol.momentum twice"),
     ],
 )

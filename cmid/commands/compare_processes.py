@@ -1,0 +1,156 @@
+"""How a comparison is stopped, how it has its runs trained by processes of their own, and how it holds its folder."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cmid.errors import CmidError, UsageError
+from cmid.train import Interrupted
+
+try:
+    import fcntl
+except ImportError:  # Windows: a comparison there is not guarded against a second one
+    fcntl = None  # type: ignore[assignment]
+
+GOES_ON = "The comparison was interrupted; the same command goes on where it stopped."
+LOCK = ".lock"
+
+
+class _Stop(KeyboardInterrupt):
+    """A signal; no `Exception`, so that nothing on the way takes it for a failure that it can go on after."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While entered, Ctrl-C and SIGTERM end what is done here; raises `Interrupted`, which says how to go on."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stop(number)
+
+    try:
+        with _handled_by(stop):
+            yield
+    except KeyboardInterrupt as asked:
+        raise Interrupted(GOES_ON, getattr(asked, "number", signal.SIGINT)) from None
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+        yield
+        return
+    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+class _PassingOn:
+    """Signals are for the child: that saves its run and ends. One that comes before it is there is kept for it."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        if self._child is not None:  # which the group's signal may have reached already: see `Interrupts`
+            self._child.send_signal(number)
+
+    def to(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        if self.asked is not None:
+            child.send_signal(self.asked)
+
+
+def in_a_process(module: str, settings: Path, result: Path) -> None:
+    """What `python -m module` does with the settings, in a process of its own; it writes `result`.
+
+    Raises:
+        Interrupted: it, or this process, was asked to stop; the run is saved.
+        CmidError: it failed; what it said stands above.
+    """
+    passing = _PassingOn()
+    with _handled_by(passing.handle):
+        child = subprocess.Popen([sys.executable, "-m", module, str(settings), str(result)])
+        passing.to(child)
+        child.wait()
+    ended = child.returncode
+    stopped = ended in (130, 143, -signal.SIGINT, -signal.SIGTERM)
+    if stopped or (passing.asked is not None and not ended):  # it may have been at its end
+        alone = signal.SIGTERM if ended in (143, -signal.SIGTERM) else signal.SIGINT
+        raise Interrupted(GOES_ON, passing.asked or alone)
+    if ended or not result.is_file():
+        raise CmidError(
+            f"A run of the comparison ended with code {ended}; what it said stands above. When that is put right, the "
+            "same command goes on."
+        )
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While entered, no other process compares in `folder`; the lock ends with this process, however that ends.
+
+    Raises:
+        UsageError: another does.
+        OSError: the folder cannot be written.
+    """
+    path = folder / LOCK
+    handle = _lock(path, folder)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock ends: later it might be another's
+        os.close(handle)
+
+
+def _lock(path: Path, folder: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _is_ours(handle):
+            owner = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise UsageError(
+                f"another comparison{f' ({owner})' if owner else ''} is at work in {folder}: wait for it to end, or "
+                "choose another --out"
+            )
+        if _same_file(path, handle):
+            return handle
+        os.close(handle)  # the owner before removed it between our opening and our locking it
+
+
+def _same_file(path: Path, handle: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _is_ours(handle: int) -> bool:
+    """Takes a lock that forked loader workers do not inherit."""
+    locks: Any = fcntl
+    if locks is None:
+        return True
+    try:
+        locks.lockf(handle, locks.LOCK_EX | locks.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
