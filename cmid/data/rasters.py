@@ -272,7 +272,7 @@ def unlike_names(rasters: Sequence[Raster], chosen: Mapping[str, Sequence[int]],
     first, other = (
         ", ".join(r.names[band - 1] or "(no name)" for band in chosen[r.path]) for r in (named[0][0], others[0])
     )
-    advice = "numbers are the same in every scene, names are looked up in each:" if wanted else "choose bands with"
+    advice = "give names, which are looked up in each scene, instead of numbers in" if wanted else "choose bands with"
     return (
         f"{len(others)} of {len(rasters)} scenes call their bands otherwise than {named[0][0].path} ({first}), such as "
         f"{others[0].path} ({other}): they are taken in this order; {advice} --scenes.bands"

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any
 
@@ -122,7 +123,7 @@ class RunDirectory:
             raise self._unwritable(error) from error
 
     def check(self, *, resume: bool) -> None:
-        """Refuses, and touches nothing, where `open` would whatever the settings are: what is cheap to know early.
+        """Refuses, and leaves everything as it is, where `open` would whatever the settings are: what is cheap to know.
 
         Raises:
             UsageError: as `open`, of what is in the folder, and of a folder that cannot be written.
@@ -132,6 +133,8 @@ class RunDirectory:
                 raise UsageError(f"Expected a folder for the run, found a file: {self.path}. Choose another --out.")
             self._guard(resume)
             there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+            if there != self.path and there.is_dir():  # by trying: permissions alone do not tell, of root least of all
+                Path(mkdtemp(prefix=".cmid-", dir=there)).rmdir()
         except OSError as error:
             raise self._unwritable(error) from error
         if not there.is_dir():

@@ -51,7 +51,7 @@ def test_scenes_without_coordinate_system_are_read(tmp_path, capsys):
     ("scenes", "words", "answer"),
     [
         ([(1, "uint16")], ("--scenes.bands", "1,2,3"), "asks for band 2, but"),
-        ([(3, "uint16"), (4, "uint16")], (), "differ in their number of bands (1 with 3, 1 with 4): choose"),
+        ([(3, "uint16"), (4, "uint16")], (), "of bands (1 with 3, 1 with 4: "),
         ([(3, "uint16"), (3, "uint8")], (), "several number types"),
         (
             [(4, "uint16")],
@@ -247,3 +247,41 @@ def test_a_run_keeps_the_numbers_it_began_with(tmp_path):
     assert before == after and len(after["low"]) == 3
     draw_scenes(moved, 1, first=1)
     assert run(moved, tmp_path / "run", "--no-report", "--resume") == 2
+
+
+def test_numbers_that_are_not_those_of_the_run_are_refused(tmp_path, capsys):
+    draw_scenes(tmp_path / "scenes", 1)
+    assert run(tmp_path / "scenes", tmp_path / "run", *ONE_STEP) == 0
+    resume = (tmp_path / "scenes", tmp_path / "run", "--no-report", "--resume")
+    capsys.readouterr()
+    for words in (("views.mean", "0.1,0.2,0.3"), ("views.high", "1,2,3"), ("views.bands", "a,b,c"), ("in-chans", "4")):
+        assert run(*resume, f"--{words[0]}", words[1]) == 2
+        assert f"other settings: {words[0].replace('-', '_')} was " in one_line(capsys)
+    own = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["views"]["mean"]
+    assert run(*resume, "--views.mean", ",".join(map(str, own))) == 0
+
+
+def test_nodata_that_nothing_declares_is_pointed_out(tmp_path, capsys):
+    values = textured(2, 160, "uint16", 0)
+    values[1, :, :50] = 0
+    write_raster(tmp_path / "scenes" / "0.tif", values, photometric="minisblack")
+    assert run(tmp_path / "scenes", tmp_path / "a", *ONE_STEP) == 0
+    assert "are 0 in band 2: it looks like nodata that the files do not declare; if it is: --scenes.nodata 0\n" in (
+        capsys.readouterr().err
+    )
+    bands = json.loads((tmp_path / "a" / "data.json").read_text())["bands"]
+    assert bands["suspect"] == [None, 0] and bands["suspect_share"][1] > 0.1
+    assert run(tmp_path / "scenes", tmp_path / "b", *ONE_STEP, "--scenes.nodata", 0) == 0
+    assert "looks like nodata" not in capsys.readouterr().err
+    bands = json.loads((tmp_path / "b" / "data.json").read_text())["bands"]
+    assert bands["minimum"][1] > 0 and bands["nodata"] > 0
+
+
+def test_shards_are_not_scenes(images, tmp_path, capsys):  # noqa: F811
+    assert main(["pack", str(images), "--out", str(tmp_path / "shards")]) == 0
+    capsys.readouterr()
+    assert run(tmp_path / "shards", tmp_path / "run", *ONE_STEP) == 2
+    assert "holds shards, which are recognised by themselves: leave --source out" in one_line(capsys)
+    (tmp_path / "shards" / "shards.json").unlink()
+    assert run(tmp_path / "shards", tmp_path / "run", *ONE_STEP) == 2
+    assert "but not their manifest shards.json" in one_line(capsys)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -273,6 +274,15 @@ def test_a_run_is_never_overwritten(images, tmp_path, capsys):
 def test_nothing_to_resume(images, tmp_path, capsys):
     assert run(images, tmp_path / "run", "--resume") == 2
     assert "resume" in one_line(capsys)
+
+
+@pytest.mark.parametrize(("out", "words"), [("full", ()), ("gone", ("--resume",)), ("/proc/no_such_run", ())])
+def test_a_folder_that_cannot_be_taken_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch, out, words):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    monkeypatch.setattr("cmid.commands.pretrain.open_source", lambda *_, **__: pytest.fail("opened"))
+    assert run("no_images", tmp_path / out, *words) == 2
+    assert re.search("Choose another --out|Start without --resume", one_line(capsys))
 
 
 def test_a_run_goes_on_by_its_own_settings_and_on_its_own_images_only(images, tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cmid.commands.settings import field_types, resolve
+from cmid.commands.settings import field_types, read_yaml, resolve
 from cmid.config import CMIDConfig, CompareConfig, EvaluateConfig, PretrainConfig, ReportConfig, ViewConfig, as_plain
 from cmid.errors import UsageError, nearest
 
@@ -123,6 +123,10 @@ def test_the_error_names_the_file(tmp_path):
         (b"views: [1\nepochs: 3", "line 2 is not valid YAML"),
         (b"- epochs\n", "expected lines of `field: value`, found ['epochs']"),
         (b"\xff\xfe\x00", "not valid YAML: it is not UTF-8 text"),
+        (
+            b"epochs: 3\nviews:\n  small-size: 9\n  small_size: 8\n",
+            "line 4 is not valid YAML: small_size is given twice",
+        ),
         (b"x: !!python/object/apply:os.getcwd []", "is not valid YAML: could not determine a constructor"),
     ],
 )
@@ -198,3 +202,9 @@ def test_a_list_of_texts_is_split_outside_of_brackets(text, parts):
 def test_names_are_near_whatever_their_case():
     assert nearest("eurosat", ["EverWatch", "EuroSAT", "COWC"])[0] == "EuroSAT"
     assert nearest("zzzz", ["EuroSAT"]) == []
+
+
+def test_what_is_merged_may_name_a_key_again(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("views: &v {size: 64, flip: 0.1}\npretrain: {views: {<<: *v, size: 32}}\n")
+    assert read_yaml(mine)["pretrain"] == {"views": {"size": 32, "flip": 0.1}}

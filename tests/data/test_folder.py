@@ -156,6 +156,10 @@ def test_limit_is_drawn_by_seed(make_folder):
         (lambda p: p / "one" / "a.png", "is one image"),
         (lambda p: p / "empty.txt", "no images.*one path a line"),
         (lambda p: p / "binary.txt", "not a text file"),
+        (lambda p: p / "x.vrt", "x.vrt is no list of files, by its suffix .vrt: .*give the files that it is of"),
+        (lambda p: p / "x.yaml", "x.yaml is no list of files, by its suffix .yaml: expected a folder, or a text file"),
+        (lambda p: p / "one" / "shards.json", "is a manifest of shards.*: give the folder, .*one$"),
+        (lambda p: p / "lone", "holds 1 shards, first shard-00000.tar, but not their manifest shards.json: copy it"),
         (lambda p: p / "wrong.txt", "wrong.txt lists gone.png alone, and there is no such file: expected a path"),
         (lambda p: p / "tree.txt", "tree.txt lists one alone, which is a folder: name the folder itself"),
         (lambda p: p / "alone.txt", "only one image, one/a.png.*at least 2"),
@@ -166,8 +170,10 @@ def test_limit_is_drawn_by_seed(make_folder):
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, make, says):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "one").mkdir()
+    for name in ("empty", "one", "lone"):
+        (tmp_path / name).mkdir()
+    for name in ("x.vrt", "x.yaml", "lone/shard-00000.tar", "one/shards.json"):
+        (tmp_path / name).write_text("a.png\nb.png\n")
     picture(0).save(tmp_path / "one/a.png")
     (tmp_path / "empty.txt").write_text("# nothing\n")
     (tmp_path / "far.txt").write_text("one/a.png\ns3://b/a.tif\n")

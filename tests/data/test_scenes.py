@@ -101,6 +101,31 @@ def test_nodata_is_avoided_and_what_is_left_becomes_the_mean(tmp_path):
         assert (pixels[~valid] == np.float32([0.25, 0.75])).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "same"),
+    [("uint16", 0, 0), ("int16", -9999, -9999), ("float32", -3.4028234663852886e38, -3.4028235e38), ("uint8", 7, 7)],
+)
+def test_nodata_that_files_do_not_declare_may_be_said(tmp_path, dtype, value, same):
+    values = numbered(1, 64, 64).astype(dtype)
+    values[:, :, 32:] = value
+    write_raster(tmp_path / "a.tif", values)
+    assert source_of(tmp_path, window=64)._draw(0)[3].all()
+    valid = source_of(tmp_path, window=64, nodata=same)._draw(0)[3]
+    assert np.array_equal(valid, values[0] != value)
+    for nothing in (0.5, -1e300, 1e300):
+        assert source_of(tmp_path, window=64, nodata=nothing)._draw(0)[3].all()
+    write_raster(tmp_path / "a.tif", values, nodata=5)
+    valid = source_of(tmp_path, window=64, nodata=same)._draw(0)[3]
+    assert np.array_equal(valid, values[0] != 5), "what the file says holds"
+
+
+def test_a_band_named_twice_is_refused(tmp_path):
+    write_raster(tmp_path / "a.tif", numbered(3, 64, 64), names=("red", "green", "nir"))
+    for bands in (("1", "1"), ("2", "3", "NIR")):
+        with pytest.raises(UsageError, match=r"a.tif more than once \((1, 1|3, NIR)\): name each once"):
+            source_of(tmp_path, bands=bands)
+
+
 def test_a_scene_of_nodata_alone_is_a_bad_image(tmp_path):
     write_raster(tmp_path / "a.tif", np.zeros((1, 64, 64), np.uint16), nodata=0)
     with pytest.raises(BadImage, match="none has a valid pixel"):

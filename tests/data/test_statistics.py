@@ -1,8 +1,9 @@
 """Which images are looked at to measure the bands."""
 
+import numpy as np
 import pytest
 
-from cmid.data.statistics import spread
+from cmid.data.statistics import Stretch, looks_like_nodata, spread
 
 
 @pytest.mark.parametrize("count", [1, 2, 80, 7907, 7919, 3 * 7919])
@@ -14,3 +15,31 @@ def test_each_image_comes_once_before_any_comes_again(count):
 def test_the_first_are_spread_over_all():
     quarters = {spread(i, 1000) // 250 for i in range(16)}
     assert quarters == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "share"),
+    [("uint16", 0, 0.06), ("uint8", 0, 0.06), ("int16", -9999, 0.001), ("float32", -3.4028235e38, 0.001),
+     ("uint16", 65535, 0.06), ("int16", -32768, 0.001)],
+)  # fmt: skip
+def test_a_value_that_looks_like_nodata(dtype, value, share):
+    numbers = np.random.default_rng(0).integers(20, 250, 10_000).astype(np.float64)
+    assert looks_like_nodata(numbers, dtype) == (None, 0.0)
+    numbers[: round(share * 10_000)] = value
+    assert looks_like_nodata(numbers, dtype) == (value, share)
+
+
+def test_what_does_not_look_like_nodata():
+    few = np.arange(10_000) % 4.0
+    assert looks_like_nodata(few, "uint8")[0] is None, "of few values each is frequent"
+    assert looks_like_nodata(np.full(100, 7.0), "uint16")[0] is None, "constant"
+    clipped = np.r_[np.arange(200.0), np.full(100, 255.0)]
+    assert looks_like_nodata(clipped, "uint8")[0] is None, "bright clouds of 8 bits"
+
+
+@pytest.mark.filterwarnings("error")
+def test_nodata_of_any_size_is_no_overflow():
+    values, valid = np.full((1, 2, 2), -3.4028234663852886e38, np.float32), np.zeros((2, 2), np.bool_)
+    values[0, 0, 0], valid[0, 0] = 0.5, True
+    pixels = Stretch((0.158,), (0.8845,), (0.25,)).pixels(values, valid)[..., 0]
+    assert np.allclose(pixels, [[(0.5 - 0.158) / (0.8845 - 0.158), 0.25], [0.25, 0.25]])
