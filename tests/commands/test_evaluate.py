@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,10 @@ def config(folder, lists, weights):
     )
 
 
+def linear(config):
+    return evaluate("linear", replace(config, k=EvaluateConfig().k))  # which is for neighbours
+
+
 @pytest.fixture(scope="module")
 def by_hand(folder, lists):
     """Features and labels of train and test without any of the code under test but the backbone."""
@@ -112,7 +117,7 @@ def test_knn_with_a_temperature(config, by_hand):
 
 def test_linear_equals_scikit_learn(config, by_hand, capsys):
     (train, train_y), (test, test_y) = by_hand
-    result = evaluate("linear", config)
+    result = linear(config)
     assert [s["C"] for s in result.sweep] == [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
     best = max(result.sweep, key=lambda s: s["validation_accuracy"])
     assert result.protocol["C"] == best["C"]
@@ -125,10 +130,10 @@ def test_linear_equals_scikit_learn(config, by_hand, capsys):
 
 def test_a_sweep_that_ends_too_early_says_so(config, capsys):
     config.regularisation = (1e-8, 1e-7, 1.0)
-    ends = evaluate("linear", config)
+    ends = linear(config)
     assert ends.protocol["C"] == 1.0 and "widen --regularisation" in capsys.readouterr().out
     config.regularisation = (1e-8, 1.0, 1.0 + 1e-9)
-    evaluate("linear", config)
+    linear(config)
     assert "widen" not in capsys.readouterr().out
 
 
@@ -263,10 +268,10 @@ def test_unknown_kind_and_bad_c(config, tmp_path):
         evaluate("svm", config)
     config.regularisation = (-1.0,)
     with pytest.raises(UsageError, match="positive"):
-        evaluate("linear", config)
+        linear(config)
     config.out = str(tmp_path)
     with pytest.raises(UsageError, match="is a folder"):
-        evaluate("linear", config)
+        linear(config)
 
 
 # --- real images ----------------------------------------------------------------------------------------------------
