@@ -189,11 +189,8 @@ def _help(verb: str, named: str | None) -> str:
     )
     if how.recipes:
         parser.add_argument("--recipe", metavar="NAME", help="Packaged settings; `cmid recipes` lists them.")
-    parser.add_argument(
-        "--config",
-        metavar="FILE.yaml",
-        help="Your own settings" + "; they win over a recipe." * how.recipes,
-    )
+    wins = "; they win over a recipe" if how.recipes else ""
+    parser.add_argument("--config", metavar="FILE.yaml", help=f"Your own settings{wins}.")
     for action in parser._actions:
         if action.dest in known:
             action.metavar = positional(verb, named).get(action.dest) or _placeholder(action.dest, known[action.dest])

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cmid"
 FLOORS = [
-    {"contracts", "config", "ops", "layers", "errors", "whole_files"},
+    {"contracts", "config", "ops", "layers", "errors", "folder_lock", "whole_files"},
     {"backbones", "methods", "tasks", "data", "train", "evaluation", "predict", "report"},
     {"zoo"},
     {"commands"},

@@ -18,7 +18,7 @@ from cmid.commands.compare_cell import write_result
 from cmid.commands.compare_images import Images, Learned
 from cmid.commands.compare_outsiders import check_outsiders, outside, outsiders_of
 from cmid.commands.compare_plan import Cell, Row, key_of, plan_cells, plan_rows, slug
-from cmid.commands.compare_processes import LOCK, held, in_a_process, interruptible
+from cmid.commands.compare_processes import held, in_a_process, interruptible
 from cmid.commands.compare_runs import (
     ASIDE,
     known,
@@ -38,6 +38,7 @@ from cmid.commands.pretrain import settled
 from cmid.commands.sources import open_one_class_each
 from cmid.config import CompareConfig
 from cmid.errors import NotFinite, UsageError
+from cmid.folder_lock import LOCK
 
 
 @dataclass(frozen=True)

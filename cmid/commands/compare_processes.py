@@ -1,8 +1,6 @@
 """How a comparison is stopped, how it has its runs trained by processes of their own, and how it holds its folder."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -10,18 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from cmid.errors import CmidError, UsageError
+from cmid.folder_lock import FolderLock, FolderTakenError
 from cmid.train import Interrupted
 
-try:
-    import fcntl
-except ImportError:  # Windows: a comparison there is not guarded against a second one
-    fcntl = None  # type: ignore[assignment]
-
 GOES_ON = "The comparison was interrupted; the same command goes on where it stopped."
-LOCK = ".lock"
 
 
 class _Stop(KeyboardInterrupt):
@@ -109,48 +101,13 @@ def held(folder: Path) -> Iterator[None]:
         UsageError: another does.
         OSError: the folder cannot be written.
     """
-    path = folder / LOCK
-    handle = _lock(path, folder)
     try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        lock = FolderLock(folder)
+    except FolderTakenError as error:
+        raise UsageError(
+            f"another comparison is at work in {folder}, by {error}: wait for it to end, or choose another --out"
+        ) from error
+    try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock ends: later it might be another's
-        os.close(handle)
-
-
-def _lock(path: Path, folder: Path) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _is_ours(handle):
-            owner = os.pread(handle, 200, 0).decode(errors="replace").strip()
-            os.close(handle)
-            raise UsageError(
-                f"another comparison{f' ({owner})' if owner else ''} is at work in {folder}: wait for it to end, or "
-                "choose another --out"
-            )
-        if _same_file(path, handle):
-            return handle
-        os.close(handle)  # the owner before removed it between our opening and our locking it
-
-
-def _same_file(path: Path, handle: int) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(handle).st_ino
-    except FileNotFoundError:
-        return False
-
-
-def _is_ours(handle: int) -> bool:
-    """Takes a lock that forked loader workers do not inherit."""
-    locks: Any = fcntl
-    if locks is None:
-        return True
-    try:
-        locks.lockf(handle, locks.LOCK_EX | locks.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True
+        lock.release()

@@ -67,8 +67,6 @@ def report(config: ReportConfig) -> Path:
             raise UsageError(f"{name} must be at least {least}, found {value}")
     run = read_run(config.run)
     album, labelled = _albums(config, run)
-    sections = [*_journal(run, labelled), *_looked(config, run, album, labelled)]
-    page = render(_header(run), sections)
     path = Path(config.out) if config.out else run.files.path / "report.html"
     for each in run.missing:
         Console(stderr=True).print(f"note: {each}", markup=False, highlight=False, soft_wrap=True)
@@ -77,6 +75,8 @@ def report(config: ReportConfig) -> Path:
             f"{path} is kept, since a page without images would take its place: say where the run's images are now "
             "with --data, or where to write with --out"
         )
+    sections = [*_journal(run, labelled), *_looked(config, run, album, labelled)]
+    page = render(_header(run), sections)
     # a file name may hold no valid text
     write_whole(
         path, lambda part: part.write_text(page, encoding="utf-8", errors="replace"), advice="Choose another --out."

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -14,13 +13,9 @@ from typing import Any
 import yaml
 
 from cmid.errors import CmidError, UsageError
+from cmid.folder_lock import LOCK, FolderLock, FolderTakenError
 from cmid.train.checkpoints import LEFTOVER, Checkpoint, read_checkpoint, remove_leftovers
 from cmid.whole_files import parts_beside, replace_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows: runs there are not guarded against a second process
-    fcntl = None  # type: ignore[assignment]
 
 FREE_TO_CHANGE = (
     "out", "resume", "report", "data", "max_bad_share", "read_timeout_s", "knn", "train", "scenes.remote",
@@ -30,7 +25,6 @@ FREE_TO_CHANGE = (
 FIXED_IN_TRAIN = ("train.accumulate",)
 UNTOLD = ("out", "resume", "report", "data")
 """Those of them whose change nobody needs to be told of."""
-_HELD: set[Path] = set()
 
 
 class RunDirectory:
@@ -64,7 +58,7 @@ class RunDirectory:
         self.account = self.path / "data.json"
         self.goes_on = False
         self.notes: list[str] = []
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
         self._created: list[Path] = []
 
     @property
@@ -184,10 +178,8 @@ class RunDirectory:
             self.account.unlink(missing_ok=True)
             if self.checkpoints.is_dir():
                 self.checkpoints.rmdir()
-        (self.path / ".lock").unlink(missing_ok=True)
-        os.close(self._lock)
+        self._lock.release()
         self._lock = None
-        _HELD.discard(self.path.resolve())
         self._remove_empty()
 
     def __enter__(self) -> "RunDirectory":
@@ -207,7 +199,7 @@ class RunDirectory:
     def _created_nothing(self) -> bool:
         if not self.path.is_dir():  # removed under the running job
             return False
-        ours = {self.settings.name, self.account.name, self.checkpoints.name, ".lock"}
+        ours = {self.settings.name, self.account.name, self.checkpoints.name, LOCK}
         return {p.name for p in self.path.iterdir()} <= ours and not any(self.checkpoints.glob("*"))
 
     def _remove_empty(self) -> None:
@@ -238,7 +230,7 @@ class RunDirectory:
         return False
 
     def _found(self) -> list[str]:
-        return sorted(p.name for p in self.path.iterdir() if p.name != ".lock")
+        return sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
 
     def _was_never_saved(self, found: Sequence[str]) -> bool:
         """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""
@@ -280,26 +272,12 @@ class RunDirectory:
             self.notes.append(f"The run goes on with other settings: {'; '.join(changed)}.")
 
     def _take_lock(self) -> None:
-        path, key = self.path / ".lock", self.path.resolve()
-        if key in _HELD:  # not to be opened again: closing any handle of ours would end the lock
-            raise UsageError(f"This process already trains in {self.path}. Choose another --out.")
-        while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            if not _locked(handle):
-                owner = os.pread(handle, 200, 0).decode(errors="replace").strip()
-                os.close(handle)
-                raise UsageError(
-                    f"Another process{f' ({owner})' if owner else ''} is training in {self.path}. Wait for it to end, "
-                    "or choose another --out."
-                )
-            # the owner before may have removed the file between our opening and our locking it
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-                break
-            os.close(handle)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        self._lock = handle
-        _HELD.add(key)
+        try:
+            self._lock = FolderLock(self.path)
+        except FolderTakenError as error:
+            raise UsageError(
+                f"{self.path} is already being trained in by {error}. Wait for it to end, or choose another --out."
+            ) from error
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -341,16 +319,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
-
-
-def _locked(handle: int) -> bool:
-    """Takes a lock that ends with this process, however it ends, and that forked loader workers do not inherit."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True

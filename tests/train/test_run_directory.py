@@ -209,7 +209,7 @@ def test_one_process_cannot_open_a_run_twice(tmp_path):
             RunDirectory(tmp_path / "r").open(SETTINGS, resume=False)
         run.open(SETTINGS, resume=False)  # the one that holds it may ask again
         put_checkpoint(run)
-        with pytest.raises(UsageError, match="This process already trains"):
+        with pytest.raises(UsageError, match="is already being trained in by this process"):
             RunDirectory(tmp_path / "r").open(SETTINGS, resume=True)
 
 
