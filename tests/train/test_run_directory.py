@@ -231,7 +231,7 @@ def test_two_processes_cannot_and_a_dead_one_holds_nothing(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
         try:
             assert holder.stdout.readline().strip() == "held"
-            with pytest.raises(UsageError, match=rf"already being trained in by another process \(process {holder.pid} on "):
+            with pytest.raises(UsageError, match=rf"trained in by another process \(process {holder.pid} on "):
                 RunDirectory(tmp_path).open({"seed": 0}, resume=True)
             holder.send_signal(signal.SIGKILL)
             time.sleep(0.2)  # until the kernel has reaped it
