@@ -109,6 +109,7 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
         "model": digest_of(path), "precision": precision, "device": device.type, "window": tiling.window,
         "overlap": tiling.overlap, "turns": tiling.turns, "batch": tiling.batch, "probabilities": config.probabilities,
         "polygons": config.polygons, "min_area_px": config.min_area_px, "quicklook": config.quicklook,
+        "nodata": config.nodata,
     }  # fmt: skip
     classes, files = Classes(about.classes, about.colours), SceneFiles([each for each, _ in scenes])
     work = _Work(config, out, model, classes, tiling, settings, len(scenes), files, console)
@@ -248,7 +249,7 @@ class _Work:
         c, found = self.config, job.found
         try:
             scene = open_scene(
-                found.path, found.bands, max_bad_share=c.max_bad_share, pictures=self.model.pictures
+                found.path, found.bands, max_bad_share=c.max_bad_share, pictures=self.model.pictures, nodata=c.nodata
             )  # fmt: skip
             self._check(scene, job.outputs)
         except (BadImage, UsageError) as error:

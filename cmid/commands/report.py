@@ -253,6 +253,8 @@ def _header(run: Run) -> Header:
         facts.append(("training time", duration(seconds)))
     if has(run.steps, "images_per_s"):
         facts.append(("images a second", f"{np.nanmedian(run.steps['images_per_s']):,.3g}"))
+    if said := bands_words(s.views.bands):
+        facts.append(("bands", said))
     if isinstance(state.get("machine"), str):
         facts.append(("hardware", state["machine"]))
     knn = last(run.metrics, ["knn_top1"])
@@ -266,6 +268,15 @@ def _header(run: Run) -> Header:
         settings=as_plain(s),
         skipped=skipped,
     )
+
+
+def bands_words(names: tuple[str, ...]) -> str:
+    """How many bands a run has, and which of them the pictures show; empty for plain colours, which have no names."""
+    drawn = [names[i] for i in shown_bands(names)] if names else []
+    if len(drawn) < 2:
+        return f"{len(names)}; pictures show {drawn[0]} in grey" if drawn else ""
+    plain = [name.casefold() for name in drawn] == ["red", "green", "blue"]
+    return f"{len(names)}; pictures show {', '.join(drawn)}" + ("" if plain else " as red, green and blue")
 
 
 def _warnings(run: Run, skipped: int, images: int | None) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from cmid.data.decode import SUFFIXES as IMAGES
 from cmid.data.decode import BadImage, decode, look_at_image
 from cmid.data.folder import is_remote
+from cmid.data.nodata import hide_undeclared
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import OpenRasters, choose_bands, opened, read_header
 from cmid.data.statistics import Stretch
@@ -26,10 +27,16 @@ class RasterScene:
             leaves them as they are.
         max_bad_share: of the pixels, how many may be unreadable, as in a file with a corrupt block: they are not
             valid, and `unreadable` says where. Not of a file behind an address, which may answer the next time.
+        nodata: the value that is none in bands of which the file names none.
     """
 
     def __init__(
-        self, path: str, bands: Sequence[str] = (), stretch: Stretch | None = None, max_bad_share: float = 0.0
+        self,
+        path: str,
+        bands: Sequence[str] = (),
+        stretch: Stretch | None = None,
+        max_bad_share: float = 0.0,
+        nodata: float | None = None,
     ) -> None:
         from rasterio.errors import NotGeoreferencedWarning
 
@@ -43,6 +50,7 @@ class RasterScene:
         self._rasters, self._stretch = OpenRasters(), stretch
         self.name, self.width, self.height, self.dtype = path, header.width, header.height, header.dtype
         self.bands = len(self._bands)
+        self._declared, self._nodata = header.declared, nodata
         self.colours = _natural([header.names[band - 1] for band in self._bands])
         self.identity = identity_of(path)
         self.unreadable: list[Window] = []
@@ -57,6 +65,8 @@ class RasterScene:
             if not self._bearable:
                 raise
             values, valid = self._by_blocks(window)
+        if self._nodata is not None:
+            hide_undeclared(values, valid, self._bands, self._declared, self._nodata)
         return _stretched(values, valid, self._stretch), valid
 
     def _by_blocks(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -143,21 +153,27 @@ def open_scene(
     stretch: Stretch | None = None,
     max_bad_share: float = 0.0,
     pictures: Sequence[str] = (),
+    nodata: float | None = None,
 ) -> Scene:
     """The scene in a file, for `cmid.predict.scene_to_map`; arguments as of `RasterScene` and `ImageScene`.
 
     Raises:
-        UsageError: no such kind of file, bands that it lacks, or an image of more than 8 bits a band.
+        UsageError: no such kind of file, bands that it lacks, or an image that has more than 8 bits a band, or of
+            which bands or `nodata` are asked.
         BadImage: it cannot be read.
     """
     suffix = Path(path).suffix.lower()
     if suffix in RASTERS:
-        return RasterScene(path, bands, stretch, max_bad_share)
+        return RasterScene(path, bands, stretch, max_bad_share, nodata)
     if suffix not in IMAGES:
         raise UsageError(f"{path} is no scene; expected a file ending in {' '.join(dict.fromkeys(RASTERS + IMAGES))}")
     if bands:
         raise UsageError(
             f"{path} is an image, whose bands are its colours: others can be chosen of {' '.join(RASTERS)} alone"
+        )
+    if nodata is not None:
+        raise UsageError(
+            f"{path} is an image, which has no nodata value but transparency: --nodata is for {' '.join(RASTERS)} alone"
         )
     return ImageScene(path, stretch, pictures)
 

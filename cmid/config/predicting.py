@@ -58,6 +58,8 @@ class PredictSegmentationConfig:
     bands: tuple[str, ...] = ()
     """Bands to read, by number from 1 or by name, in the model's order. Unset: the model's bands by name if the raster
     names them, else all."""
+    nodata: float | None = None
+    """Value that means no data in rasters that do not say; unset: what each declares."""
     window: int = 0
     """Side in pixels of the windows the model sees; 0: as in training."""
     overlap: int = -1

@@ -74,6 +74,31 @@ class OpenRaster:
         return valid & there if together else valid
 
 
+def hide_undeclared(
+    values: np.ndarray, valid: np.ndarray, bands: Sequence[int], declared: Sequence[bool], nodata: float
+) -> None:
+    """Takes `nodata` for the nodata value of those bands of a raster of which the file names none.
+
+    Args:
+        values: `(C, h, w)`, in the file's type.
+        valid: `(h, w)` bool, in which what holds no data becomes False.
+        bands: which were read, numbers from 1.
+        declared: of each band of the file, whether it names a value.
+        nodata: the value; what the file's type cannot hold hides nothing.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            value = values.dtype.type(nodata)
+    else:  # compared with a real number all values would be made real first
+        limits = np.iinfo(values.dtype)
+        if int(nodata) != nodata or not limits.min <= int(nodata) <= limits.max:
+            return
+        value = values.dtype.type(int(nodata))
+    for band, plane in zip(bands, values, strict=True):
+        if not declared[band - 1]:
+            valid &= plane != value
+
+
 def _in_type(nodata: float, dtype: np.dtype) -> Any:
     """`nodata` as a number that an array of `dtype` is compared with soonest; None where no value can equal it."""
     if dtype.kind == "f" or dtype.itemsize > 4:  # 64 bits: GDAL's real number is not exact, so compared as reals

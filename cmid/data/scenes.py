@@ -1,7 +1,7 @@
 """Windows of large scenes as images: drawn at random by area, nodata mostly avoided, no scene ever read whole."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from cmid.data.crops import Box, generator_for
 from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.folder import is_remote
 from cmid.data.lasting_threads import lasting_threads
+from cmid.data.nodata import hide_undeclared
 from cmid.data.rasters import OpenRasters, Raster, choose_bands, find_rasters, read_header
 from cmid.data.remote import RemoteRasters
 from cmid.data.statistics import Stretch
@@ -212,7 +213,7 @@ class SceneSource:
                     raster.path, f"its values are {values.dtype}, but were {raster.dtype} when the run began"
                 )
             if self.scenes.nodata is not None:
-                _hide_undeclared(values, valid, raster, self.scenes.bands[raster.path], self.scenes.nodata)
+                hide_undeclared(values, valid, self.scenes.bands[raster.path], raster.declared, self.scenes.nodata)
             share = np.count_nonzero(valid) / valid.size  # an eighth of the time of valid.mean()
             if share >= 1 - self.max_nodata:
                 return raster, box, values, valid
@@ -222,31 +223,6 @@ class SceneSource:
         if not share_of_best:
             raise BadImage(best[0].path, f"{ATTEMPTS[1]} windows drawn, and none has a valid pixel")
         return best
-
-
-def _hide_undeclared(
-    values: np.ndarray, valid: np.ndarray, raster: Raster, bands: Sequence[int], nodata: float
-) -> None:  # fmt: skip
-    """Takes `nodata` for the nodata value of those bands of a raster of which the file names none.
-
-    Args:
-        values: `(C, h, w)`, in the file's type.
-        valid: `(h, w)` bool, in which what holds no data becomes False.
-        raster: the file's header.
-        bands: which were read, numbers from 1.
-        nodata: the value; what the file's type cannot hold hides nothing.
-    """
-    if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            value = values.dtype.type(nodata)
-    else:  # compared with a real number all values would be made real first
-        limits = np.iinfo(values.dtype)
-        if int(nodata) != nodata or not limits.min <= int(nodata) <= limits.max:
-            return
-        value = values.dtype.type(int(nodata))
-    for band, plane in zip(bands, values, strict=True):
-        if not raster.declared[band - 1]:
-            valid &= plane != value
 
 
 def windows_per_epoch(scenes: Scenes, config: SceneConfig, window: int) -> int:

@@ -342,6 +342,7 @@ class _Run:
         self.journal.line.say(
             f"The run was begun by {before['processes']} processes of {before['images_per_batch']} images and goes on "
             f"with {now['processes']} of {now['images_per_batch']}"
+            + ("" if (adds := now["accumulate"]) == before["accumulate"] else f", train.accumulate {adds}")
             + (f"; {again} images of this epoch are seen again." if again else "; no image is seen twice.")
         )
 

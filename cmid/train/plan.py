@@ -89,10 +89,19 @@ def fixed_numbers(
 
 
 def differing_numbers(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`name was a, is b` of each that would make another run; other processes may have batches of their own."""
+    """`name was a, is b` of each that would make another run; other processes may have batches of their own.
+
+    They may add up fewer or more of them, too, where a step has as many images as before.
+    """
     moved = now["processes"] != before["processes"]
     free = {"processes", "images_per_batch", "batches_per_epoch"} if moved else set[str]()
+    if moved and _images_a_step(before) == _images_a_step(now):
+        free.add("accumulate")
     return [f"{n} was {before[n]}, is {now[n]}" for n in now if n in before and before[n] != now[n] and n not in free]
+
+
+def _images_a_step(fixed: Mapping[str, Any]) -> int:
+    return int(fixed["processes"] * fixed["images_per_batch"] * fixed["accumulate"])
 
 
 def draw_seed(*position: int | str) -> int:

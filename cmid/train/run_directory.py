@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
@@ -297,16 +298,16 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     old, new = dict(_flat(before)), dict(_flat(now))
     if _together(old) == _together(new):  # as many images a step, on other processes
-        old.pop("batch_size", None)
+        old = {name: value for name, value in old.items() if name not in ("batch_size", "train.accumulate")}
     for name in old:
         if name in new and old[name] != new[name]:
             yield name, f"{name} was {old[name]!r}, is {new[name]!r}"
 
 
 def _together(settings: Mapping[str, Any]) -> int | None:
-    """Images that all processes take at once."""
-    each, devices, nodes = (settings.get(n, 1) for n in ("batch_size", "train.devices", "train.nodes"))
-    return each * devices * nodes if isinstance(each, int) else None
+    """Images of all processes in an optimiser step."""
+    each, *times = (settings.get(n, 1) for n in ("batch_size", "train.devices", "train.nodes", "train.accumulate"))
+    return each * math.prod(times) if isinstance(each, int) else None
 
 
 def _is_among(name: str, names: tuple[str, ...]) -> bool:

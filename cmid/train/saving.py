@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from cmid.errors import CmidError
+from cmid.errors import CmidError, NotFinite
 from cmid.train.checkpoints import keep_as, weights_are_finite, write_checkpoint
 from cmid.train.run_directory import RunDirectory
 
@@ -71,12 +71,12 @@ class Saver:
         One that is `for_now` has yet to be measured: until `settle`, `take_back` puts the one before in its place.
 
         Raises:
-            CmidError: the learner's weights are not finite; nothing is written.
+            NotFinite: the learner's weights; nothing is written.
         """
         if not weights_are_finite(learner):
-            raise CmidError(
+            raise NotFinite(
                 "The weights are no longer finite although every loss was, so they are not saved; the last good "
-                "checkpoint is kept. Go on with --resume and a lower --optimizer.lr, gradient clipping "
+                "checkpoint is kept: go on with --resume with a lower --optimizer.lr, gradient clipping "
                 "(--optimizer.clip_norm 1) or --train.precision 32."
             )
         self._written = time.monotonic()

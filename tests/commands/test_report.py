@@ -10,7 +10,7 @@ from PIL import Image
 
 from cmid.commands.learners import build_learner
 from cmid.commands.looking import Looker, changed, choose, spread_out
-from cmid.commands.report import duration, report
+from cmid.commands.report import bands_words, duration, report
 from cmid.config import (
     CMIDConfig,
     KnnConfig,
@@ -319,6 +319,13 @@ def test_the_ring_marks_the_same_ground_also_in_turned_crops(trained):
         )
         assert len(points) == len(rings) == 4
         np.testing.assert_allclose(points + rings, 100, atol=0.11)
+
+
+def test_which_bands_the_pictures_show_is_said():
+    assert bands_words(()) == ""
+    assert bands_words(("nir", "swir")) == "2; pictures show nir in grey"
+    assert bands_words(("Blue", "Green", "Red", "NIR")) == "4; pictures show Red, Green, Blue"
+    assert bands_words(("HH", "HV", "VV", "VH")) == "4; pictures show HH, HV, VV as red, green and blue"
 
 
 def test_how_a_crop_was_changed_is_said_in_words():

@@ -56,6 +56,20 @@ def test_bands_by_name_with_nodata_and_the_mask_beside_the_scene(tmp_path):
     assert np.array_equal(open_scene(str(tmp_path / "m.tif")).read((0, 0, 130, 90))[1], mask > 0)
 
 
+def test_nodata_that_a_file_does_not_declare_can_be_told(tmp_path):
+    values = numbered(2, 60, 60) + 1
+    values[0, :20] = values[1, 50:] = 0
+    plain = open_scene(str(write_raster(tmp_path / "a.tif", values)), nodata=0)
+    found, valid = plain.read((0, 0, 60, 60))
+    assert np.array_equal(found, values) and np.array_equal(valid, (values > 0).all(0))
+    own = values[0, 30, 30]
+    declaring = open_scene(str(write_raster(tmp_path / "b.tif", values, nodata=own)), nodata=0)
+    assert np.array_equal(declaring.read((0, 0, 60, 60))[1], (values != own).all(0)), "the file's own holds"
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"is an image, which has no nodata value but transparency: --nodata is for"):
+        open_scene(str(tmp_path / "a.png"), nodata=0)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_the_stretch_is_that_of_training_with_the_mean_where_nothing_is_valid(tmp_path, dtype):
     values = numbered(3, 60, 60, "uint16").clip(1, 250).astype(dtype)

@@ -16,8 +16,8 @@ def test_the_interval_is_scipys_percentile_bootstrap():
     found = figure({0: right}, resamples=20_000)
     expected = bootstrap((right,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
     assert found.value == pytest.approx(100 * right.mean())
-    assert found.low == pytest.approx(100 * expected.low, abs=0.4)
-    assert found.high == pytest.approx(100 * expected.high, abs=0.4)
+    assert found.low == pytest.approx(100 * expected.low, abs=0.26)  # a bound lies at a whole number of 400 images
+    assert found.high == pytest.approx(100 * expected.high, abs=0.26)
     assert found.runs == 1 and np.isnan(found.spread) and found.difference is None
 
 

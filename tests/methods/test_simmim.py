@@ -120,8 +120,10 @@ def test_a_backbone_without_a_place_for_the_token_is_refused_when_it_is_made(met
 def test_the_stage_that_is_advised_takes_the_token():
     small = CMIDConfig(mask_stage=2, queue_size=4, local_hidden=8, local_bottleneck=8, local_prototypes=8)
     model = build_learner(PretrainConfig(backbone=XCIT, cmid=small))
+    backbone, images, mask = model.backbone.eval(), torch.zeros(1, 3, 224, 224), torch.ones(1, 7, 7, dtype=torch.bool)
     with torch.no_grad():
-        model.backbone(torch.zeros(1, 3, 224, 224), torch.ones(1, 7, 7, dtype=torch.bool))
+        backbone.mask_token.normal_()  # it starts at 0
+        assert (backbone(images, mask).last - backbone(images).last).abs().max() > 0.1
 
 
 def test_it_looks_at_the_first_view_alone():

@@ -202,6 +202,15 @@ def test_differences_of_lists_and_depth():
     assert differing_settings({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == ["a.b was [1, 2], is [1, 3]"]
 
 
+def test_batches_may_be_divided_otherwise_where_a_step_has_as_many_images():
+    def settings(batch_size, devices, accumulate):
+        return {"batch_size": batch_size, "train": {"devices": devices, "accumulate": accumulate}}
+
+    assert differing_settings(settings(64, 1, 4), settings(64, 4, 1)) == []
+    assert differing_settings(settings(64, 1, 4), settings(32, 4, 2)) == []
+    assert differing_settings(settings(64, 1, 4), settings(64, 2, 1)) == ["train.accumulate was 4, is 1"]
+
+
 def test_one_process_cannot_open_a_run_twice(tmp_path):
     with RunDirectory(tmp_path / "r") as run:
         run.open(SETTINGS, resume=False)

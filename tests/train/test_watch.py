@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from cmid.errors import CmidError, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train import RunDirectory, read_checkpoint
 from cmid.train.watch import FiniteWatch, Seen
 
@@ -113,7 +113,7 @@ def test_a_gradient_that_is_not_finite_names_the_batches_of_its_step(tmp_path):
 def test_weights_that_overflow_are_not_saved(tmp_path):
     learner = small_learner()
     learner.after_step = lambda progress: progress.step == 8 and learner.head.weight.fill_(float("inf"))
-    with pytest.raises(CmidError, match="weights are no longer finite"):
+    with pytest.raises(NotFinite, match="weights are no longer finite"):
         run_fit(tmp_path / "r", learner=learner, batches=4)
     assert read_checkpoint(tmp_path / "r").progress.epoch == 1
 
