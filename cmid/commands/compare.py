@@ -36,6 +36,7 @@ from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.learners import build_learner
 from cmid.commands.pretrain import settled
 from cmid.commands.sources import open_one_class_each
+from cmid.commands.terminal import terminal
 from cmid.config import CompareConfig
 from cmid.errors import NotFinite, UsageError
 from cmid.folder_lock import LOCK
@@ -79,7 +80,7 @@ def compare(config: CompareConfig) -> CompareResult:
         Interrupted: Ctrl-C or SIGTERM; the same command goes on.
     """
     with interruptible():
-        return _compare(config, Console(stderr=True, highlight=False, markup=False, soft_wrap=True))
+        return _compare(config, terminal())
 
 
 def _compare(config: CompareConfig, console: Console) -> CompareResult:

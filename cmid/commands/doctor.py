@@ -13,6 +13,7 @@ from cmid.commands.diagnosis import Diagnosis, Unsound
 from cmid.commands.doctor_folder import look_at_folder
 from cmid.commands.doctor_named import look_at_named
 from cmid.commands.doctor_prepared import look_at_prepared
+from cmid.commands.terminal import terminal
 from cmid.config import DoctorConfig
 from cmid.data.prepared import is_prepared
 from cmid.data.torchgeo_datasets import is_named
@@ -30,7 +31,7 @@ def doctor(config: DoctorConfig) -> Diagnosis:
     out = Path(config.out) if config.out else None
     if out is not None and out.exists():
         raise UsageError(f"{out} exists: give another name for what is found")
-    progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    progress = terminal()
     if is_named(config.data):
         found = look_at_named(config, progress)
     elif is_prepared(Path(config.data)):

@@ -18,6 +18,7 @@ from cmid.commands.evaluate_settings import settings_of
 from cmid.commands.image_scale import labelled_notes, put_on_scale
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.predict import prepared_batches
+from cmid.commands.terminal import terminal
 from cmid.config import EvaluateConfig, as_plain
 from cmid.data.labelled import LabelledFolder
 from cmid.data.listed import has_lists, is_table, open_lists, open_table_to_score
@@ -61,11 +62,11 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     model = path / "model.safetensors" if path.is_dir() else path
     out = checked_folder(config.out, model, WRITTEN, overwrite=config.overwrite)
     task, about = load_classifier(model)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = terminal(results=True)
     test = _opened(config, about, console)
     device, skipped = resolve_device(config.accelerator), dict[str, str]()
     precision = resolve_precision(config.precision, device)
-    batches = prepared_batches(test, about, config, skipped, Console(stderr=True), "scoring")
+    batches = prepared_batches(test, about, config, skipped, terminal(), "scoring")
     rows, places = predict_probabilities(task.to(device), batches, device, precision)
     names = [test.name(i) for i in places.tolist()]
     labels = torch.as_tensor(test.labels)[places]

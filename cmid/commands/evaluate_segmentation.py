@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from cmid.commands.out_folder import checked_folder, make_folder, trained_on
 from cmid.commands.pixel_scale import bring_to_scale, read_by_name
 from cmid.commands.pixel_sources import ToScore, open_prepared_tiles, open_to_score
 from cmid.commands.segment_images import HowToLook
 from cmid.commands.segmentation_scores import WRITTEN, SegmentationResult, protocols_of, score
+from cmid.commands.terminal import terminal
 from cmid.config import EvaluateSegmentationConfig, as_plain
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 from cmid.data.pixel_subsets import PixelSubset
@@ -84,7 +84,7 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
     model = path / "model.safetensors" if path.is_dir() else path
     out = checked_folder(config.out, model, WRITTEN, overwrite=config.overwrite)
     segmenter, about = load_segmenter(model)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     if config.over == "tiles":
         tiles, isprs = open_prepared_tiles(config.data, replace(config.labels, tile_px=WHOLE_PX))
         source, account, notes = ToScore(tiles, {"isprs": isprs | {"over": "tiles"}}, ())

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from cmid.commands.learners import build_learner
 from cmid.commands.settings import stored
+from cmid.commands.terminal import terminal
 from cmid.config import ExtractConfig, PretrainConfig
 from cmid.contracts import Backbone, Progress
 from cmid.errors import UsageError, did_you_mean
@@ -50,7 +50,7 @@ def extract(config: ExtractConfig) -> Path:
     save_backbone(out, backbone, metadata, overwrite=config.overwrite)
     megabytes = out.stat().st_size / 1e6
     said = f"{summary(metadata)}, from {source}\n-> {out} ({megabytes:.1f} MB)"
-    Console().print(said, markup=False, highlight=False, soft_wrap=True)
+    terminal(results=True).print(said)
     return out
 
 
@@ -72,7 +72,7 @@ def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tu
     refuse_tasks(checkpoint.settings, str(checkpoint.path))
     settings, left_out = stored(PretrainConfig, checkpoint.settings, str(checkpoint.path))
     for words in left_out:
-        Console(stderr=True).print(f"note: {words}", markup=False, highlight=False, soft_wrap=True)
+        terminal().print(f"note: {words}")
     with torch.random.fork_rng(devices=[]):  # building draws weights: a run that goes on must not notice
         learner = build_learner(settings)
     load_learner(learner, checkpoint.learner_state, checkpoint.path)

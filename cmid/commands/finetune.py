@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from rich.console import Console
 
 from cmid.commands.classifier_scores import FinetuneResult, PublishedAccuracy, ValidationAccuracy, score_and_keep
 from cmid.commands.finetune_parts import (
@@ -20,6 +19,7 @@ from cmid.commands.finetune_parts import (
     without_repeated,
 )
 from cmid.commands.finetune_seeds import SeedsResult, finetune_seeds
+from cmid.commands.terminal import terminal
 from cmid.commands.twins import Twins, find_twins
 from cmid.config import FinetuneConfig, as_plain
 from cmid.train import (
@@ -49,7 +49,7 @@ def finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetun
 def _finetune(kind: Literal["classification"], config: FinetuneConfig) -> FinetuneResult:
     team = gather_team(config.train)
     config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
+    console = terminal(quiet=not team.leads)
     with team.as_one():
         parts = open_parts(config)
     wanted = config.duplicates != "off" and team.leads

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from rich.console import Console
 
+from cmid.commands.terminal import terminal
 from cmid.config import FinetuneConfig, FinetuneSegmentationConfig, as_plain
 from cmid.errors import UsageError
 from cmid.evaluation.seeds import SeedSummary, summarise_seeds
@@ -67,7 +67,7 @@ def finetune_seeds(config: C, train: Callable[[C], object]) -> SeedsResult:
         raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
     text = yaml.safe_dump(as_plain(replace(config, resume=False)), sort_keys=False, allow_unicode=True)
     write_whole(out / "settings.yaml", lambda part: part.write_text(text, "utf-8"), advice="Choose another --out.")
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     runs: dict[int, Path] = {}
     for number, seed in enumerate(seeds, 1):
         run = runs[seed] = out / f"seed_{seed}"

@@ -6,7 +6,6 @@ Nothing is chosen on the test images: the result is the last epoch, or the best 
 from dataclasses import replace
 
 import torch
-from rich.console import Console
 
 from cmid.commands.finetune_seeds import SeedsResult, finetune_seeds
 from cmid.commands.segmentation_parts import (
@@ -19,6 +18,7 @@ from cmid.commands.segmentation_parts import (
     with_class_weights,
 )
 from cmid.commands.segmentation_scores import SegmentationResult, ValidationIoU, score_and_keep
+from cmid.commands.terminal import terminal
 from cmid.config import FinetuneSegmentationConfig, as_plain
 from cmid.train import (
     Probe,
@@ -47,7 +47,7 @@ def finetune_segmentation(config: FinetuneSegmentationConfig) -> SegmentationRes
 def _finetune(config: FinetuneSegmentationConfig) -> SegmentationResult:
     team = gather_team(config.train)
     config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
+    console = terminal(quiet=not team.leads)
     with team.as_one():
         parts = with_class_weights(open_parts(config, console), console)
         torch.manual_seed(config.seed)

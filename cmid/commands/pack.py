@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from cmid.commands.sources import open_source, progress, reads_files
+from cmid.commands.terminal import terminal
 from cmid.config import PackConfig, PretrainConfig
 from cmid.data.decode import BadImage, decode
 from cmid.data.shards import MANIFEST, Manifest, is_sharded, verify, write_shards
@@ -41,7 +42,7 @@ def pack(config: PackConfig) -> PackResult:
         UsageError: nothing to pack, or a folder that holds files.
         CmidError: too many images cannot be read, the disk is full, or with `check` a shard is not as it was.
     """
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     return _check(Path(config.data), console) if config.check else _pack(config, console)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from cmid.commands.sources import progress
+from cmid.commands.terminal import terminal
 from cmid.config import EvaluateConfig, PredictConfig
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
 from cmid.data.folder import find_files, read_list
@@ -102,7 +103,7 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
         )
     files, device = Files(config.data), resolve_device(config.accelerator)
     precision, skipped = resolve_precision(config.precision, device), dict[str, str]()
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     for note in image_notes(files, NEW):
         console.print(f"note: {note}")
     maps = _planned(config, task, about)

@@ -14,6 +14,7 @@ from cmid.commands.map_record import MapRecord
 from cmid.commands.scene_files import open_scene
 from cmid.commands.scene_list import Found, SceneFiles, find_scenes, look_at
 from cmid.commands.sources import progress
+from cmid.commands.terminal import terminal
 from cmid.commands.window_model import WindowModel, digest_of
 from cmid.config import PredictSegmentationConfig
 from cmid.data.decode import BadImage
@@ -98,7 +99,7 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
         window=window_for(config.window, about.window, segmenter.backbone), overlap=config.overlap,
         turns=config.turns, batch=config.batch_size,
     )  # fmt: skip
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     scenes = find_scenes(config.data, out, remote=config.remote)
     with progress(console, "looking at scenes") as tick:
         found, skipped = look_at(scenes, config.bands, about.backbone.bands or (), tick)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
 from cmid.commands.sources import progress
+from cmid.commands.terminal import terminal
 from cmid.commands.tile_files import read_image, read_labels, write_tile
 from cmid.config import PrepareConfig
 from cmid.data.archives import Member, find_members, take_out
@@ -63,7 +63,7 @@ def prepare(kind: str, config: PrepareConfig) -> PrepareResult:
             of the benchmark's.
         CmidError: the disk is full.
     """
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     benchmark, out = BENCHMARKS[kind], _check_out(config, kind)
     bands = _bands(benchmark, config)
     if config.step_px > config.window_px:

@@ -18,6 +18,7 @@ from cmid.commands.learners import build_learner, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import Opened, open_one_class_each, open_source, reads_files
+from cmid.commands.terminal import terminal
 from cmid.config import ExtractConfig, KnnConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
@@ -63,7 +64,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     config = settled(config)
     team = gather_team(config.train)
     config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not team.leads)
+    console = terminal(quiet=not team.leads)
     with team.as_one():
         if team.leads:  # before anything is read: opening and measuring scenes may take long
             RunDirectory(config.out).check(resume=config.resume)

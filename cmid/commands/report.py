@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from cmid.commands.extract import refuse_tasks
 from cmid.commands.learners import build_learner, method_of
 from cmid.commands.looking import Album, Looker, choose
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
+from cmid.commands.terminal import terminal
 from cmid.config import PretrainConfig, ReportConfig, as_plain
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
@@ -69,7 +69,7 @@ def report(config: ReportConfig) -> Path:
     album, labelled = _albums(config, run)
     path = Path(config.out) if config.out else run.files.path / "report.html"
     for each in run.missing:
-        Console(stderr=True).print(f"note: {each}", markup=False, highlight=False, soft_wrap=True)
+        terminal().print(f"note: {each}")
     if album is None and not config.out and path.is_file():
         raise UsageError(
             f"{path} is kept, since a page without images would take its place: say where the run's images are now "
@@ -81,7 +81,7 @@ def report(config: ReportConfig) -> Path:
     write_whole(
         path, lambda part: part.write_text(page, encoding="utf-8", errors="replace"), advice="Choose another --out."
     )
-    Console().print(f"report -> {path}", markup=False, highlight=False, soft_wrap=True)
+    terminal(results=True).print(f"report -> {path}")
     return path
 
 
