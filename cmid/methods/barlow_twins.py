@@ -6,12 +6,17 @@ each dimension the same in both views, and no two dimensions alike. No negatives
     symbol in the paper                      here
     views Y^A, Y^B                           batch[0], batch[1]
     embeddings Z^A, Z^B, normalised          first, second
-    cross-correlation C                      correlation
+    cross-correlation C                      its diagonal, and the sum of its squares; C itself is never built
     lambda                                   redundancy_weight
     scale-loss (published code)              loss_scale
 
 The projector is lightly's; its last layer has a bias, which the normalisation after it takes away again. The loss is
-ours: lightly's normalises each process's embeddings by their own statistics, so that several processes are not one.
+ours: lightly's normalises each process's embeddings by their own statistics, so that several processes are not one; and
+it holds C, 8,192 x 8,192 numbers, with its gradients, and sums it over the processes. With embeddings Z of N images,
+
+    sum of C^2 = |Z^A' Z^B|^2 / N^2 = sum of (Z^A Z^A') * (Z^B Z^B') / N^2,
+
+products of N x N, for which processes exchange their embeddings alone.
 
 Departure: the paper gives biases and batch-norm a rate of their own, 0.0048 beside 0.2. Our optimisers have one rate.
 The published model was trained with one rate, too, and with the loss times 0.024: LARS is blind to the loss's scale
@@ -52,9 +57,8 @@ class BarlowTwins(Learner):
         """
         c = self.config
         first, second = (self._embed(view.images) for view in batch)
-        correlation = self._correlate(first, second)
-        diagonal = correlation.diagonal()
-        apart = correlation.square().sum() - diagonal.square().sum()
+        diagonal = gather.mean((first * second).mean(0))
+        apart = self._sum_of_squares(first, second) - diagonal.square().sum()
         return {
             "invariance": c.loss_scale * (1 - diagonal).square().sum(),
             "redundancy": c.loss_scale * c.redundancy_weight * apart,
@@ -65,7 +69,8 @@ class BarlowTwins(Learner):
         embedding: Tensor = self.normalise(self.projector(pooled(self.backbone(images).last)).float())
         return embedding
 
-    def _correlate(self, first: Tensor, second: Tensor) -> Tensor:
-        """Cross-correlation `(D, D)` of two normalised embeddings `(B, D)` over the images of all processes."""
-        with torch.autocast(first.device.type, enabled=False):  # sums over the batch: bf16 is too coarse
-            return gather.mean(first.T @ second) / first.shape[0]
+    def _sum_of_squares(self, first: Tensor, second: Tensor) -> Tensor:
+        """Of all entries of the cross-correlation of two normalised embeddings `(B, D)` over all processes."""
+        with torch.autocast(first.device.type, enabled=False):  # sums over many: bf16 is too coarse
+            alike = [own @ gather.gathered(own).T for own in (first, second)]  # (B, processes * B)
+            return gather.summed((alike[0] * alike[1]).sum()) / alike[0].shape[1] ** 2

@@ -33,6 +33,26 @@ def rows(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class _Rows(torch.autograd.Function):
+    """`rows`; as each process' loss depends on them, the gradient of a part is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return rows(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return share(total(gradient))
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """`rows` with gradient."""
+    if processes() == 1:
+        return tensor
+    result: Tensor = _Rows.apply(tensor)
+    return result
+
+
 def share(rows: Tensor) -> Tensor:
     """This process's part of rows that all hold alike; parts are of one size, and rows that fill none are left out."""
     if processes() == 1:
