@@ -165,15 +165,15 @@ class CMID(Learner):
 
     def _reconstruction(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Focal L1 over hidden pixels plus focal frequency distance, of one view."""
-        prediction, images = self.pixel_head(features).float(), images.float()
-        hidden = to_pixels(mask, images.shape[-2:]).to(images.dtype)
-        spatial = (focal_l1(prediction, images) * hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
+        error = self.pixel_head(features).float() - images.float()
+        hidden = to_pixels(mask, images.shape[-2:]).to(error.dtype)
+        spatial = (focal_l1(error) * hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
         if not self.config.frequency_weight:
             return spatial
         # Visible pixels hardly count: there, half of the prediction is replaced by the truth, and it gets no gradient.
         share = hidden + 0.001 * (1 - hidden)
-        mixed = prediction * share + (1 - share) * 0.5 * (prediction.detach() + images)
-        return spatial + self.config.frequency_weight * focal_frequency(mixed, images)
+        mixed = torch.lerp(0.5 * error.detach(), error, share)
+        return spatial + self.config.frequency_weight * focal_frequency(mixed)
 
     def _global(self, features: Tensor, keys: Tensor) -> Tensor:
         """The image told from others: the student of one view, the teacher's keys `(B, D)` of the other."""

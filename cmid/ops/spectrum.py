@@ -7,45 +7,39 @@ from cmid.ops import gather
 
 
 def focal_l1(
-    prediction: Tensor,
-    target: Tensor,
-    *,
-    alpha: float = 0.2,
-    gamma: float = 1.0,
-    activation: str = "sigmoid",
-    residual: bool = False,
+    error: Tensor, *, alpha: float = 0.2, gamma: float = 1.0, activation: str = "sigmoid", residual: bool = False
 ) -> Tensor:
     """Absolute error weighted by itself, elementwise: `|d| * w ** gamma`, `w = 2 sigmoid(alpha |d|) - 1` or a tanh.
 
     Args:
-        prediction, target: same shape, any float dtype; the weight carries gradient too.
+        error: prediction minus target, any shape and float dtype; the weight carries gradient too.
         alpha, gamma: slope and power of the weight.
         activation: `sigmoid` or `tanh`, the form of the weight.
         residual: add the plain absolute error.
 
     Source: the reconstruction loss of the published code.
     """
-    distance = (prediction - target).abs()
-    weight = torch.tanh(alpha * distance) if activation == "tanh" else 2 * torch.sigmoid(alpha * distance) - 1
-    loss = distance * (weight if gamma == 1 else weight**gamma)  # torch computes a power of 1 all the same
-    return loss + distance if residual else loss
+    slope = alpha if activation == "tanh" else alpha / 2  # 2 sigmoid(x) - 1 is tanh(x / 2)
+    weight = torch.tanh(slope * error)
+    # Each operation is a pass over all pixels: the signs of error and weight cancel, and a power of 1 is none.
+    loss = error * weight if gamma == 1 else error.abs() * weight.abs() ** gamma
+    return loss + error.abs() if residual else loss
 
 
-def focal_frequency(prediction: Tensor, target: Tensor, *, average: bool = True, log: bool = True) -> Tensor:
+def focal_frequency(error: Tensor, *, average: bool = True, log: bool = True) -> Tensor:
     """Squared distance of two spectra, weighted by their own distance; a scalar.
 
     Args:
-        prediction, target: `(B, C, H, W)` float32.
+        error: prediction minus target, `(B, C, H, W)` float32; the spectrum of a difference is that of spectra.
         average: average the spectra over the batch (and over all processes) before comparing them.
         log: weight by `log(1 + |dF|)` instead of `|dF|`; either is scaled to a maximum of 1 and carries no gradient.
 
     Source: focal frequency loss (arXiv 2012.12821), as the published code sets it.
     """
-    difference = prediction - target
     if average:
         # The transform is linear: the mean of the spectra is the spectrum of the mean, at 1/B of the work.
-        difference = gather.mean(difference.mean(dim=0, keepdim=True))
-    spectrum = torch.fft.fft2(difference, norm="ortho")
+        error = gather.mean(error.mean(dim=0, keepdim=True))
+    spectrum = torch.fft.fft2(error, norm="ortho")
     squared = spectrum.real**2 + spectrum.imag**2
     with torch.no_grad():
         weight = squared.sqrt()
