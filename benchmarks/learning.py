@@ -32,13 +32,18 @@ BRANCHES = ("reconstruction", "global", "local")
 PLANS = {
     "random": [("random", 0, 0, {})],
     "short": [(f"{mode}", 10, seed, {"cmid": {"mode": mode}}) for seed in (0, 1) for mode in ("exact", "parity")],
-    "long": [("exact", 30, 0, {"cmid": {"mode": "exact"}})],
+    "long": [
+        ("exact", 30, 0, {"cmid": {"mode": "exact"}}),
+        ("turned crops and mask ratio 0.3", 30, 0, {"views": {"turn": 1.0}, "cmid": {"mask_ratio": 0.3}}),
+    ],
     "choose": [
         ("recipe", 2, 0, {}),
         ("mask ratio 0.3", 2, 0, {"cmid": {"mask_ratio": 0.3}}),
         ("crops of 30 to 100 %", 2, 0, {"views": {"scale": [0.3, 1.0]}}),
         ("momentum 0.996", 2, 0, {"cmid": {"momentum": 0.996}}),
         ("rate 2e-3", 2, 0, {"optimizer": {"lr": 2e-3}}),
+        ("turned crops", 2, 0, {"views": {"turn": 1.0}}),
+        ("crops of 8 to 100 %", 2, 0, {"views": {"scale": [0.08, 1.0]}}),
     ],
     "branches": [(f"without {name}", 10, 0, {"cmid": {f"{name}_weight": 0.0}}) for name in BRANCHES],
 }

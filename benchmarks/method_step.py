@@ -1,9 +1,11 @@
 """What a step of each method costs beside the backbone work in it, and beside lightly's own modules for the method.
 
 Bare work, and physical limit: the very backbone passes of the step, recorded once and run again alone, those of the
-student forwards and backwards, those of a teacher forwards. lightly: the same backbone and optimiser with lightly's
-heads, loss, memory bank and momentum update, written as in its documentation. Precision, memory format, images and
-process are the same; the sides take turns. Colours and loading are no part of either.
+student forwards and backwards, those of a teacher forwards. The step takes the optimiser of the published recipe.
+lightly: the same backbone and optimiser with lightly's heads, loss, memory bank and momentum update, written as in its
+documentation. Precision, memory format, images and process are the same; the sides take turns. Colours and loading are
+no part of either. Ratios are the median of those of each turn, and, as neighbours on the machine only ever slow a side
+down, that of each side's fastest turn.
 
     python benchmarks/method_step.py --method byol --batch 64
     python benchmarks/method_step.py --method all --backbone resnet18 --size 64 --batch 32
@@ -26,12 +28,14 @@ from machine import processor, seconds
 from timm import create_model
 
 from cmid.commands.learners import METHODS, build_learner, method_of
-from cmid.config import OptimizerConfig, PretrainConfig, SwAVConfig, ViewConfig
+from cmid.commands.settings import resolve
+from cmid.config import PretrainConfig, SwAVConfig, ViewConfig
 from cmid.contracts import Progress, View, Views
 from cmid.train.hardware import cpu_multiplies_bf16, resolve_precision
 from cmid.train.memory import keep_freed_memory
 from cmid.train.optimisers import build_optimiser
 
+RECIPES = {"cmid": "cmid-millionaid-resnet50", "mae": "mae-vit-b", "simmim": "simmim-swin-b"}
 RESULTS = Path(__file__).parent / "results" / "method_step.json"
 
 
@@ -133,7 +137,8 @@ class Sides:
         self.learner = build_learner(settings).train()
         self.format = torch.channels_last if self.learner.backbone.norm == "batch" else torch.contiguous_format
         self.learner.to(memory_format=self.format)
-        self.optimiser = build_optimiser(self.learner, OptimizerConfig(), 1e-4)
+        config = resolve(PretrainConfig, {}, recipe=RECIPES.get(method, f"{method}-resnet50")).optimizer
+        self.optimiser, self.optimiser_name = build_optimiser(self.learner, config, 1e-4), config.name
         generator, crops, count = torch.Generator().manual_seed(0), [], arguments.batch
         for _ in range(method_of(settings).crops):
             images = torch.randn(count, 3, arguments.size, arguments.size, generator=generator)
@@ -146,13 +151,12 @@ class Sides:
         if method in ("byol", "moco_v2", "barlow_twins", "swav"):
             self.lightly = Lightly(method, copy.deepcopy(self.learner.backbone))
         elif method in ("mae", "simmim") and arguments.backbone.startswith("vit"):
-            config = getattr(settings, method)
-            self.lightly = LightlyMasked(method, config, arguments.backbone, arguments.size)
+            self.lightly = LightlyMasked(method, getattr(settings, method), arguments.backbone, arguments.size)
         if self.lightly:
             for part in (self.lightly.trained, self.lightly.teacher):
                 if part is not None:
                     part.to(memory_format=self.format)
-            self.their_optimiser = build_optimiser(self.lightly.trained, OptimizerConfig(), 1e-4)
+            self.their_optimiser = build_optimiser(self.lightly.trained, config, 1e-4)
         self.record()
 
     def autocast(self):
@@ -216,17 +220,20 @@ def measure(method, arguments):
     for act in acts:
         act()
     times = [[seconds(act) for act in acts] for _ in range(arguments.repeats)]
-    over_bare = sorted(t[0] / t[1] for t in times)
+    over_bare, fastest = sorted(t[0] / t[1] for t in times), [min(side) for side in zip(*times, strict=True)]
     found = {
         "method": method, "backbone": arguments.backbone, "batch": arguments.batch, "size_px": arguments.size,
-        "precision": sides.precision, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "precision": sides.precision, "optimiser": sides.optimiser_name,
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
         "cpu": processor(), "bf16_units": cpu_multiplies_bf16(), "repeats": arguments.repeats,
         "step_s": statistics.median(t[0] for t in times), "bare_s": statistics.median(t[1] for t in times),
         "over_bare": statistics.median(over_bare), "over_bare_range": [over_bare[0], over_bare[-1]],
+        "over_bare_fastest": fastest[0] / fastest[1],
     }  # fmt: skip
     if sides.lightly:
         speed = sorted(t[2] / t[0] for t in times)
         found |= {"speed_over_lightly": statistics.median(speed), "speed_over_lightly_range": [speed[0], speed[-1]]}
+        found["speed_over_lightly_fastest"] = fastest[2] / fastest[0]
     return found
 
 

@@ -6,6 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+FEW = 2**16
+"""So many numbers of all processes together CPUs gather and then add up: gloo's own sum takes 2 to 4 times as long."""
+
 
 def processes() -> int:
     """How many processes train together."""
@@ -17,6 +20,8 @@ def total(tensor: Tensor) -> Tensor:
     """Sum over all processes, without gradient."""
     if processes() == 1:
         return tensor
+    if tensor.device.type == "cpu" and tensor.numel() * processes() <= FEW:
+        return rows(tensor[None]).sum(0, dtype=tensor.dtype)
     tensor = tensor.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(tensor)
     return tensor
