@@ -11,11 +11,9 @@ demo: $(STAMP)
 
 test: check
 
-# One thread a process, since small tests wait for threads more than they gain by them, and one process more than there are
-# cores, since some wait for other processes, files and clocks.
-WORKERS := $(shell expr $$($(PYTHON) -c 'import os; print(os.cpu_count() or 1)' 2>/dev/null || echo 1) + 1)
+# One thread a process, and as many processes as cores: small tests wait for threads more than they gain by them.
 check: lint types $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
