@@ -25,6 +25,7 @@ where it adapts, which is the weights, and 0.2 * 0.024 = 0.0048 is what the othe
 
 import torch
 from lightly.models.modules.heads import BarlowTwinsProjectionHead
+from lightly.utils.dist import gather as gather_with_gradient
 from torch import Tensor, nn
 
 from cmid.config import BarlowTwinsConfig
@@ -72,5 +73,10 @@ class BarlowTwins(Learner):
     def _sum_of_squares(self, first: Tensor, second: Tensor) -> Tensor:
         """Of all entries of the cross-correlation of two normalised embeddings `(B, D)` over all processes."""
         with torch.autocast(first.device.type, enabled=False):  # sums over many: bf16 is too coarse
-            alike = [own @ gather.gathered(own).T for own in (first, second)]  # (B, processes * B)
+            alike = [own @ _of_all_processes(own).T for own in (first, second)]  # (B, processes * B)
             return gather.summed((alike[0] * alike[1]).sum()) / alike[0].shape[1] ** 2
+
+
+def _of_all_processes(own: Tensor) -> Tensor:
+    """Rows `(B, D)` of every process, `(processes * B, D)`, with gradient."""
+    return torch.cat(gather_with_gradient(own.contiguous())) if gather.processes() > 1 else own

@@ -6,9 +6,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-FEW = 2**16
-"""So many numbers of all processes together CPUs gather and then add up: gloo's own sum takes 2 to 4 times as long."""
-
 
 def processes() -> int:
     """How many processes train together."""
@@ -20,8 +17,6 @@ def total(tensor: Tensor) -> Tensor:
     """Sum over all processes, without gradient."""
     if processes() == 1:
         return tensor
-    if tensor.device.type == "cpu" and tensor.numel() * processes() <= FEW:
-        return rows(tensor[None]).sum(0, dtype=tensor.dtype)
     tensor = tensor.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(tensor)
     return tensor
@@ -36,26 +31,6 @@ def rows(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(processes())]
     dist.all_gather(parts, tensor)
     return torch.cat(parts)
-
-
-class _Rows(torch.autograd.Function):
-    """`rows`; as each process' loss depends on them, the gradient of a part is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return rows(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return share(total(gradient))
-
-
-def gathered(tensor: Tensor) -> Tensor:
-    """`rows` with gradient."""
-    if processes() == 1:
-        return tensor
-    result: Tensor = _Rows.apply(tensor)
-    return result
 
 
 def share(rows: Tensor) -> Tensor:
