@@ -3,9 +3,9 @@
 Bare work, and physical limit: the very backbone passes of the step, recorded once and run again alone, those of the
 student forwards and backwards, those of a teacher forwards. The step takes the optimiser of the published recipe.
 lightly: the same backbone and optimiser with lightly's heads, loss, memory bank and momentum update, written as in its
-documentation. Precision, memory format, images and process are the same; the sides take turns. Colours and loading are
-no part of either. Ratios are the median of those of each turn, and, as neighbours on the machine only ever slow a side
-down, that of each side's fastest turn.
+documentation. Precision, memory format, images and process are the same; the sides take turns, in an order that moves
+on. Colours and loading are no part of either. Ratios are the median of those of each turn, and, as neighbours on the
+machine only ever slow a side down, that of each side's fastest turn.
 
     python benchmarks/method_step.py --method byol --batch 64
     python benchmarks/method_step.py --method all --backbone resnet18 --size 64 --batch 32
@@ -219,7 +219,11 @@ def measure(method, arguments):
     acts = [sides.method, sides.bare] + ([sides.lightlys] if sides.lightly else [])
     for act in acts:
         act()
-    times = [[seconds(act) for act in acts] for _ in range(arguments.repeats)]
+    times = []
+    for turn in range(arguments.repeats):
+        order = [(turn + place) % len(acts) for place in range(len(acts))]  # none always comes after the same other
+        found = {side: seconds(acts[side]) for side in order}
+        times.append([found[side] for side in range(len(acts))])
     over_bare, fastest = sorted(t[0] / t[1] for t in times), [min(side) for side in zip(*times, strict=True)]
     found = {
         "method": method, "backbone": arguments.backbone, "batch": arguments.batch, "size_px": arguments.size,

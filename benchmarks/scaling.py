@@ -26,11 +26,13 @@ import argparse
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,21 +47,23 @@ from cmid.data.augment import BatchAugment
 from cmid.train import RunDirectory, fit, gather_team
 
 RESULTS = Path(__file__).parent / "results"
-PAUSE_S = 0.02
 UNSYNCED = "two_unsynced"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 class Turns:
-    """A loader of ready batches that lets `steps` of them go whenever it is the side's turn, and notes the times.
+    """A loader of ready batches that lets `steps` of them go whenever it is the side's turn, and tells the times.
 
-    Block k goes when the file `go_SIDE_k` is there; beginning and end (seconds of a clock that all processes share) are
-    left in `done_SIDE_k_RANK`.
+    It waits for a word of the measuring process without looking at a clock: one that looks 50 times a second slows the
+    side whose turn it is by 2 %. After a block it sends back begin and end (seconds of a clock that all processes
+    share) and the processor time between them.
     """
 
-    def __init__(self, folder, side, rank, given, size):
+    def __init__(self, side, rank, given, size):
         self.skipped = {}
-        self.folder, self.side, self.rank, self.given = Path(folder), side, rank, given
+        self.side, self.rank, self.given = side, rank, given
+        self.measurer = Connection(socket.create_connection(("127.0.0.1", given.train)).detach())
+        self.measurer.send_bytes(json.dumps([side, rank]).encode())
         generator = torch.Generator().manual_seed(rank)
         batch, count = given.images, 3
         self.ready = []
@@ -81,22 +85,16 @@ class Turns:
             block, step = divmod(number, self.given.steps)
             if step == 0:
                 if block:
-                    self.write(block - 1, [began, time.perf_counter(), time.process_time() - busy])
-                if block < self.given.blocks:
-                    self.wait_for(block)
+                    times = [began, time.perf_counter(), time.process_time() - busy]
+                    self.measurer.send_bytes(json.dumps(times).encode())
+                if self.side.startswith("one"):
+                    os.sched_setaffinity(0, {block % 2})
+                try:
+                    self.measurer.recv_bytes()
+                except EOFError:
+                    raise SystemExit("whoever measures is gone") from None
                 began, busy = time.perf_counter(), time.process_time()
             yield self.ready[number % len(self.ready)]
-
-    def wait_for(self, block):
-        if self.side.startswith("one"):
-            os.sched_setaffinity(0, {block % 2})
-        while not (self.folder / f"go_{self.side}_{block}").exists():
-            time.sleep(PAUSE_S)
-
-    def write(self, block, times):
-        name = self.folder / f"done_{self.side}_{block}_{self.rank}"
-        name.with_suffix(".part").write_text(json.dumps(times))
-        name.with_suffix(".part").rename(name)
 
     def resume_at(self, epoch, batch):
         """Always from the start."""
@@ -135,7 +133,7 @@ def train(given):
     torch.manual_seed(0)
     with TemporaryDirectory() as out:
         fit(
-            build_learner(config), Turns(given.train, given.side, team.rank, given, config.views.size),
+            build_learner(config), Turns(given.side, team.rank, given, config.views.size),
             prepare=BatchAugment(config.views), run=RunDirectory(Path(out) / "run"), epochs=1, seed=0,
             optimizer=config.optimizer, train=config.train, images_per_batch=given.images, settings=as_plain(config),
             team=team,
@@ -145,61 +143,88 @@ def train(given):
 class Side:
     """Processes that train at the same time, `images` each; `together` as one run, else each by itself."""
 
-    def __init__(self, name, folder, given, images, processes, together):
-        self.name, self.folder, self.images, self.processes, self.together = name, folder, images, processes, together
+    def __init__(self, name, folder, port, given, images, processes, together):
+        self.name, self.images, self.processes, self.together = name, images, processes, together
         self.rates, self.busy = [], []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        words = ["--train", str(folder), "--images", str(images), "--steps", str(given.steps)]
+        words = ["--train", str(port), "--images", str(images), "--steps", str(given.steps)]
         words += ["--blocks", str(given.rounds + 1), "--precision", given.precision]
         words += ["--recipe", given.recipe]
-        self.running = []
+        self.running, self.logs = [], []
         for place in range(1 if together else processes):
             side, core = (name, []) if together else (f"{name}{place}", ["--core", str(place)])
             command = [sys.executable, *(TORCHRUN if together else []), __file__, *words, "--side", side, *core]
-            log = (folder / f"log_{side}").open("w")
-            self.running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            self.logs.append(folder / f"log_{side}")
+            with self.logs[-1].open("w") as log:
+                self.running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        self.workers = [(name, rank) if together else (f"{name}{rank}", 0) for rank in range(processes)]
 
-    def turn(self, block):
-        """One block of steps; keeps the rate, images a second, of all its processes together."""
-        sides = [self.name] if self.together else [f"{self.name}{place}" for place in range(self.processes)]
-        ranks = range(self.processes if self.together else 1)
-        for side in sides:
-            (self.folder / f"go_{side}_{block}").touch()
-        files = [self.folder / f"done_{side}_{block}_{rank}" for side in sides for rank in ranks]
-        while not all(file.exists() for file in files):
-            if any(process.poll() for process in self.running):
-                raise SystemExit("\n".join((self.folder / f"log_{side}").read_text()[-3000:] for side in sides))
-            time.sleep(PAUSE_S)
-        times = [json.loads(file.read_text()) for file in files]
+    def release(self, connections):
+        """Lets the processes train a block."""
+        for worker in self.workers:
+            connections[worker].send_bytes(b"go")
+
+    def turn(self, connections):
+        """One block of steps; gives the rate, images a second, of all its processes together."""
+        self.release(connections)
+        try:
+            times = [json.loads(connections[worker].recv_bytes()) for worker in self.workers]
+        except (EOFError, OSError):
+            raise SystemExit(self.last_words()) from None
         self.busy.append(sum(busy / (end - begin) for begin, end, busy in times) / len(times))
         if self.together:
             times = [[min(t[0] for t in times), max(t[1] for t in times), 0.0]] * self.processes
         return sum(self.images / (end - begin) for begin, end, _ in times)
 
+    def last_words(self):
+        """The ends of what the processes have written."""
+        return "\n".join(log.read_text()[-3000:] for log in self.logs)
+
+
+def meet(server, sides):
+    """The connection to each process of the sides, by side and rank."""
+    connections = {}
+    server.settimeout(1)  # and then see whether all are still there
+    while len(connections) < sum(len(side.workers) for side in sides):
+        for side in sides:
+            if any(process.poll() for process in side.running):
+                raise SystemExit(side.last_words())
+        try:
+            accepted, _ = server.accept()
+        except TimeoutError:
+            continue
+        accepted.setblocking(True)
+        connection = Connection(accepted.detach())
+        connections[tuple(json.loads(connection.recv_bytes()))] = connection
+    return connections
+
 
 def measure(given):
     """Rates of each side by round, images a second."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         each = {"one_all": (2, 1, False), "two": (1, 2, True), UNSYNCED: (1, 2, True)}
         each |= {"limit": (1, 2, False), "one_half": (1, 1, False)}
         sides = [
-            Side(name, folder, given, times * given.batch, processes, together=together)
-            for name, (times, processes, together) in each.items()
-            if name in given.sides.split(",")
+            Side(name_, Path(name), port, given, times * given.batch, processes, together=together)
+            for name_, (times, processes, together) in each.items()
+            if name_ in given.sides.split(",")
         ]
         try:
+            connections = meet(server, sides)
             for block in range(given.rounds + 1):
                 first = block % len(sides)
                 for side in sides[first:] + sides[:first]:
-                    rate = given.steps * side.turn(block)
+                    rate = given.steps * side.turn(connections)
                     if block:
                         side.rates.append(rate)
                 shown = "  ".join(f"{s.name} {s.rates[-1]:.2f}" for s in sides) if block else "warm"
                 print(f"round {block}/{given.rounds}: {shown}", flush=True)
             for side in sides:
+                side.release(connections)  # only now, so that no side's end falls into another's last turn
+            for side in sides:
                 for process in side.running:
-                    process.wait(120)
+                    process.wait(600)
         finally:
             for side in sides:
                 for process in side.running:
@@ -228,11 +253,12 @@ def main():
     parser.add_argument("--recipe", default="cmid-small")
     parser.add_argument("--sides", default=f"one_all,two,{UNSYNCED},limit,one_half", help="comma-separated")
     parser.add_argument("--no-write", action="store_true")
-    for inner in ("--train", "--side"):
-        parser.add_argument(inner, help=argparse.SUPPRESS)
-    for inner in ("--images", "--blocks", "--core"):
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    for inner in ("--train", "--images", "--blocks", "--core"):
         parser.add_argument(inner, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if unknown := set(given.sides.split(",")) - set(parser.get_default("sides").split(",")):
+        parser.error(f"--sides has {', '.join(sorted(unknown))}; there are {parser.get_default('sides')}")
     if given.train:
         return train(given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sides are ended, too

@@ -60,3 +60,8 @@ class PixelHead(nn.Sequential):
 
     def __init__(self, in_dim: int, bands: int, stride_px: int) -> None:
         super().__init__(nn.Conv2d(in_dim, bands * stride_px**2, 1), nn.PixelShuffle(stride_px))
+
+    def of_rows(self, features: Tensor) -> Tensor:
+        """The same of single positions `(..., C)`: `(..., bands * stride * stride)`, as `pixel_unshuffle` orders it."""
+        weight, bias = self[0].parameters()
+        return F.linear(features, weight.flatten(1), bias)

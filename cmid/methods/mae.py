@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from cmid.config import MAEConfig
 from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
+from cmid.ops.patches import to_patches
 
 
 class MAE(Learner):
@@ -116,7 +117,7 @@ class MAE(Learner):
 
     def _patches(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(B, L, C * p * p)` of each patch, and their mean and deviation `(B, L, 1)` over all bands."""
-        values = F.pixel_unshuffle(images.float(), self.backbone.patch_px).flatten(2).transpose(1, 2)
+        values = to_patches(images.float(), self.backbone.patch_px)
         return values, values.mean(-1, keepdim=True), (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
     def _grid(self, images: Tensor) -> tuple[int, int]:

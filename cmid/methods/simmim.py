@@ -16,13 +16,17 @@ first filled with their image's mean, as A2MIM (arXiv 2205.13943) and CMID do, f
 them but a share in that mean reaches the network. Where the token replaces whole patches it changes nothing.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmid.config import SimMIMConfig
 from cmid.contracts import Backbone, Learner, Look, Views
 from cmid.layers.projection import PixelHead
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
+from cmid.ops.patches import rows_at, to_patches
 
 TOKEN_STD = 0.02
 """Spread of the mask token at the start, as in the published code."""
@@ -50,7 +54,10 @@ class SimMIM(Learner):
         """The term `reconstruction` of one view `(B, C, H, W)`; further views are not looked at."""
         images = batch[0].images
         mask = self.draw_mask(images)
-        return {"reconstruction": self._l1(self.predict(images, mask), images, mask)}
+        features = self._encode(images, mask)
+        if self.config.mask_cell_px % self.backbone.strides[-1]:
+            return {"reconstruction": self._l1(self.pixel_head(features).float(), images, mask)}
+        return {"reconstruction": self._l1_where_hidden(features, images, mask)}
 
     def draw_mask(self, images: Tensor) -> Tensor:
         """Section 3.2: cells hidden at random, bool `(B, h, w)`, True = hidden."""
@@ -60,13 +67,27 @@ class SimMIM(Learner):
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """Sections 3.2 and 3.3: every pixel `(B, C, H, W)` float32, from what `mask` `(B, h, w)` leaves to be seen."""
-        masked = fill_with_mean(images, to_pixels(mask, images.shape[-2:]))
-        return self.pixel_head(self.backbone(masked, mask).last).float()
+        painted: Tensor = self.pixel_head(self._encode(images, mask))
+        return painted.float()
+
+    def _encode(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The last map `(B, C, h, w)` of what is left to be seen."""
+        return self.backbone(fill_with_mean(images, to_pixels(mask, images.shape[-2:])), mask).last
 
     def _l1(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Section 3.4: absolute difference over hidden pixels, divided by their number and that of the bands."""
         hidden = to_pixels(mask, images.shape[-2:]).float()
         return ((prediction - images.float()).abs() * hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
+
+    def _l1_where_hidden(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """The same where each position of the map is hidden whole or not at all: only the hidden ones are painted."""
+        positions = to_pixels(mask, features.shape[-2:]).flatten(1).to(torch.uint8)
+        cells = mask[0].numel()
+        # counted from the settings: reading it off the mask would wait for the device
+        count = math.ceil(self.config.mask_ratio * cells) * positions.shape[1] // cells
+        hidden = positions.argsort(dim=1, descending=True, stable=True)[:, :count]
+        painted = self.pixel_head.of_rows(rows_at(features.flatten(2).transpose(1, 2), hidden))
+        return F.l1_loss(painted.float(), rows_at(to_patches(images.float(), self.backbone.strides[-1]), hidden))
 
     # ---------------------------------------------------------------- pictures
 

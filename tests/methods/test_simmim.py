@@ -18,10 +18,12 @@ def mask_of(count):
     return mask
 
 
-@pytest.mark.parametrize("name", ["resnet18", "test_vit"])
-def test_loss_and_gradient_are_those_of_the_formula(name):
+@pytest.mark.parametrize(("name", "cell"), [("resnet18", 32), ("test_vit", 32), ("resnet18", 16)])
+def test_loss_and_gradient_are_those_of_the_formula(name, cell):
+    """Whether positions of the last map are hidden whole, as in the paper, or, at the end, may be hidden in part."""
     model, views = learner("simmim", name), batch("simmim", seed=4)
-    images, mask = views[0].images, mask_of(4)
+    model.config.mask_cell_px = cell
+    images, mask = views[0].images, mask_of(4).repeat_interleave(32 // cell, 1).repeat_interleave(32 // cell, 2)
     model.draw_mask = lambda images: mask
     found = model(views)["reconstruction"]
     found.backward()
