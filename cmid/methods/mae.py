@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from cmid.config import MAEConfig
 from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
-from cmid.ops.patches import to_patches
+from cmid.ops.patches import rows_at, to_patches
 
 
 class MAE(Learner):
@@ -84,40 +84,48 @@ class MAE(Learner):
         return draw_masks(images.shape[0], self._grid(images), self.config.mask_ratio, device=images.device)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
-        """What the decoder makes of the patches that `mask` `(B, h, w)` leaves: `(B, L, C * p * p)` float32."""
-        order = mask.flatten(1).to(torch.uint8).argsort(dim=1, stable=True)
+        """What the decoder makes of the patches that `mask` `(B, h, w)` hides: `(B, hidden, C * p * p)` float32."""
+        order = self._order(mask)
         latent = self._encode(images, order)
         return self._decode(latent, order, self._grid(images))
 
     def _encode(self, images: Tensor, order: Tensor) -> Tensor:
         """The encoder on visible patches alone: `(B, prefix + visible, C)`."""
-        # counted from the settings: reading it off the mask would wait for the device
-        visible = order.shape[1] - math.ceil(self.config.mask_ratio * order.shape[1])
-        return self.backbone.visible_tokens(images, order[:, :visible])
+        return self.backbone.visible_tokens(images, order[:, : self._visible(order)])
 
     def _decode(self, latent: Tensor, order: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Visible tokens and mask tokens put back in their places, the blocks, and pixels of each patch."""
+        """Visible tokens and mask tokens put back in their places, the blocks, and pixels of each hidden patch."""
         prefix, width = self.backbone.prefix_tokens, self.config.decoder_width
         tokens = self.decoder_embed(latent)
         hidden = self.mask_token.to(tokens.dtype).expand(len(order), order.shape[1] + prefix - tokens.shape[1], -1)
-        patches = torch.cat((tokens[:, prefix:], hidden), 1)
-        patches = patches.gather(1, order.argsort(1)[..., None].expand(-1, -1, width))
+        patches = rows_at(torch.cat((tokens[:, prefix:], hidden), 1), order.argsort(1))
         patches = patches + build_sincos2d_pos_embed(list(grid), width, device=latent.device)
         tokens = torch.cat((tokens[:, :prefix], patches), 1)  # class and registers stand at position zero
-        tokens = self.decoder_norm(self.decoder_blocks(tokens))
-        return self.decoder_pred(tokens[:, prefix:]).float()
+        tokens = self.decoder_blocks(tokens)[:, prefix:]
+        painted: Tensor = self.decoder_pred(self.decoder_norm(rows_at(tokens, self._hidden(order))))
+        return painted.float()
 
     def _mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Reconstruction target: squared distance per value, mean over the hidden patches."""
-        target, mean, deviation = self._patches(images)
+        target, mean, deviation = self._patches(images, self._hidden(self._order(mask)))
         if self.config.normalise_pixels:
             target = (target - mean) / deviation
-        hidden = mask.flatten(1).float()
-        return ((prediction - target).square().mean(-1) * hidden).sum() / hidden.sum()
+        return F.mse_loss(prediction, target)
 
-    def _patches(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values `(B, L, C * p * p)` of each patch, and their mean and deviation `(B, L, 1)` over all bands."""
-        values = to_patches(images.float(), self.backbone.patch_px)
+    def _order(self, mask: Tensor) -> Tensor:
+        """Patches of `mask` `(B, h, w)`, visible ones first, each kind row by row: int64 `(B, L)`."""
+        return mask.flatten(1).to(torch.uint8).argsort(dim=1, stable=True)
+
+    def _hidden(self, order: Tensor) -> Tensor:
+        return order[:, self._visible(order) :]
+
+    def _visible(self, order: Tensor) -> int:
+        # counted from the settings: reading it off the mask would wait for the device
+        return order.shape[1] - math.ceil(self.config.mask_ratio * order.shape[1])
+
+    def _patches(self, images: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values `(B, n, C * p * p)` of patches `which` `(B, n)`; mean and deviation `(B, n, 1)` over all bands."""
+        values = rows_at(to_patches(images.float(), self.backbone.patch_px), which)
         return values, values.mean(-1, keepdim=True), (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
@@ -146,11 +154,12 @@ class MAE(Learner):
         """
         images = batch[0].images
         mask = self.draw_mask(images)
-        painted = self.predict(images, mask)
-        values, mean, deviation = self._patches(images)
+        painted, hidden = self.predict(images, mask), self._hidden(self._order(mask))
+        _, mean, deviation = self._patches(images, hidden)
         if self.config.normalise_pixels:
             painted = painted * deviation + mean
-        painted = torch.where(mask.flatten(1)[..., None], painted, values)
+        every = to_patches(images.float(), self.backbone.patch_px)
+        painted = every.scatter(1, hidden[..., None].expand(-1, -1, every.shape[2]), painted)
         rows, columns = self._grid(images)
         painted = F.pixel_shuffle(painted.transpose(1, 2).unflatten(2, (rows, columns)), self.backbone.patch_px)
         return Look((mask,), (fill_with_mean(images, to_pixels(mask, images.shape[-2:])),), (painted,))

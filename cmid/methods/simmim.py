@@ -12,8 +12,8 @@ pixels. There is no teacher and no second view: what the backbone must know to d
 
 The paper has Swin and ViT, whose patch embedding looks at one patch at a time; there the token is all that is seen of
 a hidden patch. Departure: in a convolutional network the stem reads across the edges of cells, so hidden pixels are
-first filled with their image's mean, as A2MIM (arXiv 2205.13943) and CMID do, for every backbone alike: nothing of
-them but a share in that mean reaches the network. Where the token replaces whole patches it changes nothing.
+first filled with their image's mean, as A2MIM (arXiv 2205.13943) and CMID do: nothing of them but a share in that mean
+reaches the network. Where the token replaces whole patches that would change nothing, and plain ViTs go without.
 """
 
 import math
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmid.config import SimMIMConfig
-from cmid.contracts import Backbone, Learner, Look, Views
+from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
 from cmid.layers.projection import PixelHead
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
 from cmid.ops.patches import rows_at, to_patches
@@ -72,7 +72,9 @@ class SimMIM(Learner):
 
     def _encode(self, images: Tensor, mask: Tensor) -> Tensor:
         """The last map `(B, C, h, w)` of what is left to be seen."""
-        return self.backbone(fill_with_mean(images, to_pixels(mask, images.shape[-2:])), mask).last
+        if not isinstance(self.backbone, PatchBackbone):  # there, nothing of a hidden patch is left to be filled
+            images = fill_with_mean(images, to_pixels(mask, images.shape[-2:]))
+        return self.backbone(images, mask).last
 
     def _l1(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Section 3.4: absolute difference over hidden pixels, divided by their number and that of the bands."""
