@@ -21,6 +21,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from lightly.models.utils import get_at_index, set_at_index
 from timm.layers import LayerNorm, build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from cmid.config import MAEConfig
 from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
-from cmid.ops.patches import rows_at, to_patches
+from cmid.ops.patches import to_patches
 
 
 class MAE(Learner):
@@ -98,11 +99,11 @@ class MAE(Learner):
         prefix, width = self.backbone.prefix_tokens, self.config.decoder_width
         tokens = self.decoder_embed(latent)
         hidden = self.mask_token.to(tokens.dtype).expand(len(order), order.shape[1] + prefix - tokens.shape[1], -1)
-        patches = rows_at(torch.cat((tokens[:, prefix:], hidden), 1), order.argsort(1))
+        patches = get_at_index(torch.cat((tokens[:, prefix:], hidden), 1), order.argsort(1))
         patches = patches + build_sincos2d_pos_embed(list(grid), width, device=latent.device)
         tokens = torch.cat((tokens[:, :prefix], patches), 1)  # class and registers stand at position zero
         tokens = self.decoder_blocks(tokens)[:, prefix:]
-        painted: Tensor = self.decoder_pred(self.decoder_norm(rows_at(tokens, self._hidden(order))))
+        painted: Tensor = self.decoder_pred(self.decoder_norm(get_at_index(tokens, self._hidden(order))))
         return painted.float()
 
     def _mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class MAE(Learner):
 
     def _patches(self, images: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(B, n, C * p * p)` of patches `which` `(B, n)`; mean and deviation `(B, n, 1)` over all bands."""
-        values = rows_at(to_patches(images.float(), self.backbone.patch_px), which)
+        values = get_at_index(to_patches(images.float(), self.backbone.patch_px), which)
         return values, values.mean(-1, keepdim=True), (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
@@ -159,7 +160,7 @@ class MAE(Learner):
         if self.config.normalise_pixels:
             painted = painted * deviation + mean
         every = to_patches(images.float(), self.backbone.patch_px)
-        painted = every.scatter(1, hidden[..., None].expand(-1, -1, every.shape[2]), painted)
+        painted = set_at_index(every, hidden, painted)
         rows, columns = self._grid(images)
         painted = F.pixel_shuffle(painted.transpose(1, 2).unflatten(2, (rows, columns)), self.backbone.patch_px)
         return Look((mask,), (fill_with_mean(images, to_pixels(mask, images.shape[-2:])),), (painted,))

@@ -20,13 +20,15 @@ import math
 
 import torch
 import torch.nn.functional as F
+from lightly.models.utils import get_at_index
 from torch import Tensor, nn
 
 from cmid.config import SimMIMConfig
 from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
 from cmid.layers.projection import PixelHead
 from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
-from cmid.ops.patches import rows_at, to_patches
+from cmid.ops.matching import take_positions
+from cmid.ops.patches import to_patches
 
 TOKEN_STD = 0.02
 """Spread of the mask token at the start, as in the published code."""
@@ -88,8 +90,9 @@ class SimMIM(Learner):
         # counted from the settings: reading it off the mask would wait for the device
         count = math.ceil(self.config.mask_ratio * cells) * positions.shape[1] // cells
         hidden = positions.argsort(dim=1, descending=True, stable=True)[:, :count]
-        painted = self.pixel_head.of_rows(rows_at(features.flatten(2).transpose(1, 2), hidden))
-        return F.l1_loss(painted.float(), rows_at(to_patches(images.float(), self.backbone.strides[-1]), hidden))
+        painted = self.pixel_head.of_rows(take_positions(features, hidden))
+        target = get_at_index(to_patches(images.float(), self.backbone.strides[-1]), hidden)
+        return F.l1_loss(painted.float(), target)
 
     # ---------------------------------------------------------------- pictures
 

@@ -1,6 +1,5 @@
 """An image as rows, one of each square patch."""
 
-import torch
 from torch import Tensor
 
 
@@ -15,8 +14,3 @@ def to_patches(images: Tensor, patch_px: int) -> Tensor:
     """
     tiles = images.unflatten(3, (-1, patch_px)).unflatten(2, (-1, patch_px))
     return tiles.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def rows_at(rows: Tensor, index: Tensor) -> Tensor:
-    """Of rows `(B, L, D)` those at `index` `(B, n)` int64: `(B, n, D)`."""
-    return torch.gather(rows, 1, index[..., None].expand(-1, -1, rows.shape[2]))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cmid.ops.patches import rows_at, to_patches
+from cmid.ops.patches import to_patches
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -17,9 +17,3 @@ def test_patches_are_those_of_pixel_unshuffle(memory_format):
 def test_patches_that_do_not_tile_the_image_are_refused():
     with pytest.raises(RuntimeError):
         to_patches(torch.zeros(1, 3, 12, 18), 4)
-
-
-def test_rows_are_picked_for_each_image():
-    rows = torch.arange(24).view(2, 4, 3)
-    found = rows_at(rows, torch.tensor([[3, 0], [1, 1]]))
-    assert torch.equal(found, torch.stack((rows[0, [3, 0]], rows[1, [1, 1]])))
