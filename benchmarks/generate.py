@@ -40,6 +40,7 @@ def main():
     options.add_argument("--size", type=int, default=256)
     options.add_argument("--scenes", type=int, default=10, help="of each class")
     options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--folder", help="where to write, such as a RAM disk: a new file costs what the disk asks")
     given = options.parse_args()
 
     start = time.process_time()
@@ -62,7 +63,7 @@ def main():
     numbers = itertools.count()  # new files, as a real run writes them: to empty an old one first costs more
     count = given.scenes * len(SCENE_CLASSES)
     sums = {name: dict.fromkeys(("draw", "draw_both_dates", "labelled", "written"), 0.0) for name in SCENE_CLASSES}
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=given.folder) as folder:
         out = Path(folder)
         make_folders(out)
 

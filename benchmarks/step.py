@@ -29,7 +29,7 @@ from cmid.data.augment import BatchAugment
 from cmid.layers.small_map_conv import use_matrix_products
 from cmid.methods.cmid import CMID
 from cmid.ops.masking import fill_with_mean, to_pixels
-from cmid.train.hardware import cpu_has_tiles, cpu_multiplies_bf16, resolve_precision
+from cmid.train.hardware import cpu_multiplies_bf16, products_are_faster, resolve_precision
 from cmid.train.memory import keep_freed_memory
 from cmid.train.optimisers import build_optimiser
 
@@ -57,7 +57,7 @@ class Steps:
         self.learner = CMID(create_backbone(arguments.backbone, img_size=arguments.size), CMIDConfig()).train()
         self.format = torch.channels_last if self.learner.backbone.norm == "batch" else torch.contiguous_format
         self.learner.to(memory_format=self.format)
-        if self.precision == "bf16" and cpu_has_tiles():  # as the trainer does; both sides gain
+        if products_are_faster(self.precision):  # as the trainer does; both sides gain
             use_matrix_products(self.learner)
         self.optimiser = build_optimiser(self.learner, OptimizerConfig(), lr=1e-4)
         self.raw = uint8_batch(arguments.batch, arguments.size)

@@ -8,16 +8,16 @@ anew on all of them, and the test images are looked at once. scikit-learn's L-BF
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from cmid.errors import UsageError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 _ITERATIONS = 2000
 _TOLERANCE = 1e-6  # scikit-learn's 1e-4 stops at four times the minimum where C is 100
@@ -109,7 +109,12 @@ def _try(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray, s
     return SweepPoint(strength, float((probe.predict(held_x) == held_y).mean()), converged)
 
 
-def _fit(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[Pipeline, bool]:
+def _fit(x: np.ndarray, y: np.ndarray, strength: float) -> "tuple[Pipeline, bool]":
+    from sklearn.exceptions import ConvergenceWarning  # here: it takes a second, which kNN need not wait for
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=_TOLERANCE))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`

@@ -1,8 +1,9 @@
-"""Convolutions on small maps as matrix products, where a CPU multiplies bfloat16 in tiles.
+"""Convolutions on small maps as matrix products, on CPUs whose kernels want long rows.
 
 oneDNN's kernels go along the rows of a map; where the map has but a few positions, as in the last stages of a ResNet,
-its tiles of 16 rows stay mostly empty, the gradient of the weights most of all. One product over the positions of the
-whole batch fills them. Which shapes gain was measured with `benchmarks/small_map_conv.py`.
+its vectors or tiles of 16 rows stay mostly empty, the gradient of the weights most of all. One product over the
+positions of the whole batch fills them. Which shapes gain, in bfloat16 on a CPU that multiplies it in tiles and in
+float32 on one with AVX-512, was measured with `benchmarks/small_map_conv.py`.
 """
 
 from typing import Any
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-POSITIONS = 64  # of the output's map, up to which the gradient of the weights gains
-WEIGHTS = 2**20  # number, from which on such maps forward and the gradient of the input gain as well
+POSITIONS = 64  # of the output's map, above which nothing gains
+WEIGHTS = 2**20  # number, from which on such maps all gains; in bfloat16 the gradient of the weights does in any case
+FEW_POSITIONS = 16  # in float32 kernels above 1 x 1, whose patches must be copied, gain up to these only
 
 
 def use_matrix_products(module: nn.Module) -> None:
@@ -36,24 +38,39 @@ def _can_be_product(conv: nn.Conv2d) -> bool:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """torch's `Conv2d` without groups or dilation, as a product on the small maps of a CPU in bfloat16."""
+    """torch's `Conv2d` without groups or dilation, as a product on the small maps of a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, in, H, W)` to `(B, out, h, w)`, as `Conv2d`."""
-        if input.dim() != 4 or not _in_bf16_on_cpu(input) or torch.compiler.is_compiling():
+        dtype = self._computed_in(input)
+        if dtype is None or torch.compiler.is_compiling():
             return super().forward(input)
         height, width = _output_size(input.shape[-2:], self.kernel_size, self.stride, self.padding)  # type: ignore[arg-type]
-        if not 0 < height * width <= POSITIONS:
+        maps, gradient = _gains(self.weight, height * width, dtype) if min(height, width) > 0 else (False, False)
+        if not (maps or gradient):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
-            weight = self.weight.bfloat16()  # out here, so that autograd gives back the weight's own type
-            out: Tensor = _Product.apply(input.bfloat16(), weight, self.stride, self.padding)
-            return out if self.bias is None else out + self.bias.bfloat16().view(1, -1, 1, 1)
+            weight = self.weight.to(dtype)  # out here, so that autograd gives back the weight's own type
+            out: Tensor = _Product.apply(input.to(dtype), weight, self.stride, self.padding, maps)
+            return out if self.bias is None else out + self.bias.to(dtype).view(1, -1, 1, 1)
+
+    def _computed_in(self, input: Tensor) -> torch.dtype | None:
+        """The type torch would compute in, where products are known for it; else None."""
+        if input.dim() != 4 or input.device.type != "cpu":
+            return None
+        if torch.is_autocast_enabled("cpu"):
+            low = torch.get_autocast_dtype("cpu") == torch.bfloat16 and input.dtype != torch.float64
+            return torch.bfloat16 if low else None
+        return torch.float32 if input.dtype == self.weight.dtype == torch.float32 else None
 
 
-def _in_bf16_on_cpu(input: Tensor) -> bool:
-    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return autocast and input.device.type == "cpu" and input.dtype != torch.float64
+def _gains(weight: Tensor, positions: int, dtype: torch.dtype) -> tuple[bool, bool]:
+    """Whether the maps and their gradient, and whether the gradient of the weights, are faster as products."""
+    small, large = positions <= POSITIONS, weight.numel() >= WEIGHTS
+    if dtype == torch.bfloat16:
+        return small and large, small
+    both = small and large and (positions <= FEW_POSITIONS or max(weight.shape[-2:]) == 1)
+    return both, both
 
 
 def _output_size(
@@ -63,13 +80,18 @@ def _output_size(
 
 
 class _Product(torch.autograd.Function):
-    """`(B, in, H, W)` and `(out, in, kh, kw)`, both bfloat16, to `(B, out, h, w)` in channels-last memory."""
+    """`(B, in, H, W)` and `(out, in, kh, kw)`, of one type, to `(B, out, h, w)` in channels-last memory.
+
+    The gradient of the weights is always a product; the output and the gradient of the input where `maps` says so.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], maps: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        if weight.numel() < WEIGHTS:
+        ctx.stride, ctx.padding, ctx.maps = stride, padding, maps
+        if not maps:
             return F.conv2d(x, weight, stride=stride, padding=padding)
         patches = _patches(x, weight.shape[-2:], stride, padding)
         rows = patches.flatten(0, 2).flatten(1) @ _as_matrix(weight).t()
@@ -85,7 +107,7 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = (
                 _fold(rows @ _as_matrix(weight), x.shape, gradient.shape[-2:], kernel, ctx.stride, ctx.padding)
-                if weight.numel() >= WEIGHTS
+                if ctx.maps
                 else torch.ops.aten.convolution_backward(
                     gradient, x, weight, [0], ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [True, False, False]
                 )[0]
@@ -93,7 +115,7 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             patches = _patches(x, kernel, ctx.stride, ctx.padding).flatten(0, 2).flatten(1)
             of_weight = (rows.t() @ patches).view(out, *kernel, x.shape[1]).movedim(-1, 1)
-        return of_x, of_weight, None, None
+        return of_x, of_weight, None, None, None
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

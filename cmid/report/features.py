@@ -4,8 +4,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from cmid.errors import UsageError
 
@@ -69,6 +67,8 @@ def principal_colours(maps: NDArray) -> NDArray[np.uint8]:
 
 def _components(rows: NDArray, count: int, solver: Literal["full", "randomized"]) -> NDArray[np.float64]:
     """The first `count` principal components of `rows` `(N, C)`; zeros where there are not so many."""
+    from sklearn.decomposition import PCA  # here: it takes a second, which a run should not begin with
+
     kept = min(count, *rows.shape)
     if not np.ptp(rows, axis=0).any():  # one point: scikit-learn would divide by its variance of zero
         return np.zeros((len(rows), count))
@@ -103,6 +103,8 @@ def project(features: NDArray, method: Literal["pca", "tsne", "umap"], seed: int
     if method == "pca" or n < FEW:
         placed = _components(rows, 2, "full")
     elif method == "tsne":
+        from sklearn.manifold import TSNE
+
         placed = TSNE(
             2, perplexity=min(30.0, (n - 1) / 3), init="pca", metric="cosine", random_state=seed, n_jobs=1
         ).fit_transform(rows)

@@ -37,6 +37,17 @@ def distance(found: Tensor, wanted: Tensor) -> float:
     return float((found.float() - wanted.float()).norm() / wanted.float().norm())
 
 
+def pair_of(shape: str, *, bias: bool) -> tuple[nn.Conv2d, nn.Conv2d, Tensor]:
+    """Torch's convolution, ours with the same weights, and images for both."""
+    torch.manual_seed(0)
+    inputs, outputs, kernel, stride, padding, size = SHAPES[shape]
+    plain = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]
+    product = copy.deepcopy(plain)
+    use_matrix_products(product)
+    assert type(product) is SmallMapConv2d
+    return plain, product, torch.randn(8, inputs, *size)
+
+
 @pytest.mark.parametrize("all_products", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -45,13 +56,7 @@ def test_it_is_as_near_to_float32_as_torchs_own_in_bfloat16(
 ) -> None:
     if all_products:
         monkeypatch.setattr(small_map_conv, "WEIGHTS", 0)
-    torch.manual_seed(0)
-    inputs, outputs, kernel, stride, padding, size = SHAPES[shape]
-    plain = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]
-    images = torch.randn(8, inputs, *size)
-    product = copy.deepcopy(plain)
-    use_matrix_products(product)
-    assert type(product) is SmallMapConv2d
+    plain, product, images = pair_of(shape, bias=bias)
     weigh = torch.randn_like(plain(images))
     exact = gone_through(plain, images, weigh, autocast=False)
     torchs = gone_through(plain, images, weigh)
@@ -61,7 +66,21 @@ def test_it_is_as_near_to_float32_as_torchs_own_in_bfloat16(
         assert distance(o, e) < max(1.5 * distance(t, e), 0.006)  # bfloat16 rounds by up to 0.004
 
 
-def test_what_is_not_small_or_not_bfloat16_is_torchs_to_the_bit() -> None:
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_float32_it_is_torchs_in_float64_but_for_rounding(
+    shape: str, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_map_conv, "WEIGHTS", 0)
+    monkeypatch.setattr(small_map_conv, "FEW_POSITIONS", small_map_conv.POSITIONS)
+    plain, product, images = pair_of(shape, bias=bias)
+    weigh = torch.randn_like(plain(images))
+    ours = gone_through(product, images, weigh, autocast=False)
+    exact = gone_through(plain.double(), images.double(), weigh.double(), autocast=False)
+    assert all(distance(o.double(), e) < 1e-6 for o, e in zip(ours, exact, strict=True))
+
+
+def test_what_gains_nothing_is_torchs_to_the_bit() -> None:
     torch.manual_seed(0)
     plain = nn.Conv2d(4, 8, 3, padding=1)
     product = copy.deepcopy(plain)
@@ -74,6 +93,23 @@ def test_what_is_not_small_or_not_bfloat16_is_torchs_to_the_bit() -> None:
             strict=True,
         ):
             assert torch.equal(ours, torchs)
+
+
+def test_what_gains_is_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    whole = small_map_conv._Product.apply
+    monkeypatch.setattr(small_map_conv._Product, "apply", lambda *args: counted.append(args[-1]) or whole(*args))
+    cases = {  # kernel, side, autocast: whether the maps are products, None where nothing is
+        (3, 4, False): True, (3, 5, False): None, (1, 8, False): True, (1, 9, False): None,
+        (3, 8, True): True, (3, 9, True): None,
+    }  # fmt: skip
+    for (kernel, side, autocast), expected in cases.items():
+        conv = nn.Conv2d(1024, 1024, kernel, padding=kernel // 2)
+        use_matrix_products(conv)
+        counted.clear()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            conv(torch.zeros(1, 1024, side, side))
+        assert counted == [] if expected is None else counted == [expected], (kernel, side, autocast)
 
 
 def test_others_stay_as_they_are() -> None:
