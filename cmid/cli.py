@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
 from cmid.commands import VERBS, carry_out, positional, settings_class
-from cmid.errors import CmidError, UsageError, did_you_mean
+from cmid.errors import CmidError, UsageError, did_you_mean, exit_code
 
 SOURCE = "command line"
 FILES = {"recipe": "NAME", "config": "FILE.yaml"}
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CmidError as error:
         if not error.quiet:
             print("cmid: error:", " ".join(str(error).split()), file=sys.stderr)
-        return error.exit_code
+        return exit_code(error)
     except KeyboardInterrupt:
         print("cmid: interrupted", file=sys.stderr)
         return 130

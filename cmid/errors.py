@@ -5,7 +5,11 @@ and keeps its traceback.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
+
+LEADER = "CMID_LEADER"
+"""Variable of the environment: the process that has started others to train with it."""
 
 
 class CmidError(Exception):
@@ -23,6 +27,16 @@ class UsageError(CmidError, ValueError):
     """The request itself cannot be carried out: an unknown name, a path that is not there; exit code 2."""
 
     exit_code = 2
+
+
+def exit_code(error: CmidError) -> int:
+    """What to end with; 0 where another process tells `error` that has started this one, and ends with its code.
+
+    Lightning kills the process that leads some seconds after one that it has started ends otherwise, although it may
+    still be writing what it tells.
+    """
+    started_by = os.environ.get(LEADER, str(os.getpid()))
+    return 0 if error.quiet and started_by != str(os.getpid()) else error.exit_code
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

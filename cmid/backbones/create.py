@@ -36,8 +36,8 @@ def create_backbone(
         in_chans: number of bands.
         mask_stage: where hidden positions get the mask token: 0 after the stem (ResNet: after the max-pool; Swin,
             ViT: after patch embedding), k = 1 .. n - 1 after stage k, on map k - 1 of the pyramid, as the
-            published `mask_layer` counts. None builds no token, so that training without masks leaves no
-            parameter without gradient.
+            published `mask_layer` of a ResNet counts. None builds no token, so that training without masks leaves
+            no parameter without gradient.
         mask_token: add the token to what is at a hidden position, or put it in its place.
         drop_path: rate of stochastic depth at the last block, rising linearly from 0.
         pretrained: download timm's weights.

@@ -53,7 +53,9 @@ def _finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetu
     with team.as_one():
         parts = open_parts(config)
     wanted = config.duplicates != "off" and team.leads
-    twins = team.of_leader(find_twins(parts.train, parts.test, config, console) if wanted else Twins())
+    with team.as_one():
+        twins = find_twins(parts.train, parts.test, config, console) if wanted else Twins()
+    twins = team.of_leader(twins)
     with team.as_one():
         parts = without_repeated(parts, twins)
         torch.manual_seed(config.seed)

@@ -1,7 +1,6 @@
 """Fine-tuning with several seeds: runs in folders of their own, and what they say together."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from cmid.commands.terminal import terminal
 from cmid.config import FinetuneConfig, FinetuneSegmentationConfig, as_plain
 from cmid.errors import UsageError
 from cmid.evaluation.seeds import SeedSummary, summarise_seeds
+from cmid.train import asked_processes
 from cmid.whole_files import write_whole
 
 C = TypeVar("C", FinetuneConfig, FinetuneSegmentationConfig)
@@ -55,7 +55,7 @@ def finetune_seeds(config: C, train: Callable[[C], object]) -> SeedsResult:
             f"seed is {config.seed}, but seeds are {', '.join(map(str, seeds))}, and each run has one of those: leave "
             "--seed out, or --seeds for a single run"
         )
-    if config.train.devices * config.train.nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if asked_processes(config.train) != (1, 1):
         raise UsageError(
             "several seeds are trained one after the other in one process: with more, give one --seed a run"
         )

@@ -303,7 +303,8 @@ def _build(kind: type[T], flat: Mapping[str, Any], prefix: str = "", default: T 
     """A `kind` of the values in `flat`; those that are not there are `default`'s, or the fields' own."""
 
     def of(each: Field[Any]) -> Any:
-        if default is not None:
+        leading = getattr(kind, "FOLLOWS", {}).get(each.name)
+        if default is not None and f"{prefix}{leading}" not in flat:
             own = getattr(default, each.name)
         else:
             own = each.default if each.default_factory is MISSING else each.default_factory()

@@ -1,7 +1,11 @@
 """How any learner is trained: optimiser, machine, and online kNN."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+USUAL_BETAS: dict[str, tuple[float, ...]] = {
+    "adan": (0.98, 0.92, 0.99), "adamw": (0.9, 0.999), "sgd": (0.9,), "lars": (0.9,),
+}  # fmt: skip
 
 
 @dataclass
@@ -14,8 +18,8 @@ class OptimizerConfig:
     """Learning rate for `lr_reference_batch` images per step."""
     lr_reference_batch: int = 64
     """The rate used is lr * (images per optimiser step over all processes) / this; 0: lr as it is."""
-    betas: tuple[float, ...] = (0.98, 0.92, 0.99)
-    """Adan uses three, AdamW the first two; SGD and LARS use the first as momentum."""
+    betas: tuple[float, ...] = ()
+    """Adan uses three, AdamW the first two; SGD and LARS use the first as momentum. Unset: usual ones of each."""
     eps: float = 1e-8
     """Added to the denominator."""
     weight_decay: float = 0.02
@@ -34,6 +38,13 @@ class OptimizerConfig:
     """Share of the rate at the first step of the warm-up."""
     clip_norm: float = 0.0
     """Scale gradients down to this norm if theirs is larger; 0 is off."""
+
+    FOLLOWS: ClassVar[dict[str, str]] = {"betas": "name"}
+    """Fields whose default is another where the one they follow is given."""
+
+    def __post_init__(self) -> None:
+        if not self.betas:
+            self.betas = USUAL_BETAS.get(self.name, ())
 
 
 @dataclass

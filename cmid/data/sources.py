@@ -69,14 +69,22 @@ def draw_dates(generator: np.random.Generator, count: int, wanted: int) -> list[
 
 
 def choose_workers(workers: int, world_size: int = 1) -> int:
-    """Loader processes of one training process: `workers`, or for -1 its share of the cores less one, 1 to 8."""
+    """Loader processes of one training process: `workers`, or for -1 its share of the cores less one, 1 to 8.
+
+    The cores are those of its node, divided by the training processes there; of `world_size` in all, unless torchrun,
+    SLURM or Lightning say how many of them are here. Cores that SLURM has bound to the process are its own already.
+    """
     if workers >= 0:
         return workers
     if workers < -1:
         raise UsageError(f"workers must be -1 (choose from the cores) or above, found {workers}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return min(8, max(1, cores // processes - 1))
+    everywhere = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else everywhere
+    here = "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE" if "SLURM_PROCID" in os.environ else "", "WORLD_SIZE"
+    processes = next((int(os.environ[name]) for name in here if os.environ.get(name, "").isdigit()), world_size)
+    if "SLURM_PROCID" in os.environ and cores < everywhere:
+        processes = 1
+    return min(8, max(1, cores // max(1, processes) - 1))
 
 
 def start_worker(worker: int) -> None:

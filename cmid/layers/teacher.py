@@ -9,13 +9,13 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 
-def teacher_of(student: M, *, drops_blocks: bool = False) -> M:
-    """A copy of `student` that is not trained; it leaves no block out at random, unless it `drops_blocks` as that does.
+def teacher_of(student: M) -> M:
+    """A copy of `student` that is not trained, and leaves no block out at random.
 
     What a teacher says is the student's target, which stochastic depth would only make uncertain.
     """
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
-        if isinstance(module, DropPath) and not drops_blocks:
+        if isinstance(module, DropPath):
             module.drop_prob = 0.0
     return teacher

@@ -79,8 +79,7 @@ class CMID(Learner):
             raise ValueError("all three branches have weight 0: give at least one of them a weight above 0")
         self.exact = c.mode == "exact"
         self.backbone = backbone
-        # Departure: the published teacher leaves out blocks at random, as the student does.
-        self.teacher_backbone = teacher_of(backbone, drops_blocks=not self.exact)
+        self.teacher_backbone = teacher_of(backbone)
         self._matched: dict[int, Tensor] = {}
         width = backbone.channels[-1]
         if c.reconstruction_weight:
@@ -173,7 +172,8 @@ class CMID(Learner):
         # Visible pixels hardly count: there, half of the prediction is replaced by the truth, and it gets no gradient.
         share = hidden + 0.001 * (1 - hidden)
         mixed = torch.lerp(0.5 * error.detach(), error, share)
-        return spatial + self.config.frequency_weight * focal_frequency(mixed)
+        # Departure: the published code averages the spectrum over the images of each process alone.
+        return spatial + self.config.frequency_weight * focal_frequency(mixed, over_all=self.exact)
 
     def _global(self, features: Tensor, keys: Tensor) -> Tensor:
         """The image told from others: the student of one view, the teacher's keys `(B, D)` of the other."""
@@ -259,8 +259,8 @@ class CMID(Learner):
     def _move_centre(self, targets: Tensor, weight: Tensor) -> None:
         """Let the centre follow the mean of the teacher's raw scores `(B, n, D)` over valid positions."""
         sums, count = gather.total((targets * weight[..., None]).sum((0, 1))), weight.sum()
-        # Departure: the published code divides the sum over all processes by the count of one.
-        count = gather.total(count) if self.exact else count
+        # Departure: the published code divides the mean of the processes' sums by the count of one.
+        count = gather.total(count) if self.exact else count * gather.processes()
         m = self.config.centre_momentum
         moved = self.centre * m + sums / count.clamp(min=1e-6) * (1 - m)
         self.centre.copy_(torch.where(count > 0, moved, self.centre))

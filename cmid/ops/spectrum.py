@@ -26,19 +26,21 @@ def focal_l1(
     return loss + error.abs() if residual else loss
 
 
-def focal_frequency(error: Tensor, *, average: bool = True, log: bool = True) -> Tensor:
+def focal_frequency(error: Tensor, *, average: bool = True, over_all: bool = True, log: bool = True) -> Tensor:
     """Squared distance of two spectra, weighted by their own distance; a scalar.
 
     Args:
         error: prediction minus target, `(B, C, H, W)` float32; the spectrum of a difference is that of spectra.
-        average: average the spectra over the batch (and over all processes) before comparing them.
+        average: average the spectra over the batch before comparing them.
+        over_all: that of all processes together; else each process averages its own.
         log: weight by `log(1 + |dF|)` instead of `|dF|`; either is scaled to a maximum of 1 and carries no gradient.
 
     Source: focal frequency loss (arXiv 2012.12821), as the published code sets it.
     """
     if average:
         # The transform is linear: the mean of the spectra is the spectrum of the mean, at 1/B of the work.
-        error = gather.mean(error.mean(dim=0, keepdim=True))
+        error = error.mean(dim=0, keepdim=True)
+        error = gather.mean(error) if over_all else error
     spectrum = torch.fft.fft2(error, norm="ortho")
     squared = spectrum.real**2 + spectrum.imag**2
     with torch.no_grad():

@@ -11,7 +11,7 @@ from cmid.train.loop import fit
 from cmid.train.protocols import Loader, Probe
 from cmid.train.result import FitResult
 from cmid.train.run_directory import RunDirectory
-from cmid.train.team import Team
+from cmid.train.team import Team, asked_processes
 
 __all__ = [
     "Checkpoint",
@@ -21,6 +21,7 @@ __all__ = [
     "Probe",
     "RunDirectory",
     "Team",
+    "asked_processes",
     "collapse_warning",
     "fit",
     "gather_team",

@@ -87,7 +87,13 @@ def read_checkpoint(path: str | Path, *, lazy: bool = True) -> Checkpoint:
             f"{path} has checkpoint format {state['format']}, this version of cmid reads format {FORMAT}. Use the "
             "version of cmid that wrote it."
         )
-    return Checkpoint(path, state["settings"], state["learner"], Progress(**state["progress"]), state)
+    try:
+        progress = Progress(**state["progress"])
+    except TypeError as error:  # of another version, or of another hand
+        raise CmidError(
+            f"{path} says its progress in a way that this version of cmid does not know: {error}."
+        ) from error
+    return Checkpoint(path, state["settings"], state["learner"], progress, state)
 
 
 def load_learner(learner: nn.Module, learner_state: Mapping[str, Tensor], source: str | Path) -> None:
@@ -173,10 +179,16 @@ def keep_as(path: Path, other: Path) -> None:
     replace_whole(other, copy)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files of a process that was killed while writing."""
+def former_of(path: Path) -> Path:
+    """Where the checkpoint stands that was at `path` before one that has yet to be measured."""
+    return path.with_name(f".{path.name}.former.part")
+
+
+def remove_leftovers(folder: Path, *, but: Path | None = None) -> None:
+    """Deletes the temporary files of a process that was killed while writing, other than `but`."""
     for path in folder.glob(LEFTOVER):
-        path.unlink(missing_ok=True)
+        if path != but:
+            path.unlink(missing_ok=True)
 
 
 def _check_sums(path: Path) -> None:

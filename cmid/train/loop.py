@@ -131,7 +131,8 @@ def fit(
                 doing.restore()
                 if team.leads:
                     run.write_settings(settings)
-        loggers = Loggers(train.loggers if team.leads else (), books, settings, doing.progress.step, line.say)
+        with team.as_one():
+            loggers = Loggers(train.loggers if team.leads else (), books, settings, doing.progress.step, line.say)
         journal.attach(loggers)
         return doing.to_the_end()
     finally:
@@ -271,12 +272,11 @@ class _Run:
         except NotFinite:
             self.saver.take_back()
             raise
-        finally:
-            self.saver.settle()
-        if measured.broken_off:
+        if measured.broken_off:  # what was written for now stays so, also for the next session
             if self.saved_at != self.progress.step:
                 self.save()
             self._leave(None)
+        self.saver.settle()
         return measured.values
 
     def save(self, *, for_now: bool = False) -> None:

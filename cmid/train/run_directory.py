@@ -15,7 +15,7 @@ import yaml
 
 from cmid.errors import CmidError, UsageError
 from cmid.folder_lock import LOCK, FolderLock, FolderTakenError
-from cmid.train.checkpoints import LEFTOVER, Checkpoint, read_checkpoint, remove_leftovers
+from cmid.train.checkpoints import LEFTOVER, Checkpoint, former_of, read_checkpoint, remove_leftovers
 from cmid.whole_files import parts_beside, replace_whole
 
 FREE_TO_CHANGE = (
@@ -24,6 +24,8 @@ FREE_TO_CHANGE = (
 )  # fmt: skip
 """Settings, with all below them, that a resumed run may have otherwise: also what the errors of a run advise."""
 FIXED_IN_TRAIN = ("train.accumulate",)
+LOGGED = {"tensorboard": ("tensorboard",), "wandb": ("wandb", ".wandb_id"), "mlflow": ("mlruns", ".mlflow_id")}
+"""What each of `train.loggers` leaves in the folder."""
 UNTOLD = ("out", "resume", "report", "data")
 """Those of them whose change nobody needs to be told of."""
 
@@ -100,7 +102,7 @@ class RunDirectory:
             self.goes_on = self._guard(resume)  # once more: another process may have come first
             anew = not self.goes_on and self.checkpoints.is_dir()
             self.checkpoints.mkdir(exist_ok=True)
-            remove_leftovers(self.checkpoints)
+            remove_leftovers(self.checkpoints, but=former_of(self.last) if self.goes_on else None)
             if self.goes_on:
                 self._compare(settings)
             elif anew:
@@ -150,7 +152,7 @@ class RunDirectory:
 
     def write_account(self, account: Mapping[str, Any]) -> None:
         """Writes `data.json`, what the data are; raises `UsageError` where it cannot be written."""
-        self._replace(self.account, json.dumps(dict(account), indent=1, ensure_ascii=False) + "\n")
+        self._replace(self.account, json.dumps(dict(account), indent=1) + "\n")  # ASCII: names may be no UTF-8
 
     def _replace(self, path: Path, text: str) -> None:
         """Whole or not at all: a run that goes on needs what was there."""
@@ -237,7 +239,7 @@ class RunDirectory:
         """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""
         books = [book.name for book in self._books()]
         stops = [path.name for path in self.path.glob(f"{self.nonfinite.stem}*.json")]
-        ours = {self.checkpoints.name, *stops, *books}
+        ours = {self.checkpoints.name, *stops, *books, *(path.name for path in self._logged())}
         return (
             self.checkpoints.name in found  # `open` makes it first
             and ours.issuperset(found)
@@ -250,7 +252,21 @@ class RunDirectory:
         torn = [part for path in replaced for part in parts_beside(path)]
         return [*replaced, self.skipped, *tables, *(table.with_name(f"{table.name}.tmp") for table in tables), *torn]
 
+    def _logged(self) -> list[Path]:
+        """What its loggers have written for a run whose settings name them, this one's and those put aside before."""
+        try:
+            loggers = yaml.safe_load(self.settings.read_text(encoding="utf-8"))["train"]["loggers"]
+            names = [name for logger in loggers for name in LOGGED[logger]]
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # settings of somebody else
+            return []
+        return [path for name in names for path in (self.path / name, *sorted(self.path.glob(f"{name}-*")))]
+
     def _clear(self) -> None:
+        for path in self._logged():
+            if path.is_file():
+                path.unlink()  # the service's word for a run that will not go on
+            elif path.is_dir() and path.name in {name for names in LOGGED.values() for name in names}:
+                _put_aside(path)
         for path in self._books():
             path.unlink(missing_ok=True)
         self.notes.append(f"The run in {self.path} ended before its first checkpoint; it is begun anew.")
@@ -258,8 +274,7 @@ class RunDirectory:
     def _put_aside(self) -> None:
         """What stopped an earlier session is no news of this one; kept under another name."""
         if self.nonfinite.is_file():
-            others = (self.nonfinite.with_name(f"{self.nonfinite.stem}-{n}.json") for n in count(1))
-            kept = self.nonfinite.rename(next(path for path in others if not path.exists()))
+            kept = _put_aside(self.nonfinite)
             self.notes.append(f"{self.nonfinite.name} of an earlier session is kept as {kept.name}.")
 
     def _compare(self, settings: Mapping[str, Any]) -> None:
@@ -279,6 +294,12 @@ class RunDirectory:
             raise UsageError(
                 f"{self.path} is already being trained in by {error}. Wait for it to end, or choose another --out."
             ) from error
+
+
+def _put_aside(path: Path) -> Path:
+    """Gives a file or folder the next free name with a number, and says it."""
+    others = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(1))
+    return path.rename(next(other for other in others if not other.exists()))
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from cmid.errors import CmidError, NotFinite
-from cmid.train.checkpoints import keep_as, weights_are_finite, write_checkpoint
+from cmid.train.checkpoints import former_of, keep_as, weights_are_finite, write_checkpoint
 from cmid.train.run_directory import RunDirectory
 
 BY_PROBE = ("validation_accuracy", "validation_map", "validation_mean_iou", "knn_top1")
@@ -34,8 +34,8 @@ class Saver:
         self.failure: str | None = None
         self.best: dict[str, Any] | None = None
         self._candidate: dict[str, Any] | None = None
-        self._former = run.last.with_name(f".{run.last.name}.former.part")  # `remove_leftovers` knows such names
-        self._is_for_now = False
+        self._former = former_of(run.last)
+        self._is_for_now = self._former.is_file()  # as a session that was killed while it measured has left it
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint amid an epoch."""
@@ -96,7 +96,11 @@ class Saver:
                 "goes on; make room on the disk."
             )
             return False
-        self.failure, self.best, self._candidate, self._is_for_now = None, best, None, for_now
+        self.failure, self.best, self._candidate = None, best, None
+        if for_now:
+            self._is_for_now = True
+        else:
+            self.settle()
         if is_best:
             self.keep_best()
         return True

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cmid.config import TrainConfig
-from cmid.errors import CmidError, UsageError
+from cmid.errors import LEADER, CmidError, UsageError
 from cmid.train.sharding import shard
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
         warnings.simplefilter("ignore")
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
-    devices, nodes = _asked(train)
+    devices, nodes = asked_processes(train)
     if device_type == "cuda" and devices > torch.cuda.device_count():
         hint = "; let each task see all GPUs of its node (srun --gpus-per-node)" if _of_slurm() else ""
         raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here{hint}")
@@ -183,6 +183,7 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
                 "itself, but a Python program of yours would be run once more for each; start it with torchrun "
                 f"--nproc-per-node {devices}, and leave train.devices out"
             )
+        os.environ.setdefault(LEADER, str(os.getpid()))  # what Lightning starts inherits it
         # Said of 1 x 1 convolutions in channels-last, whose two layouts are the same bytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Queue, centre and batch-norm are the same in all processes by themselves; sending them would cost a step more.
@@ -224,7 +225,7 @@ def _may_start() -> bool:
     return (main is not None and main.name.split(".")[0] == "cmid") or Path(sys.argv[0]).stem == "cmid"
 
 
-def _asked(train: TrainConfig) -> tuple[int, int]:
+def asked_processes(train: TrainConfig) -> tuple[int, int]:
     """Processes of a node, and nodes: those of torchrun or SLURM where they have started this one, else the settings'.
 
     Raises:

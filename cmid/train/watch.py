@@ -12,6 +12,7 @@ from torch import Tensor
 from cmid.errors import NotFinite
 from cmid.train.run_directory import RunDirectory
 from cmid.train.team import Team
+from cmid.whole_files import replace_whole
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class FiniteWatch:
         broken = ", ".join(f"{name} {value}" for name, value in terms.items() if not math.isfinite(value))
         what = "The loss" if seen.what == "loss" else "The gradient"
         try:
-            self._run.nonfinite.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+            text = json.dumps(report, indent=1) + "\n"  # ASCII: names of files may be no UTF-8
+            replace_whole(self._run.nonfinite, lambda part: part.write_text(text))
             where = f"The batch's {len(files)} files are listed in {self._run.nonfinite}."
         except OSError as error:
             where = f"(The list of its files could not be written: {error.strerror}.) It began with {files[:4]}."

@@ -370,6 +370,12 @@ def _from_plain(path: Path, plain: dict[str, Any]) -> BackboneMetadata:
     known = {f.name for f in fields(BackboneMetadata)}  # later versions may write more
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
     whole = {"in_chans": int, "size": int, "images_seen": int, "backbone": str}
-    if any(not isinstance(values[k], kind) for k, kind in whole.items() if values.get(k) is not None):
+    a_band = {"bands": str, "mean": float | int, "std": float | int, "low": float | int, "high": float | int}
+    wrong = [k for k, kind in whole.items() if not isinstance(values.get(k), kind | None)]
+    for name, kind in a_band.items():
+        given = values.get(name)
+        if given is not None and not (isinstance(given, tuple) and all(isinstance(v, kind) for v in given)):
+            wrong.append(name)
+    if wrong or values.get("backbone") is None:
         raise UsageError(f"{path} has metadata of wrong types: {values}. Write it again with cmid extract.")
     return BackboneMetadata(**values)

@@ -218,6 +218,14 @@ def test_several_seeds_in_one_command(images, tmp_path, capsys):
     assert "seed is 5, but seeds are 0, 1" in one_line(capsys) and not (tmp_path / "both").exists()
 
 
+def test_several_seeds_are_nothing_for_several_processes_of_slurm(images, tmp_path, capsys, monkeypatch):
+    for name, value in {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "PROCID": 1, "STEP_ID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert run(images, tmp_path / "runs", "--seeds", "0,1") == 2
+    assert "in one process: with more, give one --seed a run" in one_line(capsys) and not (tmp_path / "runs").exists()
+
+
 def test_a_classifier_is_trained_further_and_a_head_of_another_size_begun_anew(images, tmp_path, capsys):
     assert run(images, tmp_path / "first", "--epochs", 3) == 0
     further = ["finetune", "classification", str(tmp_path / "first"), str(images), *SMALL[2:]]

@@ -28,11 +28,30 @@ def an_idle_last_stage(backbone):
         sum(together(batch(seed=3)).values()).backward()
 
 
+def the_published_way(backbone, rank):
+    """In parity mode each process has a spectrum of its own, and the centre is the mean of the processes' means."""
+    model, views = learner(backbone, mode="parity", queue_size=24), batch(seed=4)
+    masks, masked = model._hide(views)
+    alone, whole, rows = copy.deepcopy(model), copy.deepcopy(model), slice(2 * rank, 2 * rank + 2)
+    hidden = tuple(m[rows] for m in masks), tuple(m[rows] for m in masked)
+    found = model.terms(part(views, rank), *hidden)["reconstruction"].detach()
+
+    def check():
+        own = alone.terms(part(views, rank), *hidden)["reconstruction"].detach()
+        torch.testing.assert_close(found, own, rtol=1e-5, atol=1e-6)
+        of_all = whole.terms(views, masks, masked)["reconstruction"].detach()
+        assert (found - of_all).abs() > 1e-3 * of_all, "which is another"
+        torch.testing.assert_close(model.centre, whole.centre, rtol=1e-5, atol=1e-7)
+
+    return check
+
+
 def compare(backbone):
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.set_num_threads(1)
     an_idle_last_stage(backbone)
+    published = the_published_way(backbone, rank) if backbone.startswith("swin") else None
     model, views = learner(backbone, queue_size=20), batch(seed=3)
     # one pair without overlap, so that the two halves have unequal counts of matches
     views.crops[1].boxes[0] += 1000
@@ -67,6 +86,8 @@ def compare(backbone):
     ours, theirs = (m[m[:, 0].argsort()] for m in (module.queue[:8], alone.queue[:8]))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert torch.equal(module.queue_pointer, alone.queue_pointer)
+    if published:
+        published()
 
 
 def main():

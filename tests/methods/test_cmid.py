@@ -1,6 +1,7 @@
 """What must be true of CMID besides the published numbers."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -202,6 +203,35 @@ def test_stochastic_depth_is_the_students_alone():
     with torch.no_grad():
         assert not torch.equal(model.backbone(image).last, model.backbone(image).last)
         assert torch.equal(model.teacher_backbone(image).last, model.teacher_backbone(image).last)
+
+
+def test_parity_takes_a_crops_start_for_the_published_share(reference):
+    """Boxes in pixels of the squashed image, as they are known here, give the published grid of cells."""
+    r = reference("location_grid")
+    height, width, row, column, flip = r["locations"].T
+    y0, x0 = row * (224 - height), column * (224 - width)
+    boxes = torch.stack((x0, y0, x0 + width, y0 + height), 1)
+    view = View(torch.zeros(4, 3, 224, 224), boxes, flip.bool())
+    for mode in ("parity", "exact"):
+        found = replace(view, boxes=learner(mode=mode)._boxes(view)).centres((7, 7))
+        far = (found - r["grid7"].flatten(1, 2).flip(-1)).abs().amax((1, 2))  # theirs is row, column
+        moved = torch.stack((x0, y0), 1).amax(1) > 1
+        assert (far < 1e-3).tolist() == ([True] * 4 if mode == "parity" else (~moved).tolist())
+
+
+def test_initialisation_is_that_of_the_mode():
+    exact, parity = learner(), learner(mode="parity")
+    torch.testing.assert_close(exact.queue.norm(dim=1), torch.ones(24))
+    torch.testing.assert_close(parity.queue.norm(dim=0), torch.ones(16))
+    for model, spread in ((exact, 0.02), (parity, (1 / 3 / 512) ** 0.5)):  # truncated normal; uniform up to 512 ** -0.5
+        assert model.local_head.mlp[0].weight.std().item() == pytest.approx(spread, rel=0.05)
+    swins = [learner("swin_tiny_patch4_window7_224", mode=mode) for mode in ("exact", "parity")]
+    tables = [swin.backbone.model.layers[0].blocks[0].attn.relative_position_bias_table for swin in swins]
+    assert tables[0].any() and not tables[1].any()
+    for swin, spread in zip(swins, (0.02, (1 / 3 / 768) ** 0.5), strict=True):
+        weight = swin.backbone.model.layers[3].blocks[0].attn.qkv.weight
+        assert weight.std().item() == pytest.approx(spread, rel=0.05)
+        assert torch.equal(weight, swin.teacher_backbone.model.layers[3].blocks[0].attn.qkv.weight)
 
 
 def test_before_its_first_epoch_the_local_branch_weighs_nothing():

@@ -90,7 +90,7 @@ ON_DEVICES = [
     "--train.devices 2 --train.accumulate 2",
     "--train.devices 8 --train.accumulate 1 --batch-size 32",
 ]
-PARITY = ["--batch-size 256", "--train.devices 4", "--train.devices 4 --train.sync_batch_norm false"]
+PARITY = ["--batch-size 256", "--train.devices 4"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -108,6 +108,9 @@ def test_other_files_are_named_for_what_they_lack(tmp_path):
     write_checkpoint(tmp_path / "new.ckpt", state() | {"format": 99})
     with pytest.raises(CmidError, match="format 99, this version of cmid reads format 1"):
         read_checkpoint(tmp_path / "new.ckpt")
+    write_checkpoint(tmp_path / "more.ckpt", state() | {"progress": {"moon": 3}})
+    with pytest.raises(CmidError, match="says its progress in a way that this version of cmid does not know"):
+        read_checkpoint(tmp_path / "more.ckpt")
 
 
 def test_another_architecture_is_named(tmp_path):

@@ -8,7 +8,8 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from cmid.backbones import create_backbone
-from cmid.config import OptimizerConfig
+from cmid.commands.settings import resolve
+from cmid.config import OptimizerConfig, PretrainConfig
 from cmid.errors import UsageError
 from cmid.tasks.classification import Classifier
 from cmid.train.optimisers import build_optimiser, parameter_groups, scaled_lr
@@ -121,6 +122,16 @@ def test_lars_adapts_to_weights_that_do_not_decay_and_to_no_biases(settings):
     moved = (module[0].weight.detach() - weight).norm() / weight.norm()
     assert float(moved) == pytest.approx(4.8 * 0.001, rel=1e-3)  # the trust coefficient of the paper
     torch.testing.assert_close(module[0].bias, bias - 4.8 * module[0].bias.grad)
+
+
+def test_unset_betas_are_each_optimisers_usual_ones():
+    module = nn.Linear(2, 2)
+    usual = {"adan": (0.98, 0.92, 0.99), "adamw": (0.9, 0.999), "sgd": 0.9, "lars": 0.9}
+    for name, expected in usual.items():
+        group = build_optimiser(module, OptimizerConfig(name=name), 0.1).param_groups[0]
+        assert (group["momentum"] if name in ("sgd", "lars") else group["betas"]) == expected
+    assert resolve(PretrainConfig, {"optimizer.name": "adamw"}).optimizer.betas == (0.9, 0.999)
+    assert resolve(PretrainConfig, {"optimizer": {"betas": [0.8, 0.9]}}).optimizer.betas == (0.8, 0.9)
 
 
 def test_too_few_betas_and_unknown_names_are_explained():

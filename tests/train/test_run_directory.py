@@ -165,6 +165,24 @@ def test_what_stopped_a_run_that_is_begun_anew_is_kept(tmp_path):
     assert (tmp_path / "nonfinite-1.json").read_text() == "stop 1"
 
 
+def test_what_loggers_left_of_such_a_run_is_put_aside(tmp_path):
+    """Where the settings name them: the run's own, though others write it."""
+    run, settings = RunDirectory(tmp_path), {**SETTINGS, "train": {"loggers": ["tensorboard", "mlflow"]}}
+    for number in (1, 2, 3):
+        with run:
+            run.open(settings, resume=number == 2)
+            assert len(run.notes) == number - 1
+            (tmp_path / "tensorboard").mkdir()
+            (tmp_path / "tensorboard" / "events").write_text(f"try {number}")
+            (tmp_path / ".mlflow_id").write_text("known")
+            (run.checkpoints / ".last.ckpt.123.part").write_text("half")  # killed while it wrote the first
+    kept = {path.parent.name: path.read_text() for path in tmp_path.glob("tensorboard*/events")}
+    assert kept == {"tensorboard": "try 3", "tensorboard-1": "try 1", "tensorboard-2": "try 2"}
+    (tmp_path / "wandb").mkdir()
+    with pytest.raises(UsageError, match="already holds a run"):
+        run.open(settings, resume=False)
+
+
 @pytest.mark.parametrize("other", ["notes.txt", "tensorboard", "checkpoints/best.ckpt"])
 def test_a_folder_with_anything_else_is_left_alone(tmp_path, other):
     (tmp_path / "checkpoints").mkdir()

@@ -11,7 +11,7 @@ import torch
 from cmid.config import TrainConfig
 from cmid.errors import CmidError, UsageError
 from cmid.train import gather_team
-from cmid.train.team import Team, _asked, _may_start, start_team
+from cmid.train.team import Team, _may_start, asked_processes, start_team
 
 TASK = {
     "SLURM_NTASKS": "4",
@@ -71,9 +71,9 @@ def test_two_tasks_of_slurm_find_each_other_without_a_word_in_the_settings():
 @pytest.mark.parametrize("settings", [{}, {"devices": 2, "nodes": 2}])
 def test_slurm_says_how_many_processes_there_are(slurm, settings):
     slurm()
-    assert _asked(TrainConfig(**settings)) == (2, 2) and _may_start()
+    assert asked_processes(TrainConfig(**settings)) == (2, 2) and _may_start()
     slurm(NNODES=None, JOB_NUM_NODES="2")
-    assert _asked(TrainConfig(**settings)) == (2, 2)
+    assert asked_processes(TrainConfig(**settings)) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_tasks_that_see_a_gpu_each_are_told_to_see_all_of_them(slurm, monkeypatc
 
 def test_one_task_of_slurm_is_alone_and_a_shell_in_it_starts_its_own(slurm):
     slurm(NTASKS="1")  # srun --ntasks 1 in a larger job
-    assert _asked(TrainConfig()) == (1, 1)
+    assert asked_processes(TrainConfig()) == (1, 1)
     for name in ("bash", "interactive"):
         slurm(JOB_NAME=name)
-        assert _asked(TrainConfig(devices=3)) == (3, 1) and not _may_start()
+        assert asked_processes(TrainConfig(devices=3)) == (3, 1) and not _may_start()
 
 
 def test_what_lightning_cannot_launch_is_one_line(monkeypatch):

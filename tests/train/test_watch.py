@@ -69,6 +69,18 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_batch(tmp_path, value, wo
     assert all(t.isfinite().all() for t in kept.learner_state.values())
 
 
+def test_names_that_are_no_utf_8_are_written_down(tmp_path):
+    run = RunDirectory(tmp_path)
+    watch = FiniteWatch(run, lambda indices: [f"caf\udce9 {i}.jpg" for i in indices.tolist()])
+    indices = (torch.tensor([3, 5]),)
+    watch.see(Seen("loss", 0, 0, (0,), indices, ("contrast",), torch.tensor([float("nan")]), 0.1))
+    with pytest.raises(NotFinite, match="2 files are listed"):
+        watch.check()
+    assert json.loads(run.nonfinite.read_text())["files"] == ["caf\udce9 3.jpg", "caf\udce9 5.jpg"]
+    run.write_account({"left_out": ["caf\udce9.tif"]})
+    assert json.loads(run.account.read_text()) == {"left_out": ["caf\udce9.tif"]}
+
+
 def test_found_late_the_first_batch_is_named(tmp_path):
     """As on a GPU, where numbers are read only now and then."""
     loader = MemoryLoader(5)

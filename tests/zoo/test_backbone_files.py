@@ -301,7 +301,7 @@ def test_another_architecture_or_other_bands(tmp_path, file):
         load_backbone(tmp_path / "m.pth", name="resnet18", in_chans=4)
 
 
-@pytest.mark.parametrize("wrong", [{"in_chans": "three"}, {"size": [1, 2]}])
+@pytest.mark.parametrize("wrong", [{"in_chans": "three"}, {"size": [1, 2]}, {"mean": 0.5}, {"std": ["a"] * 3}])
 def test_metadata_of_wrong_types(tmp_path, backbone, wrong):
     path = save_backbone(tmp_path / "b.pth", backbone, METADATA)
     held = torch.load(path, weights_only=True)
