@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +11,10 @@ from rich.console import Console
 from cmid.commands.sources import open_source, progress, reads_files
 from cmid.commands.terminal import terminal
 from cmid.config import PackConfig, PretrainConfig
-from cmid.data.decode import BadImage, decode
-from cmid.data.shards import MANIFEST, Manifest, is_sharded, verify, write_shards
+from cmid.data.decode import UNKNOWN_TO_PILLOW, BadImage, decode, look_at_header
+from cmid.data.folder import why
+from cmid.data.shard_manifest import INDEX, MANIFEST, NAMES, Manifest
+from cmid.data.shards import is_sharded, refuse_oversized, verify, write_shards
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
 
@@ -40,7 +43,7 @@ def pack(config: PackConfig) -> PackResult:
 
     Raises:
         UsageError: nothing to pack, or a folder that holds files.
-        CmidError: too many images cannot be read, the disk is full, or with `check` a shard is not as it was.
+        CmidError: too many images cannot be read, the disk is full, or with `check` a file is not as it was.
     """
     console = terminal()
     return _check(Path(config.data), console) if config.check else _pack(config, console)
@@ -52,7 +55,16 @@ def _check(folder: Path, console: Console) -> PackResult:
         wrong = verify(folder, tick)
     if wrong:
         told = "; ".join(f"{name}: {reason}" for name, reason in list(wrong.items())[:5])
-        raise CmidError(f"{len(wrong)} of {len(manifest.shards)} shards in {folder} are not as packed: {told}")
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CmidError(
+            f"{len(wrong)} of {len(manifest.shards) + 2} files in {folder} are not as packed: {told}{more}. Copy them "
+            "again, or pack the images anew"
+        )
+    if not manifest.sums.keys() >= {INDEX, NAMES}:
+        console.print(
+            f"note: of {INDEX} and {NAMES} an earlier version of cmid kept no check sums: they fit the shards, but may "
+            "have changed"
+        )
     console.print(f"{len(manifest.shards)} shards in {folder} with {manifest.images:,} images are as they were packed")
     return _result(folder, manifest, {})
 
@@ -118,14 +130,35 @@ def _bytes_of(source: ImageSource) -> Any:
 
     def read(i: int) -> tuple[str, bytes]:
         path = Path(source.name(i))
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise BadImage(path, error.strerror or str(error)) from error
-        decode(path, data=data)
-        return path.suffix.lower(), data
+        return path.suffix.lower(), _decodable(path)
 
     return read
+
+
+def _decodable(path: Path) -> bytes:
+    """All of an image file; raises `BadImage`, where it can by the header: the file may not fit into memory."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise BadImage(path, why(error)) from error
+    if not S_ISREG(status.st_mode):  # a pipe that nobody writes to would never open
+        raise BadImage(path, "it is no file")
+    decoded = False
+    try:
+        look_at_header(path)
+    except BadImage:
+        if path.suffix.lower() not in UNKNOWN_TO_PILLOW:
+            raise
+        decode(path)  # which counts its pixels before it reads them
+        decoded = True
+    refuse_oversized(path, status.st_size)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(path, why(error)) from error
+    if not decoded:
+        decode(path, data=data)
+    return data
 
 
 def _make(out: Path) -> None:

@@ -1,5 +1,6 @@
 """Images on disk, unlabelled: a folder tree of any depth, or a text file that lists paths."""
 
+import codecs
 import csv
 import errno
 import os
@@ -11,11 +12,16 @@ import numpy as np
 import torch
 
 from cmid.data.decode import SUFFIXES, Decoded, Reduction, decode
-from cmid.data.shards import MANIFEST, refuse_lone_shards
+from cmid.data.shard_manifest import MANIFEST
+from cmid.data.shards import refuse_lone_shards
 from cmid.errors import UsageError
 
 LONGEST_TOLD = 300
 """Characters of a path that an error shows."""
+LOOKED_AT = 64 << 10
+"""Bytes of a list that are looked at before all of it is read: an archive of 40 GB is none."""
+MOST_LIST_BYTES = 1 << 30
+"""Of a list: ten million paths of a hundred characters."""
 SCHEMES = ("http://", "https://", "s3://", "gs://", "az://")
 
 _A_LIST = "expected a folder, or a text file with one path a line"
@@ -137,7 +143,7 @@ def read_list(path: Path) -> list[str]:
     """The entries of a list file, one path a line; blank lines and lines starting with # are left out.
 
     Raises:
-        UsageError: where it cannot be read as text, or is a file of another kind by its name.
+        UsageError: where it cannot be read as text, is too long, or is a file of another kind by its name.
     """
     kind = path.suffix.lower()
     if path.name == MANIFEST:
@@ -145,13 +151,30 @@ def read_list(path: Path) -> list[str]:
     if kind in NO_LISTS:
         raise UsageError(f"{path} is no list of files, by its suffix {kind}: {NO_LISTS[kind]}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other separators may stand in names
+        text = _text_of(path)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text file: expected a folder of images, or one path a line") from None
     except OSError as error:
         raise UsageError(f"cannot read the list {path}: {why(error)}") from None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # other separators may stand in names
     entries = (line.strip() for line in lines)
     return [entry for entry in entries if entry and not entry.startswith("#")]
+
+
+def _text_of(path: Path) -> str:
+    """What a list file says; raises `UnicodeDecodeError` by its beginning where it can, and `UsageError`."""
+    with path.open("rb") as file:
+        begins = file.read(LOOKED_AT)
+        codecs.getincrementaldecoder("utf-8-sig")().decode(begins)  # a character may be cut at its end
+        if (at := begins.find(b"\0")) >= 0:
+            raise UnicodeDecodeError("utf-8", begins, at, at + 1, "no text has a NUL")
+        rest = b"" if os.fstat(file.fileno()).st_size > MOST_LIST_BYTES else file.read(MOST_LIST_BYTES)
+        if file.read(1):
+            raise UsageError(
+                f"{path} is longer than {MOST_LIST_BYTES:,} bytes, which no list is expected to be: give the folder of "
+                "the images, or a shorter list"
+            )
+    return (begins + rest).decode("utf-8-sig")
 
 
 def _named_in(path: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 A set of shards is a folder:
 
-    shards.json        the manifest: how many images, what they are, each shard's size and SHA-256; written last
+    shards.json        the manifest: how many images, what they are, every file's SHA-256; written last
     shard-00000.tar    plain tar, one member an image (`000000042.jpg`), readable by tar, WebDataset and the like
     index.npy          `(N, 3)` int64: shard, offset and length of each image's bytes
     names.txt          what each image was called before, a line an image
@@ -12,94 +12,34 @@ give, in npy. Images are read by position like files, in an order that stays nea
 in a random order, and the images of several blocks mixed.
 """
 
-import hashlib
+import errno
 import io
-import json
 import os
 import tarfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from cmid.data.decode import BadImage, Decoded, Reduction, decode
+from cmid.data.shard_manifest import INDEX, MANIFEST, NAMES, Manifest, Shard, checksum
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
 
-MANIFEST, INDEX, NAMES = "shards.json", "index.npy", "names.txt"
-FORMAT = 1
 BLOCK_BYTES = 4 << 20
 """What is read in one go."""
 ANNOUNCED_AT_ONCE = 64
 """Blocks a process remembers to have announced: more than an epoch's order mixes, twice over."""
 PIECE_BYTES = 128 << 10
 """What is announced in one call: Linux cuts a call to the disk's read-ahead, which is as little as this."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One tar file, as the manifest has it.
-
-    Attributes:
-        file: its name in the folder.
-        images: how many it holds.
-        bytes: its size.
-        sha256: of all of it.
-    """
-
-    file: str
-    images: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a set of shards holds.
-
-    Attributes:
-        images: of all shards.
-        stored: files, each image's own bytes; or pixels, as npy.
-        dtype: of the pixels, `uint8` or `float32`.
-        numbers: of the views, where pixels are stored: mean, std, low, high, bands, colours; else empty.
-        shards: in order.
-    """
-
-    images: int
-    stored: str
-    dtype: str
-    numbers: dict[str, Any]
-    shards: tuple[Shard, ...]
-
-    def write(self, folder: Path) -> None:
-        """Writes it into `folder`."""
-        plain = {"format": FORMAT, **asdict(self)}
-        (folder / MANIFEST).write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """Reads it from `folder`; raises `UsageError` where it is missing, damaged, or of a later format."""
-        path = folder / MANIFEST
-        try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            if plain.pop("format") != FORMAT:
-                raise UsageError(f"{path} is of a later version of cmid: this one reads format {FORMAT}")
-            shards = tuple(Shard(**each) for each in plain.pop("shards"))
-            for shard in shards:
-                if Path(shard.file).name != shard.file:
-                    raise UsageError(f"{path} names a shard outside its folder: {shard.file!r}")
-            return cls(**plain, shards=shards)
-        except UsageError:
-            raise
-        except FileNotFoundError as error:
-            raise UsageError(f"{path} is not there: {path.parent} was not written by `cmid pack`") from error
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{path} is no manifest of shards: {' '.join(str(error).split())[:200]}") from error
+OPEN_AT_ONCE = 64
+"""Shards that a process keeps open: many more than an epoch's order mixes, and few where a process may open 1,024."""
+MOST_IMAGE_BYTES = 0x7FFFF000
+"""Of one image: Linux reads no more in one call."""
 
 
 def is_sharded(data: str) -> bool:
@@ -195,6 +135,7 @@ def write_shards(
         for i in range(total):
             try:
                 suffix, data = read(i) if read is not None else (".npy", _as_npy(source.decode(i).pixels))
+                refuse_oversized(source.name(i), len(data))
             except BadImage as error:
                 bad[source.name(i)] = error.reason
             else:
@@ -212,7 +153,8 @@ def write_shards(
     np.save(folder / INDEX, np.array(writer.index, np.int64), allow_pickle=False)
     (folder / NAMES).write_bytes("".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
     dtype = "uint8" if source.dtype == torch.uint8 else "float32"
-    manifest = Manifest(len(names), "pixels" if read is None else "files", dtype, numbers or {}, tuple(writer.shards))
+    stored, sums = "pixels" if read is None else "files", {name: checksum(folder / name) for name in (INDEX, NAMES)}
+    manifest = Manifest(len(names), stored, dtype, numbers or {}, tuple(writer.shards), sums)
     manifest.write(folder)  # last: a folder with a manifest is whole
     return manifest, bad
 
@@ -223,24 +165,47 @@ def _as_npy(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def refuse_oversized(name: Path | str, size: int) -> None:
+    """Raises `BadImage` where an image of `size` bytes could not be read from a shard."""
+    if size > MOST_IMAGE_BYTES:
+        raise BadImage(name, f"{size:,} bytes, where a shard gives back {MOST_IMAGE_BYTES:,}; cut it into tiles first")
 
 
 def verify(folder: Path, tick: Callable[[int, int], None] | None = None) -> dict[str, str]:
-    """Shards that are not as they were written, with the reason; reads all of them."""
+    """Files of a set that are not as they were written, with the reason; reads all of them.
+
+    Of the index and the names an earlier version wrote no check sums: then it is only known whether they fit.
+
+    Raises:
+        UsageError: no manifest, or a damaged one.
+    """
     manifest, wrong = Manifest.read(folder), dict[str, str]()
-    for done, shard in enumerate(manifest.shards, 1):
-        reason = _torn(folder, shard)
-        if reason is None and checksum(folder / shard.file) != shard.sha256:
-            reason = "its bytes have changed: the check sum is another"
+    torn = {shard.file: reason for shard in manifest.shards if (reason := _torn(folder, shard)) is not None}
+    sums = manifest.sums | {shard.file: shard.sha256 for shard in manifest.shards}
+    files = [*(shard.file for shard in manifest.shards), INDEX, NAMES]
+    for done, name in enumerate(files, 1):
+        reason = torn.get(name) or _changed(folder / name, sums.get(name))
         if reason is not None:
-            wrong[shard.file] = reason
+            wrong[name] = reason
         if tick is not None:
-            tick(done, len(manifest.shards))
+            tick(done, len(files))
+    if INDEX not in wrong and NAMES not in wrong:
+        try:
+            _read_index(folder, manifest)
+        except UsageError as error:
+            wrong[INDEX] = str(error).removeprefix(f"{folder}: ")
     return wrong
+
+
+def _changed(path: Path, known: str | None) -> str | None:
+    try:
+        if checksum(path) != known and known is not None:
+            return "its bytes have changed: the check sum is another"
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return None
 
 
 def _torn(folder: Path, shard: Shard) -> str | None:
@@ -249,6 +214,47 @@ def _torn(folder: Path, shard: Shard) -> str | None:
         return "it is missing"
     size = path.stat().st_size
     return None if size == shard.bytes else f"it has {size:,} of {shard.bytes:,} bytes"
+
+
+def _read_npy(file: IO[bytes]) -> np.ndarray:
+    """The array in a npy file: `np.load` would also take a zip of them. Raises anything at all on damaged bytes."""
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _read_index(folder: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    """`(N, 3)` int64 of a set, as the shards' sizes allow, and `(N,)` names; raises `UsageError`."""
+    try:
+        with (folder / INDEX).open("rb") as file:
+            index = _read_npy(file)
+        names = np.array((folder / NAMES).read_bytes().removesuffix(b"\n").split(b"\n"))
+    except Exception as error:  # MemoryError of a shape that is not true, tokenize's of a header cut off ...
+        raise UsageError(
+            f"{folder}: {INDEX} or {NAMES} cannot be read ({_told(error)}): copy them again, or pack anew"
+        ) from None
+    if index.shape != (manifest.images, 3) or len(names) != manifest.images or index.dtype != np.int64:
+        raise UsageError(f"{folder}: {INDEX} and {NAMES} do not fit the manifest; copy them again, or pack anew")
+    sizes = np.array([shard.bytes for shard in manifest.shards], np.int64)
+    shard, offset, length = index.T
+    # the length against what is left: offset + length may be more than int64 holds
+    if (index < 0).any() or (shard >= len(sizes)).any() or (length > sizes[shard] - offset).any():
+        raise UsageError(f"{folder}: {INDEX} points outside the shards; copy it again, or pack the images anew")
+    return index, names
+
+
+class _File:
+    """A shard, open until nobody holds this: one that is put away may be in use by another thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = -1
+        self.handle = os.open(path, os.O_RDONLY)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone before the last of these
+        if self.handle >= 0:
+            close(self.handle)
 
 
 class ShardSource:
@@ -274,25 +280,15 @@ class ShardSource:
         self.repair = f"`cmid pack {self.folder} --check` tells which shards have changed: copy those again"
         m = self.manifest = Manifest.read(self.folder)
         self.torn = {s.file: reason for s in m.shards if (reason := _torn(self.folder, s)) is not None}
-        try:
-            index = np.load(self.folder / INDEX, allow_pickle=False)
-            names = (self.folder / NAMES).read_bytes().removesuffix(b"\n").split(b"\n")
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.folder}: {INDEX} or {NAMES} cannot be read ({error}): pack anew") from None
-        if index.shape != (m.images, 3) or len(names) != m.images or index.dtype != np.int64:
-            raise UsageError(f"{self.folder}: {INDEX} and {NAMES} do not fit the manifest; pack the images anew")
-        sizes = np.array([shard.bytes for shard in m.shards], np.int64)
-        shard, offset, length = index.T
-        if (index < 0).any() or (shard >= len(sizes)).any() or (offset + length > sizes[shard % len(sizes)]).any():
-            raise UsageError(f"{self.folder}: {INDEX} points outside the shards; pack the images anew")
-        whole = ~np.isin(shard, [i for i, s in enumerate(m.shards) if s.file in self.torn])
-        self._index, self._names = index[whole], np.array(names)[whole]
+        index, names = _read_index(self.folder, m)
+        whole = ~np.isin(index[:, 0], [i for i, s in enumerate(m.shards) if s.file in self.torn])
+        self._index, self._names = index[whole], names[whole]
         if len(self._index) < 2:
             raise UsageError(self._too_few())
-        self.bands = len(m.numbers.get("mean", (0, 0, 0)))
+        self.bands = 3 if m.stored == "files" else len(m.numbers.get("mean", (0, 0, 0)))
         self.dtype = torch.uint8 if m.dtype == "uint8" else torch.float32
         self.block = max(1, int(BLOCK_BYTES / max(1.0, float(self._index[:, 2].mean()))))
-        self._files: dict[int, int] = {}
+        self._files: OrderedDict[int, _File] = OrderedDict()
         self._owner = 0
         self._announced: OrderedDict[tuple[int, int], None] = OrderedDict()
 
@@ -316,13 +312,17 @@ class ShardSource:
         return os.fsdecode(bytes(self._names[i]))
 
     def read(self, i: int) -> bytes:
-        """The bytes of image i; raises `BadImage`."""
+        """The bytes of image i; raises `BadImage`, and `CmidError` where no file can be opened."""
         shard, offset, length = (int(number) for number in self._index[i])
+        if length > MOST_IMAGE_BYTES:
+            refuse_oversized(self.name(i), length)
         try:
-            handle = self._handle(shard)
-            self._announce(i, handle)
-            data = os.pread(handle, length, offset)
+            file = self._open(shard)  # held until it has been read
+            self._announce(i, file.handle)
+            data = os.pread(file.handle, length, offset)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise CmidError(self._too_many(shard, error)) from None
             raise BadImage(self.name(i), f"the shard cannot be read: {error.strerror}") from error
         if len(data) != length:
             raise BadImage(self.name(i), "the shard ends before it: it is torn")
@@ -334,19 +334,34 @@ class ShardSource:
         if self.manifest.stored == "files":
             return decode(self.name(i), reduction, data=data)
         try:
-            pixels = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise BadImage(self.name(i), f"its pixels cannot be read: {error}") from error
-        if pixels.ndim != 3 or pixels.shape[2] != self.bands or pixels.dtype != np.dtype(self.manifest.dtype):
+            pixels = _read_npy(io.BytesIO(data))
+        except Exception as error:
+            raise BadImage(self.name(i), f"its pixels cannot be read: {_told(error)}") from error
+        if (
+            not pixels.size
+            or pixels.ndim != 3
+            or pixels.shape[2] != self.bands
+            or pixels.dtype != np.dtype(self.manifest.dtype)
+        ):
             raise BadImage(self.name(i), f"pixels of {pixels.shape} {pixels.dtype} where {self.bands} bands were meant")
         return Decoded(pixels, width=pixels.shape[1], height=pixels.shape[0])
 
-    def _handle(self, shard: int) -> int:
-        if self._owner != os.getpid():  # handles of a parent are its own to close
-            self._files, self._owner, self._announced = {}, os.getpid(), OrderedDict()
-        if shard not in self._files:
-            self._files[shard] = os.open(self.folder / self.manifest.shards[shard].file, os.O_RDONLY)
-        return self._files[shard]
+    def _open(self, shard: int) -> _File:
+        if self._owner != os.getpid():  # a forked process closes its copies, with which its parent's stay open
+            self._files, self._owner, self._announced = OrderedDict(), os.getpid(), OrderedDict()
+        # taken out and put back, in single steps: another thread may do the same
+        file = self._files.pop(shard, None) or _File(self.folder / self.manifest.shards[shard].file)
+        self._files[shard] = file
+        while len(self._files) > OPEN_AT_ONCE:
+            self._files.popitem(last=False)
+        return file
+
+    def _too_many(self, shard: int, error: OSError) -> str:
+        return (
+            f"{self.folder / self.manifest.shards[shard].file} cannot be opened: {error.strerror}. A process keeps at "
+            f"most {OPEN_AT_ONCE} shards open, beside its other files: allow it more (`ulimit -n 4096` in the shell), "
+            "or use fewer workers, where it is the whole system that has too many open"
+        )
 
     def _announce(self, i: int, handle: int) -> None:
         """Tells the system that the block of image i will be wanted, so that it is read in one go.
@@ -366,4 +381,4 @@ class ShardSource:
             os.posix_fadvise(handle, piece, min(PIECE_BYTES, end - piece), os.POSIX_FADV_WILLNEED)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}, "_owner": 0, "_announced": OrderedDict()}
+        return {**self.__dict__, "_files": OrderedDict(), "_owner": 0, "_announced": OrderedDict()}

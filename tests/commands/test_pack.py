@@ -1,15 +1,21 @@
 """`cmid pack`, and pre-training on what it wrote."""
 
 import csv
+import json
+import os
 import resource
 import signal
+import sys
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
 from PIL import Image
 
 from cmid.cli import main
+from cmid.commands.pack import pack
+from cmid.config import PackConfig
 from tests.commands.test_sources import textured
 from tests.data.rasters_on_disk import write_raster
 
@@ -59,6 +65,56 @@ def test_a_torn_shard_is_told_and_too_many_stop_the_run(images, tmp_path, capsys
     assert "shard-00000.tar: it has" in capsys.readouterr().err
     assert main(["pretrain", str(tmp_path / "shards"), *TINY, "--out", str(tmp_path / "run")]) == 2
     assert "shard-00000.tar" in capsys.readouterr().err
+
+
+def test_a_check_opens_the_index_and_the_names(images, tmp_path, capsys):
+    shards = tmp_path / "shards"
+    assert main(["pack", str(images), "--out", str(shards)]) == 0
+    index = np.load(shards / "index.npy")
+    index[:, 1] += 512  # which reaches into the tar's end
+    np.save(shards / "index.npy", index)
+    capsys.readouterr()
+    assert main(["pack", str(shards), "--check"]) == 1
+    said = capsys.readouterr().err
+    assert "1 of 3 files in" in said and "index.npy: its bytes have changed" in said
+    assert "Copy them again, or pack the images anew" in said
+    plain = json.loads((shards / "shards.json").read_text())
+    del plain["sums"]
+    (shards / "shards.json").write_text(json.dumps(plain))
+    assert main(["pack", str(shards), "--check"]) == 0
+    assert "note: of index.npy and names.txt an earlier version of cmid kept no" in capsys.readouterr().err
+    (shards / "index.npy").unlink()
+    assert main(["pack", str(shards), "--check"]) == 1
+    assert "index.npy: it is missing" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files with holes are not to be had everywhere")
+def test_what_is_refused_by_its_header_is_not_read(images, tmp_path):
+    usual = {
+        "driver": "GTiff",
+        "width": 20_000,
+        "height": 20_000,
+        "tiled": True,
+        "sparse_ok": True,
+        "transform": rasterio.Affine.scale(2),
+    }
+    for name, bands, dtype in (("pillow.tif", 3, "uint8"), ("gdal.tif", 4, "uint16")):
+        with rasterio.open(images / name, "w", count=bands, dtype=dtype, **usual):
+            pass
+        os.truncate(images / name, 1 << 40)  # a hole, that nobody could read into memory
+    (images / "long.jpg").write_bytes((images / "00.jpg").read_bytes())
+    os.truncate(images / "long.jpg", 1 << 40)
+    (images / "zeros.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    names = sorted(str(path) for path in (*images.iterdir(), tmp_path / "pipe"))
+    (tmp_path / "list.txt").write_text("\n".join([*names, str(images / "gone.png")]))
+    bad = pack(PackConfig(data=str(tmp_path / "list.txt"), out=str(tmp_path / "shards"), max_bad_share=0.6)).skipped
+    reasons = {name.rpartition("/")[2]: reason for name, reason in bad.items()}
+    pixels = "more than 178,956,970 pixels; cut it into tiles first"
+    assert reasons.pop("pillow.tif") == reasons.pop("gdal.tif") == pixels
+    assert reasons.pop("long.jpg").startswith("1,099,511,627,776 bytes, where a shard gives back 2,147,479,552; cut")
+    assert reasons.pop("pipe") == reasons.pop("zeros.png") == "it is no file"
+    assert reasons == {"gone.png": "no such file or directory"}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@ import inspect
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cmid.data.decode import BadImage
-from cmid.data.folder import FolderSource, find_files
+from cmid.data.folder import LOOKED_AT, FolderSource, find_files, read_list
 from cmid.errors import UsageError
 from tests.data.conftest import picture
 
@@ -78,6 +79,44 @@ def test_a_list_is_split_where_a_line_ends_and_nowhere_else(tmp_path):
     names = [f"a{each}b.png" for each in ("\x0b", "\x0c", "\x1c", "\x85", "\u2028")]
     (tmp_path / "list.txt").write_bytes("\r\n".join(names).encode() + b"\rlast.png\n")
     assert FolderSource(tmp_path / "list.txt").paths == [tmp_path / name for name in (*names, "last.png")]
+
+
+@linux
+@pytest.mark.parametrize(
+    "begins", [b"PK\x03\x04\x14\0\0\0", b"images/a.jpg\n" + b"\0" * 499, b"a.png\n" * 9 + b"\xff\xd8"]
+)
+def test_what_is_no_list_is_told_by_its_beginning_however_long_it_is(tmp_path, begins):
+    path = tmp_path / "images.tar"
+    path.write_bytes(begins + b"a.png\n")
+    os.truncate(path, 1 << 40)  # a hole, that nobody could read into memory
+    with pytest.raises(UsageError, match=r"images\.tar is not a text file: expected a folder of images, or one path a"):
+        FolderSource(path)
+
+
+def test_a_list_longer_than_lists_are_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a.png\n" * 20_000)
+    monkeypatch.setattr("cmid.data.folder.MOST_LIST_BYTES", 119_999)
+    with pytest.raises(
+        UsageError, match=r"list\.txt is longer than 119,999 bytes.*: give the folder of the images, or a"
+    ):
+        read_list(path)
+    monkeypatch.setattr("cmid.data.folder.MOST_LIST_BYTES", 120_000)
+    assert read_list(path) == ["a.png"] * 20_000
+
+
+def test_a_character_may_lie_across_the_end_of_what_is_looked_at_first(tmp_path):
+    name = "a" * (LOOKED_AT - 1) + "ä.png"
+    (tmp_path / "list.txt").write_text(f"{name}\nb.png\n", encoding="utf-8")
+    assert read_list(tmp_path / "list.txt") == [name, "b.png"]
+
+
+def test_a_list_may_come_through_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("a.png\n" * 30_000,))
+    writer.start()
+    assert read_list(tmp_path / "pipe") == ["a.png"] * 30_000
+    writer.join()
 
 
 def deep(top, depth, name="d"):

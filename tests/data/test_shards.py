@@ -1,9 +1,12 @@
+import errno
 import json
 import os
 import pickle
 import shutil
 import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,6 +176,58 @@ def test_a_source_crosses_to_a_worker_without_its_handles(folder, tmp_path):
     source.read(0)
     other = pickle.loads(pickle.dumps(source))  # noqa: S301
     assert not other._files and other.read(3) == source.read(3)
+
+
+@pytest.fixture
+def many(folder, tmp_path):
+    """Seventy shards of one image each, and that image."""
+    (tmp_path / "list.txt").write_text("images/0/00.jpg\n" * 70)
+    manifest = packed(tmp_path / "list.txt", tmp_path / "many", shard_bytes=1)
+    assert len(manifest.shards) == 70
+    return tmp_path / "many", (folder / "0" / "00.jpg").read_bytes()
+
+
+def open_below(folder):
+    handles = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return sum(str(each.readlink()).startswith(str(folder)) for each in handles)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere open files are listed in another way")
+def test_few_of_many_shards_are_open_and_none_that_is_being_read_is_closed(many):
+    shards, image = many
+    source = ShardSource(shards)
+    held = source._open(0)
+    assert [source.read(i) for i in range(70)] == [image] * 70
+    assert 0 not in source._files and open_below(shards) == 64 + 1
+    assert os.pread(held.handle, 10, 0)
+    del held
+    assert open_below(shards) == 64
+    used = source._open(6)  # the next to go, but for this
+    assert [source.read(i) for i in range(3)] == [image] * 3 and source._open(6) is used
+    if not (child := os.fork()):  # which has copies of the open files, and closes these
+        os._exit(source.read(69) != image or open_below(shards) > 2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert source._open(6) is used and source.read(69) == image
+    del source, used
+    assert open_below(shards) == 0
+
+
+@pytest.mark.parametrize(("number", "workers"), [(errno.EMFILE, 0), (errno.ENFILE, 0), (errno.EMFILE, 1)])
+def test_too_many_open_files_are_no_fault_of_an_image(many, monkeypatch, number, workers):
+    opens = os.open
+
+    def refused(path, *rest, **others):
+        if str(path).endswith(".tar"):
+            raise OSError(number, os.strerror(number), str(path))
+        return opens(path, *rest, **others)
+
+    monkeypatch.setattr(os, "open", refused)
+    loader = ViewLoader(
+        ShardSource(many[0]), ViewConfig(size=16), batch_size=4, seed=1, workers=workers, max_bad_share=1.0
+    )
+    with pytest.raises(CmidError, match=r"shard-000\d\d\.tar cannot be opened: .*`ulimit -n 4096`") as caught:
+        next(iter(loader))
+    assert not isinstance(caught.value, BadImage) and not loader.skipped
 
 
 def test_unreadable_images_are_left_out_and_nothing_at_all_is_a_failure(folder, tmp_path):
