@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cmid.commands.band_settings import check_bands, check_given, check_names, check_numbers, is_own
 from cmid.commands.band_table import account_of, band_table, nodata_notes
 from cmid.commands.image_scale import put_on_scale
 from cmid.commands.scene_settings import refuse_idle_scenes
@@ -74,7 +75,7 @@ def open_source(config: PretrainConfig, *, known: bool = False, console: Console
         opened = _shards(config, known)
     else:
         opened = Opened(FolderSource(config.data, limit=config.limit, seed=config.seed), config)
-    _check_bands(opened.source, config.in_chans, opened.config.views)
+    check_bands(opened.source, config.in_chans, opened.config.views)
     return opened
 
 
@@ -136,18 +137,21 @@ def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> O
     if source.is_bytes:
         names = _names(source.names)
         if known:
-            _check_numbers(config.views, source.bands, names, config.data, deep=False)
-        return Opened(source, replace(config, in_chans=3, views=replace(config.views, bands=names)))
+            check_numbers(config.views, source.bands, names, config.data, deep=False)
+        check_names(config.views, names)
+        views = replace(config.views, bands=names or config.views.bands)
+        return Opened(source, replace(config, in_chans=3, views=views))
     if config.views.squash:
         raise UsageError("parity mode (views.squash) is for 8-bit RGB images")
     statistics, views = None, config.views
     if not known:
+        check_given(views, source.bands, source.names, deep=True)
         with progress(console, "measuring bands") as tick:
             count = min(len(source), config.scenes.statistics)
             statistics = measure(source, source.names, images=count, tick=tick, **_how(config))
         views = _measured_views(views, source.names, statistics)
     else:
-        _check_numbers(views, source.bands, source.names, config.data, deep=True)
+        check_numbers(views, source.bands, source.names, config.data, deep=True)
     config = replace(config, in_chans=source.bands, views=views)
     source.stretch = Stretch(views.low, views.high, views.mean)
     if console and statistics:
@@ -157,8 +161,12 @@ def _torchgeo(config: PretrainConfig, known: bool, console: Console | None) -> O
 
 
 def _how(config: PretrainConfig) -> dict[str, Any]:
-    """How `measure` reads."""
-    return {"seed": config.seed, "workers": config.train.workers, "read_timeout_s": config.read_timeout_s}
+    """How `measure` reads, and the scale of what it finds: mean and deviation are of the stretch that is used."""
+    views, workers = config.views, config.train.workers
+    return {
+        "seed": config.seed, "low": views.low, "high": views.high, "workers": workers,
+        "read_timeout_s": config.read_timeout_s,
+    }  # fmt: skip
 
 
 def _shards(config: PretrainConfig, known: bool) -> Opened:
@@ -176,25 +184,26 @@ def _shards(config: PretrainConfig, known: bool) -> Opened:
     account = {"torn": source.torn} if source.torn else {}
     if source.manifest.stored == "files" or known:
         if source.manifest.stored != "files":
-            _check_numbers(config.views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
+            check_numbers(config.views, source.bands, (), config.data, deep=source.dtype != torch.uint8)
         return Opened(source, config, account, tuple(notes))
     if config.views.squash:
         raise UsageError("parity mode (views.squash) is for image files")
-    defaults, given = ViewConfig(), config.views
+    given, deep = config.views, source.dtype != torch.uint8
     stored_as, _ = stored(ViewConfig, source.manifest.numbers, config.data)  # checked: the manifest may be anybody's
     if (given.low or given.high) and (given.low, given.high) != (stored_as.low, stored_as.high):
         raise UsageError(f"the pixels of {config.data} are stored on their scale: leave views.low and views.high out")
-    own = (given.mean, given.std) != (defaults.mean, defaults.std)
+    check_numbers(stored_as, source.bands, (), config.data, deep=deep)
+    check_given(given, source.bands, stored_as.bands, deep=deep)
+    own = is_own(given, "mean")
     views = replace(
         given,
         mean=given.mean if own else stored_as.mean,
         std=given.std if own else stored_as.std,
         low=stored_as.low,
         high=stored_as.high,
-        bands=stored_as.bands,
-        colours=stored_as.colours,
+        bands=stored_as.bands or given.bands,
+        colours=stored_as.colours if given.colours == "auto" else given.colours,
     )
-    _check_numbers(stored_as, source.bands, (), config.data, deep=source.dtype != torch.uint8)
     notes += [BANDS_NOTE] if views.colours == "bands" else []
     return Opened(source, replace(config, in_chans=source.bands, views=views), account, tuple(notes))
 
@@ -233,12 +242,13 @@ def _scenes(config: PretrainConfig, known: bool, console: Console | None) -> Ope
     statistics = None
     views = config.views
     if not known:
+        check_given(views, len(scenes.names), scenes.names, deep=scenes.dtype != np.uint8)
         with progress(console, "measuring bands") as tick:
             unmeasured = source_of(Stretch((), (), (0.0,) * len(scenes.names)))
             statistics = measure(unmeasured, scenes.names, images=s.statistics, tick=tick, **_how(config))
         views = _measured_views(views, scenes.names, statistics)
     else:
-        _check_numbers(views, len(scenes.names), scenes.names, config.data, deep=scenes.dtype != np.uint8)
+        check_numbers(views, len(scenes.names), scenes.names, config.data, deep=scenes.dtype != np.uint8)
     config = replace(
         config,
         in_chans=len(scenes.names),
@@ -254,12 +264,8 @@ def _scenes(config: PretrainConfig, known: bool, console: Console | None) -> Ope
 
 def _measured_views(views: ViewConfig, names: tuple[str, ...], measured: BandStatistics) -> ViewConfig:
     """Mean and deviation as measured, unless the user gave his own; the stretch where values are no bytes."""
-    defaults, bands = ViewConfig(), len(names)
-    own = views.mean != defaults.mean or views.std != defaults.std
-    deep = measured.dtype != "uint8"
+    own, deep = is_own(views, "mean"), measured.dtype != "uint8"
     colours = views.colours if views.colours != "auto" else "bands" if deep or not _is_rgb(names) else "rgb"
-    if colours == "rgb" and (deep or bands != 3):
-        raise UsageError(f"views.colours is rgb, which needs three 8-bit bands; found {bands} of {measured.dtype}")
     return replace(
         views,
         mean=views.mean if own else measured.mean,
@@ -269,46 +275,6 @@ def _measured_views(views: ViewConfig, names: tuple[str, ...], measured: BandSta
         bands=names,
         colours=colours,
     )
-
-
-def _check_bands(source: ImageSource, in_chans: int, views: ViewConfig) -> None:
-    """That the settings speak of the bands that are read, whatever they are read from."""
-    bands = source.bands
-    if in_chans not in (PretrainConfig().in_chans, bands):
-        raise UsageError(f"in_chans is {in_chans}, but the images have {bands} bands: leave it out")
-    if (views.low or views.high) and source.dtype == torch.uint8:
-        raise UsageError(
-            "views.low and views.high stretch values deeper than 8 bits, and these are bytes: leave them out"
-        )
-    for name in ("mean", "std", "bands", "low", "high"):
-        count = len(getattr(views, name))
-        if count != bands and (count or name in ("mean", "std")):
-            raise UsageError(f"views.{name} has {count} values for {bands} bands: give one a band, or leave it out")
-    if any(low >= high for low, high in zip(views.low, views.high, strict=True)):
-        raise UsageError(
-            "views.high must be above views.low in every band, or leave them out: they are measured; found "
-            f"{list(views.low)} and {list(views.high)}"
-        )
-
-
-def _check_numbers(views: ViewConfig, bands: int, names: tuple[str, ...], data: str, *, deep: bool) -> None:
-    """That the numbers of a run, or of shards, are of the bands that are read; `deep`: the values are no bytes."""
-    if names and views.bands and views.bands != names:
-        raise UsageError(
-            f"mean and deviation are known for the bands {', '.join(views.bands)}, but those of {data} are "
-            f"{', '.join(names)}: give the data they were measured on, or start a new run"
-        )
-    if len(views.mean) != bands or len(views.low) != len(views.high) or len(views.low) not in (0, bands):
-        raise UsageError(
-            f"mean and deviation are known for {len(views.mean)} bands, but {data} has {bands}: give the data they "
-            "were measured on, or start a new run"
-        )
-    if bool(views.low) != deep:
-        here, there = ("deeper values", "8 bits") if deep else ("8 bits", "deeper values")
-        raise UsageError(
-            f"mean and deviation are known for bands of {there}, but those of {data} are of {here}: give the data they "
-            "were measured on, or start a new run"
-        )
 
 
 def _is_rgb(names: tuple[str, ...]) -> bool:

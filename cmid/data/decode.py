@@ -14,6 +14,7 @@ What is chosen where a file leaves a choice:
   what may be decoded at 1/2, 1/4 or 1/8 because the caller says that suffices, goes to Pillow.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -223,7 +224,8 @@ def _read_deep(path: Path | str, data: bytes | None, kind: str) -> np.ndarray:
     import rasterio  # not needed for ordinary photographs, and slow to import
 
     # the driver is fixed, because others open files that name further files and addresses
-    file = path if data is None else BytesIO(data)
+    # and a name that begins like one of a driver's own is a file's all the same
+    file = os.path.join(".", path) if data is None else BytesIO(data)  # noqa: PTH118 - Path leaves the dot out
     nothing_beside = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")  # and so may files that lie beside it
     with nothing_beside, rasterio.open(file, driver=RASTERIO_DRIVERS[kind]) as raster:
         if raster.width * raster.height > MAX_PIXELS:

@@ -84,7 +84,16 @@ class Raster:
 
 def driver_of(path: str) -> str:
     """The driver that opens `path`; left to choose, GDAL would also take those that read what a file names."""
-    return "JP2OpenJPEG" if path.lower().endswith(".jp2") else "GTiff"
+    name = path.partition("?")[0] if is_remote(path) else path  # addresses are signed after the question mark
+    return "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
+
+
+def name_for_gdal(path: str) -> str:
+    """An address as it is; of a file a name that GDAL takes for nothing else; `BadImage` where there is none."""
+    if path.startswith("/vsi"):
+        raise BadImage(path, "GDAL takes a path that begins with /vsi for one of its own: move or link the folder")
+    # drivers know names such as `GTIFF_DIR:1:/vsicurl/...`; an absolute path would ask all folders to be UTF-8
+    return path if is_remote(path) else os.path.join(".", path)  # noqa: PTH118 - Path leaves the dot out
 
 
 @contextmanager
@@ -122,7 +131,7 @@ def _open(path: str) -> "DatasetReader":
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, driver=driver_of(path))
+        return rasterio.open(name_for_gdal(path), driver=driver_of(path))
 
 
 def _beside(path: str) -> dict[str, str]:
@@ -166,7 +175,9 @@ def _beginning(path: Path) -> bytes | None:
 def reason_of(error: BaseException, path: str) -> str:
     """GDAL's words in one line, without the path they often begin with."""
     cause = error.__cause__ or error  # rasterio says "Read failed. See previous exception for details."
-    words = " ".join(str(cause).split()).replace(f"{path}: ", "").replace(f"'{path}' ", "")
+    words = " ".join(str(cause).split())
+    for name in (f"./{path}", path):  # as it was opened, and as it is called
+        words = words.replace(f"{name}: ", "").replace(f"'{name}' ", "")
     if not is_remote(path):
         try:
             Path(path).stat()

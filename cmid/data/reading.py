@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import get_worker_info
 
+from cmid.data.decode import BadImage
 from cmid.errors import CmidError
 
 T = TypeVar("T")
@@ -23,6 +24,10 @@ LOOK_EVERY_S = 5.0
 HANGS_ALLOWED = 3
 """Reads without end that are passed over before it is the disk that is to blame, and not the file."""
 NAME_BYTES = 512
+DEAD = "DataLoader worker (pid"
+"""What torch's message of a loader process that died begins with."""
+CAUGHT = "Caught "
+"""What its message of an error in a loader process begins with; the traceback follows."""
 _own: "Reading | None" = None
 
 
@@ -116,7 +121,7 @@ def patiently(
         workers: named where one of them dies.
 
     Raises:
-        CmidError: a process has died.
+        CmidError: a process has died; or what one of them raised, of its own kind and with its own words.
     """
     stuck: Stuck | None = None
     try:
@@ -140,13 +145,25 @@ def patiently(
             if item is None:
                 return
             yield item
+    except CmidError as error:  # of a kind that torch could build anew, which puts the traceback into its words
+        if (words := words_raised(error, type(error))) is None:
+            raise
+        raise type(error)(words) from error
     except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        if (words := words_raised(error, BadImage)) is not None:
+            raise CmidError(words) from error
+        if isinstance(error, RuntimeError) and not str(error).startswith(DEAD):
             raise
         raise CmidError(
             f"a loader process died, which is mostly for want of memory: {error}; try fewer workers "
             f"(now {workers}) or smaller images"
         ) from error
+
+
+def words_raised(error: Exception, kind: type[CmidError]) -> str | None:
+    """What an error of that kind said in a loader process, where `error` is what torch makes of it; else None."""
+    _, named, words = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+    return words.strip() if named and str(error).startswith(CAUGHT) else None
 
 
 def look_every_s(timeout_s: float, workers: int) -> float:

@@ -37,7 +37,8 @@ class BandStatistics:
         dtype: numpy's name of the type of the values.
         low: 2nd percentile, in the data's own units.
         high: 98th percentile.
-        mean: of the pixels on their scale: values / 255 for 8-bit data, else stretched so that `low` is 0, `high` 1.
+        mean: of the pixels on their scale: values / 255 for 8-bit data, else stretched so that `low` is 0 and `high` 1,
+            or what `measure` was given instead.
         std: standard deviation on that scale.
         minimum: least value seen, in the data's own units.
         maximum: greatest.
@@ -117,6 +118,8 @@ def measure(
     *,
     images: int,
     seed: int,
+    low: tuple[float, ...] = (),
+    high: tuple[float, ...] = (),
     workers: int = 0,
     read_timeout_s: float = 300.0,
     tick: Callable[[int, int], None] | None = None,
@@ -128,6 +131,8 @@ def measure(
         names: of its bands.
         images: how many of its images are read, from the first on.
         seed: fixes which of their pixels are taken.
+        low: value of each band that becomes 0 where the data are no 8-bit numbers; empty: its 2nd percentile.
+        high: value of each band that becomes 1 there, above `low`; empty: its 98th percentile.
         workers: processes that read; 0 reads in this one, -1 chooses from the cores.
         read_timeout_s: what takes longer to read is left out, too, where other processes read it.
         tick: hears how many images are read, of how many.
@@ -155,18 +160,19 @@ def measure(
             f"no valid pixel was found in {images} images or windows drawn to measure the bands"
             f"{f' ({why})' * bool(why)}: look at the nodata value or mask (`gdalinfo` tells), or leave such files out"
         )
-    low, high = np.percentile(numbers, PERCENTILES, axis=1)
-    high = np.where(high > low, high, low + 1)  # one value: there is nothing to stretch
-    scaled = numbers / 255 if dtype == "uint8" else (numbers - low[:, None]) / (high - low)[:, None]
-    deviation = scaled.std(axis=1)
+    least, most = np.percentile(numbers, PERCENTILES, axis=1)
+    most = np.where(most > least, most, least + 1)  # one value: there is nothing to stretch
+    zero, one = np.array([low, high]) if low else (least, most)
+    scaled = numbers / 255 if dtype == "uint8" else (numbers - zero[:, None]) / (one - zero)[:, None]
+    varied = numbers.std(axis=1) > 1e-6 * (most - least)  # in their own units: a given scale may be as wide as it likes
     suspects = [looks_like_nodata(band, dtype) for band in numbers]
     return BandStatistics(
         names=names,
         dtype=dtype,
-        low=tuple(low.tolist()),
-        high=tuple(high.tolist()),
+        low=tuple(least.tolist()),
+        high=tuple(most.tolist()),
         mean=_rounded(scaled.mean(axis=1)),
-        std=_rounded(np.where(deviation > 1e-6, deviation, 1.0)),  # a constant band becomes 0, not NaN
+        std=_rounded(np.where(varied, scaled.std(axis=1), 1.0)),  # a constant band becomes 0, not NaN
         minimum=tuple(numbers.min(axis=1).tolist()),
         maximum=tuple(numbers.max(axis=1).tolist()),
         pixels=int(numbers.shape[1]),

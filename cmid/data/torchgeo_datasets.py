@@ -7,6 +7,7 @@ read with `--source scenes`.
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +23,14 @@ from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.labelled import draw_share
 from cmid.data.reading import note_file
 from cmid.data.statistics import Stretch, spread
+from cmid.data.torchgeo_classes import class_names, of_one_list
 from cmid.errors import CmidError, UsageError, did_you_mean
 
 PREFIX = "torchgeo:"
 LOOKED_AT = 8
-"""Samples that decide whether a data set holds 8-bit colours."""
+"""Samples that decide how many bands a data set has, and whether they are 8-bit colours."""
+TRIED = 4
+"""Samples one after another of which the first that can be read is looked at."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ class TorchgeoSource:
 
     Raises:
         UsageError: as `build_dataset`; or its samples hold no image of bands, height and width.
+        CmidError: none of those looked at can be read.
     """
 
     fresh = False
@@ -153,13 +158,9 @@ class TorchgeoSource:
             raise UsageError(f"torchgeo's {named.name} with {named.arguments} has {len(self)} images, not 2 or more")
         self._files = _image_files(self.dataset)
         self._order = np.array(sorted(range(len(self)), key=self._files.__getitem__)) if self._files else None
-        looked = np.linspace(0, len(self.dataset) - 1, min(LOOKED_AT, len(self.dataset))).astype(int)
-        samples = [self._values(int(i)) for i in looked]
-        self.bands = len(samples[0])
-        self.is_bytes = all(
-            self.bands == 3 and values.min() >= 0 and values.max() <= 255 and (values == np.round(values)).all()
-            for values in samples
-        )
+        samples = self._looked_at()
+        self.bands = Counter(len(each) for each in samples).most_common(1)[0][0]
+        self.is_bytes = self.bands == 3 and all(_as_bytes(each) is not None for each in samples if len(each) == 3)
         self.dtype = torch.uint8 if self.is_bytes else torch.float32
         own: Any = getattr(self.dataset, "bands", None)
         told = isinstance(own, Sequence) and not isinstance(own, str) and len(own) == self.bands
@@ -188,12 +189,9 @@ class TorchgeoSource:
 
     def decode(self, i: int, reduction: Reduction | None = None) -> Decoded:
         """Image i, `(H, W, C)` uint8 or stretched float32; raises `BadImage`."""
-        values = self._values(i)
-        if self.is_bytes:
-            pixels = np.ascontiguousarray(np.moveaxis(values, 0, -1)).clip(0, 255).astype(np.uint8)
-        else:
-            stretch = self.stretch or Stretch((), (), (0.0,) * self.bands)
-            pixels = stretch.pixels(values, np.isfinite(values).all(0))
+        values = self._as_others(i)
+        stretch = self.stretch or Stretch((), (), (0.0,) * self.bands)
+        pixels = stretch.pixels(values, np.isfinite(values).all(0))
         return Decoded(pixels, width=pixels.shape[1], height=pixels.shape[0])
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,10 +199,10 @@ class TorchgeoSource:
         return self.sample_at(spread(i, len(self)))
 
     def sample_at(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """The image at `place` in its own values `(C, h, w)`, and which are valid."""
+        """The image at `place` in its own values `(C, h, w)`, and which are valid; raises `BadImage`."""
         note_file(self.name(place))
-        values = self._values(place)
-        return (values.astype(np.uint8) if self.is_bytes else values), np.isfinite(values).all(0)
+        values = self._as_others(place)
+        return values, np.isfinite(values).all(0)
 
     def label(self, i: int) -> int | np.ndarray:
         """The class of image i, or `(K,)` float32 of 0 and 1 where it may be of several.
@@ -251,6 +249,44 @@ class TorchgeoSource:
             raise BadImage(self.name(i), " ".join(str(error).split())[:200] or type(error).__name__) from error
         return item
 
+    def _looked_at(self) -> list[np.ndarray]:
+        """Images from all over the set; for one that cannot be read, the next one that can."""
+        found, failed = list[np.ndarray](), dict[int, CmidError]()
+        for first in np.linspace(0, len(self) - 1, min(LOOKED_AT, len(self))).astype(int).tolist():
+            for place in (i % len(self) for i in range(first, first + TRIED) if i % len(self) not in failed):
+                try:
+                    found.append(self._values(place))
+                    break
+                except (BadImage, UsageError) as error:
+                    failed[place] = error
+        if found:
+            return found
+        reasons = list(failed.values())
+        if isinstance(reasons[0], UsageError):  # what is asked for is not there, and that says what is
+            raise reasons[0]
+        raise CmidError(
+            f"none of {len(failed)} images from all over torchgeo's {self.named.name} can be read, first "
+            f"{'; '.join(map(str, reasons[:3]))}. Look whether the files in its root are whole, or fetch them again"
+        )
+
+    def _as_others(self, i: int) -> np.ndarray:
+        """Image i in its own values `(C, h, w)`, uint8 of 8-bit colours; `BadImage` where those looked at differ."""
+        try:
+            values = self._values(i)
+        except UsageError as error:  # it is this image's fault: the others hold what is asked for
+            raise BadImage(self.name(i), str(error)) from None
+        if len(values) != self.bands:
+            raise BadImage(
+                self.name(i), f"expected {self.bands} bands, as images looked at first have; found {len(values)}"
+            )
+        pixels = _as_bytes(values) if self.is_bytes else values
+        if pixels is None:
+            found = f"{values.min():g} to {values.max():g}"
+            raise BadImage(
+                self.name(i), f"expected whole numbers from 0 to 255, as those looked at first; found {found}"
+            )
+        return pixels
+
     def _values(self, i: int) -> np.ndarray:
         item = self.item(i)
         image = item.get(self.named.key)
@@ -261,6 +297,13 @@ class TorchgeoSource:
                 f"needed; its samples hold {', '.join(map(str, item))}: choose one with &key=NAME"
             )
         return image.numpy().astype(np.float32, copy=False)
+
+
+def _as_bytes(values: np.ndarray) -> np.ndarray | None:
+    """`values` as uint8; None where they are not all whole numbers from 0 to 255."""
+    with np.errstate(invalid="ignore"):  # what no byte holds becomes some other number
+        found = values.astype(np.uint8)
+    return found if np.array_equal(found, values) else None
 
 
 def _image_files(dataset: Any) -> list[str]:
@@ -311,7 +354,7 @@ def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:
         UsageError: images without labels.
     """
     labels = source.all_labels()
-    classes = _class_names(source, [labels])
+    classes = class_names(source.classes, [labels])
     return TorchgeoSide(source, np.arange(len(source)), labels, classes)
 
 
@@ -329,7 +372,7 @@ def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -
             raise UsageError(f"leave split out of {PREFIX}{named.name}: scoring reads its train and its test split")
         sources = [TorchgeoSource(named.of_split(split), stretch) for split in ("train", "test")]
         found = [source.all_labels() for source in sources]
-        classes, found = _of_one_list(named, sources, found)
+        classes, found = of_one_list(named.name, [source.classes for source in sources], found)
         train, test = (
             TorchgeoSide(source, np.arange(len(source)), labels, classes)
             for source, labels in zip(sources, found, strict=True)
@@ -337,7 +380,7 @@ def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -
         return train, test
     source = TorchgeoSource(named, stretch)
     labels = source.all_labels()
-    classes = _class_names(source, [labels])
+    classes = class_names(source.classes, [labels])
     places = np.sort(draw_share(labels, classes, share=0.8, seed=seed))
     rest = np.setdiff1d(np.arange(len(source)), places)
     return TorchgeoSide(source, places, labels[places], classes), TorchgeoSide(source, rest, labels[rest], classes)
@@ -351,41 +394,4 @@ def labelled_to_score(named: Named) -> TorchgeoSide:
     """
     if takes_split(named) and "split" not in named.arguments:
         named = named.of_split("test")
-    source = TorchgeoSource(named)
-    labels = source.all_labels()
-    return TorchgeoSide(source, np.arange(len(source)), labels, _class_names(source, [labels]))
-
-
-def _of_one_list(
-    named: Named, sources: Sequence[TorchgeoSource], labels: list[np.ndarray]
-) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """The classes of train and test, and the labels of both as positions among these."""
-    own = [source.classes for source in sources]
-    if own[0] == own[1]:
-        return _class_names(sources[0], labels), labels
-    for split, names, numbers in zip(("train", "test"), own, labels, strict=True):
-        if len(names) < _class_count([numbers]) or len(set(names)) < len(names):
-            raise UsageError(
-                f"torchgeo's {named.name} numbers the classes of train and of test each by itself, and does not name "
-                f"each of those of {split} once ({', '.join(names) or 'none is named'}): they cannot be matched"
-            )
-    classes = (*own[0], *(name for name in own[1] if name not in own[0]))
-    return classes, [_renumbered(*each, classes) for each in zip(labels, own, strict=True)]
-
-
-def _renumbered(labels: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
-    places = np.array([classes.index(name) for name in own], np.int64)
-    if labels.ndim == 1:
-        return places[labels]
-    renumbered = np.zeros((len(labels), len(classes)), labels.dtype)
-    renumbered[:, places[: labels.shape[1]]] = labels
-    return renumbered
-
-
-def _class_count(labels: Sequence[np.ndarray]) -> int:
-    return labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(each.max()) for each in labels)
-
-
-def _class_names(source: TorchgeoSource, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
-    count = _class_count(labels)
-    return source.classes if len(source.classes) >= count else tuple(str(i) for i in range(count))
+    return labelled_whole(TorchgeoSource(named))

@@ -194,7 +194,7 @@ class _Run:
         except RuntimeError as error:
             if is_loss(error):  # where the gradients should have met, or divided parameters
                 raise told_of_loss(error) from error
-            if "DataLoader worker" not in str(error):
+            if not str(error).startswith("DataLoader worker (pid"):
                 raise
             # torch's signal handler says so wherever we happen to be, in the middle of a step too
             raise CmidError(

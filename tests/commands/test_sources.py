@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import yaml
 from PIL import Image
 
 from cmid.cli import main
-from cmid.commands.sources import shown_bands
+from cmid.commands.sources import open_source, shown_bands
+from cmid.config import PretrainConfig, SceneConfig, ViewConfig
+from cmid.errors import UsageError
 from cmid.zoo import load_backbone
 from tests.commands.test_pretrain import one_line
 from tests.data.rasters_on_disk import write_raster
-from tests.data.test_torchgeo_datasets import draw_eurosat, draw_millionaid
+from tests.data.test_torchgeo_datasets import draw_eurosat, draw_millionaid, draw_resisc
 
 
 def textured(bands, side, dtype, seed):
@@ -87,7 +90,12 @@ def test_a_run_on_scenes_resumes_exactly(tmp_path):
         (("--scenes.bands", "9"), "asks for band 9"),
         (("--views.colours", "rgb"), "needs three 8-bit bands"),
         (("--views.mean", "1,2", "--views.std", "1,2"), "views.mean has 2 values for 4 bands"),
-        (("--views.mean", "1,2,3,4"), "views.std has 3 values for 4 bands"),
+        (("--views.mean", "1,2,3,4"), "views.mean is given without views.std"),
+        (("--views.std", "1,2,3,4"), "views.std is given without views.mean"),
+        (("--views.low", "1,2,3,4"), "views.low is given without views.high"),
+        (("--views.high", "1,2,3,4"), "views.high is given without views.low"),
+        (("--views.low", "1,2,3,4", "--views.high", "5,6,7,4"), "views.high must be above views.low"),
+        (("--views.bands", "r,g,b,nir"), "views.bands is r, g, b, nir, but the bands that are read are 1, 2, 3, 4"),
     ],
 )
 def test_what_does_not_fit_scenes_is_answered_in_a_line(tmp_path, capsys, words, answer):
@@ -96,6 +104,58 @@ def test_what_does_not_fit_scenes_is_answered_in_a_line(tmp_path, capsys, words,
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cmid: error:")]
     assert len(errors) == 1 and answer in errors[0]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_mean_and_deviation_are_on_the_scale_that_is_given(tmp_path, named):
+    if named:
+        data, scenes, bands = f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path)}", SceneConfig(), 13
+    else:
+        write_raster(tmp_path / "0.tif", textured(4, 160, "uint16", 0), photometric="minisblack", names="abcd")
+        data, scenes, bands = str(tmp_path), SceneConfig(statistics=6, windows=6, window_px=64), 4
+    base = PretrainConfig(data=data, source="images" if named else "scenes", batch_size=2, scenes=scenes)
+    base.train.workers = 0
+    low, high = np.arange(bands) * -10.0, 10_000.0 + np.arange(bands)
+    own = ViewConfig(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    measured, given = (open_source(replace(base, views=views)) for views in (ViewConfig(), own))
+    was, now = measured.config.views, given.config.views
+    assert (now.low, now.high) == (own.low, own.high)
+    span = np.subtract(was.high, was.low)
+    in_units = [np.multiply(was.mean, span) + was.low, np.multiply(was.std, span)]
+    np.testing.assert_allclose(np.multiply(now.mean, high - low) + low, in_units[0], rtol=1e-4, atol=0.01)
+    np.testing.assert_allclose(np.multiply(now.std, high - low), in_units[1], rtol=1e-4, atol=0.01)
+    assert given.account["bands"]["mean"] == now.mean and given.account["bands"]["low"] == was.low
+    pixels = np.concatenate([given.source.decode(i).pixels.reshape(-1, bands) for i in range(len(given.source))])
+    assert np.allclose(pixels.mean(0), now.mean, atol=0.1) and pixels.max() < 1  # on their scale, not on another
+    # what a comparison has measured is given to the run that follows, and measured again
+    assert open_source(replace(base, views=now)).config.views == now
+
+
+def test_colours_and_names_of_bands_are_the_users_or_refused(tmp_path, capsys):
+    pack = ["--source", "scenes", "--scenes.windows", "4", "--scenes.window-px", "64", "--scenes.statistics", "2"]
+    for name, dtype in (("bytes", "uint8"), ("deep", "uint16")):
+        write_raster(tmp_path / name / "0.tif", textured(3, 96, dtype, 0), photometric="minisblack")
+        assert main(["pack", str(tmp_path / name), *pack, "--out", str(tmp_path / f"{name} shards")]) == 0
+    capsys.readouterr()
+
+    def views_of(data, **views):
+        return open_source(PretrainConfig(data=str(data), views=ViewConfig(**views))).config.views
+
+    shards = tmp_path / "bytes shards"
+    assert views_of(shards).colours == "rgb" and views_of(shards, colours="bands").colours == "bands"
+    assert views_of(shards, bands=("1", "2", "3")).bands == ("1", "2", "3")
+    with pytest.raises(UsageError, match=r"colours is rgb, which needs three 8-bit bands; found 3 of deeper values"):
+        views_of(tmp_path / "deep shards", colours="rgb")
+    with pytest.raises(UsageError, match=r"views.mean is given without views.std"):
+        views_of(tmp_path / "deep shards", mean=(0.1, 0.2, 0.3))
+    eurosat = f"torchgeo:EuroSAT?root={draw_eurosat(tmp_path / 'eurosat')}&bands=B04,B03"
+    landuse = f"torchgeo:UCMerced?root={draw_resisc(tmp_path / 'landuse')}"
+    for data, bands in ((shards, "1, 2, 3"), (eurosat, "B04, B03")):
+        with pytest.raises(
+            UsageError, match=rf"views.bands is B03, B04, but the bands that are read are {bands}: leave"
+        ):
+            views_of(data, bands=("B03", "B04"))
+    assert views_of(landuse, bands=("r", "g", "b"), colours="bands").bands == ("r", "g", "b"), "nothing says otherwise"
 
 
 def test_addresses_are_told_how_they_are_read(tmp_path, capsys):

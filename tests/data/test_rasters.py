@@ -1,4 +1,6 @@
+import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from cmid.data.rasters import (
     OPEN_AT_ONCE,
     OpenRasters,
     choose_bands,
+    driver_of,
     find_rasters,
+    name_for_gdal,
     read_header,
     unlike_names,
 )
@@ -328,3 +332,35 @@ def test_a_folder_a_list_and_one_file(tmp_path):
         read_header(str(tmp_path / f"{'n' * 300}.tif"))
     with pytest.raises(BadImage, match="file name too long"):
         OpenRasters().read(str(tmp_path / f"{'n' * 300}.tif"), (1,), (0, 0, 9, 9))
+
+
+def test_gdal_gets_a_name_that_is_no_prefix_of_its_own():
+    assert name_for_gdal("GTIFF_DIR:1:/vsis3/bucket/a.tif") == "./GTIFF_DIR:1:/vsis3/bucket/a.tif"
+    for name in ("/data/a.tif", "https://host/a.tif?sig=b"):
+        assert name_for_gdal(name) == name
+    with pytest.raises(BadImage, match="begins with /vsi"):
+        name_for_gdal("/vsicurl/http://host/a.tif")
+
+
+def test_a_relative_path_is_called_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.tif").write_text("not a raster")
+    for read in (read_header, lambda path: OpenRasters().read(path, (1,), (0, 0, 9, 9))):
+        with pytest.raises(BadImage, match=r"^text.tif: not recognized"):
+            read("text.tif")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 here")
+def test_a_folder_whose_name_is_not_utf8_may_be_worked_in(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", numbered(1, 64, 64))
+    odd = tmp_path / os.fsdecode(b"\xff")
+    odd.mkdir()
+    path.rename(odd / "a.tif")
+    monkeypatch.chdir(odd)
+    assert read_header("a.tif").width == 64
+
+
+def test_the_driver_of_an_address_is_not_that_of_its_signature():
+    assert driver_of("https://host/B04.jp2?sig=a.tif") == driver_of("s3://b/B04.JP2") == "JP2OpenJPEG"
+    assert driver_of("https://host/a.tif?name=B04.jp2") == driver_of("what?.tif") == "GTiff"
+    assert driver_of("what?.jp2") == "JP2OpenJPEG", "files may be called so"

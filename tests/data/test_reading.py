@@ -12,13 +12,14 @@ import torch
 
 from cmid.config import SceneConfig, ViewConfig
 from cmid.data import reading
+from cmid.data.decode import BadImage
 from cmid.data.folder import FolderSource
-from cmid.data.images import ImageLoader
+from cmid.data.images import ImageLoader, in_order
 from cmid.data.scenes import SceneSource, open_scenes
 from cmid.data.statistics import Stretch, measure
 from cmid.data.thumbnails import fingerprint
 from cmid.data.views import ViewLoader
-from cmid.errors import CmidError
+from cmid.errors import CmidError, NotFinite, UsageError
 from tests.data.rasters_on_disk import write_raster
 from tests.data.test_views import assert_same
 
@@ -206,3 +207,41 @@ def test_a_run_that_was_suspended_blames_no_image(make_folder):
     os.killpg(process.pid, signal.SIGCONT)
     assert inbox.recv() == (1, {})
     process.join()
+
+
+class Raises:
+    """A dataset that cannot be read, and says so."""
+
+    def __init__(self, error):
+        self.error, self.reading, self.hung = error, reading.Reading(1), {}
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        try:
+            raise KeyError("cause")
+        except KeyError as cause:
+            raise self.error from cause
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UsageError("expected this, found that: do so"), UsageError),
+        (CmidError("it failed"), CmidError),
+        (NotFinite("two\nlines"), NotFinite),
+        (BadImage("/a/b.tif", "torn"), CmidError),
+    ],
+)
+def test_an_error_for_the_user_keeps_its_words_on_its_way_out_of_a_loader_process(error, kind):
+    with pytest.raises(CmidError) as caught:
+        list(in_order(Raises(error), str, 1, 60.0))
+    assert type(caught.value) is kind and str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stack expects one size"), ValueError("DataLoader worker (pid 3) is")])
+def test_a_mistake_in_a_loader_process_is_not_told_as_its_death(error):
+    with pytest.raises(type(error), match=r"(?s)Caught .* in DataLoader worker process 0.*Traceback.*cause") as caught:
+        list(in_order(Raises(error), str, 1, 60.0))
+    assert type(caught.value) is type(error) and str(error) in str(caught.value)

@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +182,41 @@ def test_gdals_own_names_for_addresses_are_no_way_around_that(server, tmp_path, 
     with pytest.raises(UsageError, match="no such file"):
         open_scenes("list.txt", SceneConfig(remote=remote))
     assert not server.asked
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GTIFF_DIR:1:/vsis3/bucket/a.tif", "GTIFF_DIR:1:/vsicurl/{}/a.tif", "zip+{}!a.tif", "ftp://127.0.0.1/a.tif"],
+)
+def test_files_that_are_called_like_addresses_are_files(server, tmp_path, monkeypatch, name):
+    bucket = {"S3_ENDPOINT": server.address[7:], "HTTPS": "NO", "VIRTUAL_HOSTING": "FALSE", "NO_SIGN_REQUEST": "YES"}
+    for key, value in bucket.items():
+        monkeypatch.setenv(f"AWS_{key}", value)
+    monkeypatch.chdir(tmp_path)
+    name = name.format(server.address)
+    write_raster(tmp_path / name, np.ones((1, 64, 64), np.uint8))
+    assert read_header(name).width == 64
+    assert OpenRasters().read(name, (1,), (0, 0, 9, 9))[0].all()
+    [found] = open_scenes(".", SceneConfig()).rasters
+    assert (found.width, found.path) == (64, str(Path(name)))
+    assert not server.asked
+
+
+def test_no_path_of_gdals_own_is_read_whoever_asks(server):
+    with pytest.raises(BadImage, match="begins with /vsi"):
+        OpenRasters().read(f"/vsicurl/{server.address}/a.tif", (1,), (0, 0, 9, 9))
+    assert not server.asked
+
+
+def test_a_signed_address_is_read_by_its_own_suffix(server, tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8)
+    name = "B04.jp2?sig=a%2Fb&name=c.tif"  # the server takes all of it for a file's name
+    server.folder = tmp_path
+    write_raster(tmp_path / "B04.jp2", values, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    (tmp_path / "B04.jp2").rename(tmp_path / name)
+    address = f"{server.address}/{name}"
+    assert read_header(address).bands == 3
+    assert np.array_equal(RemoteRasters().read(address, (1, 2, 3), (0, 0, 64, 64))[0], values)
 
 
 @pytest.mark.parametrize("mood", ["404", "dies", "redirects"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmid.data.statistics import Stretch, looks_like_nodata, spread
+from cmid.data.statistics import Stretch, looks_like_nodata, measure, spread
 
 
 @pytest.mark.parametrize("count", [1, 2, 80, 7907, 7919, 3 * 7919])
@@ -43,3 +43,26 @@ def test_nodata_of_any_size_is_no_overflow():
     values[0, 0, 0], valid[0, 0] = 0.5, True
     pixels = Stretch((0.158,), (0.8845,), (0.25,)).pixels(values, valid)[..., 0]
     assert np.allclose(pixels, [[(0.5 - 0.158) / (0.8845 - 0.158), 0.25], [0.25, 0.25]])
+
+
+class Values:
+    """Images whose values are known."""
+
+    def __init__(self, dtype):
+        self.values = np.random.default_rng(0).integers(20, 250, (4, 2, 16, 16)).astype(dtype)
+
+    def sample(self, i):
+        return self.values[i], np.ones((16, 16), np.bool_)
+
+
+def test_mean_and_deviation_are_on_the_scale_that_is_asked_for():
+    source, low, high = Values(np.uint16), (0.0, -100.0), (1000.0, 300.0)
+    found = measure(source, ("a", "b"), images=4, seed=0, low=low, high=high)
+    zero, span = np.array(low)[:, None], np.subtract(high, low)[:, None]
+    scaled = (source.values.swapaxes(0, 1).reshape(2, -1) - zero) / span
+    np.testing.assert_allclose(found.mean, scaled.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found.std, scaled.std(1), rtol=1e-5)
+    wide = measure(source, ("a", "b"), images=4, seed=0, low=(0.0, 0.0), high=(1e10, 1e10))
+    np.testing.assert_allclose(wide.std, scaled.std(1) * span[:, 0] / 1e10, rtol=1e-5)
+    plain = measure(source, ("a", "b"), images=4, seed=0)
+    assert (found.low, found.high, found.minimum) == (plain.low, plain.high, plain.minimum), "in the data's own units"

@@ -18,6 +18,7 @@ from cmid.data.views import ViewLoader
 from cmid.errors import CmidError, UsageError
 from tests.data.big_earth_net import big_earth_net, big_earth_net_v2
 from tests.data.rasters_on_disk import write_raster
+from tests.data.test_views import SMALL
 
 CLASSES = ("AnnualCrop", "Forest", "River")
 
@@ -282,3 +283,96 @@ def test_what_is_measured_of_a_side_are_its_own_images(tmp_path):
     found = {float(side.sample(i)[0][0, 1, 0]) for i in range(len(side))}
     assert found == {float(train.source.sample_at(int(place))[0][0, 1, 0]) for place in places}
     assert len(found) == 3
+
+
+class Samples:
+    """What torchgeo would give: `images` `(C, H, W)`, one after another; None for a sample without one."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        image = self.images[i]
+        if isinstance(image, Exception):
+            raise image
+        return {"label": 0} if image is None else {"image": torch.as_tensor(image)}
+
+
+@pytest.fixture
+def source_of(monkeypatch):
+    """A source of such samples."""
+
+    def build(images):
+        monkeypatch.setattr("cmid.data.torchgeo_datasets.build_dataset", lambda named: Samples(images))
+        return TorchgeoSource(parse_name("torchgeo:Made"))
+
+    return build
+
+
+def of_bands(count, bands=3, top=255):
+    return [np.full((bands, 24, 24), 1.0 + i % top, np.float32) for i in range(count)]
+
+
+def spoiled(images, **at):
+    return [at.get(f"_{i}", image) for i, image in enumerate(images)]
+
+
+def test_a_damaged_sample_among_those_looked_at_is_passed_over(tmp_path, source_of):
+    draw_resisc(tmp_path)
+    named = parse_name(f"torchgeo:UCMerced?root={tmp_path}")
+    files = [TorchgeoSource(named).name(i) for i in range(8)]
+    Path(files[3]).write_bytes(b"gone")
+    source = TorchgeoSource(named)
+    assert (len(source), source.bands, source.is_bytes) == (8, 3, True)
+    with pytest.raises(BadImage, match="beach03"):
+        source.decode(3)
+    for file in files:
+        Path(file).write_bytes(b"gone")
+    with pytest.raises(CmidError, match=r"none of 8 images .* UCMerced can be read, first .*beach00.*beach01") as error:
+        TorchgeoSource(named)
+    assert not isinstance(error.value, (BadImage, UsageError))
+    # of 40 images 0, 5, 11 ... are looked at: what stands beside the damaged ones says that these are no colours
+    deep = source_of(spoiled(of_bands(40), _0=OSError("torn"), _1=np.full((3, 24, 24), 900.0), _39=OSError("torn")))
+    assert deep.bands == 3 and not deep.is_bytes
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (np.ones((1, 24, 24)), "expected 3 bands, as images looked at first have; found 1"),
+        (np.ones((2, 24, 24)), "found 2"),
+        (np.full((3, 24, 24), 300.0), "expected whole numbers from 0 to 255.* found 300 to 300"),
+        (np.full((3, 24, 24), -1.0), "found -1 to -1"),
+        (np.full((3, 24, 24), 0.5), "found 0.5 to 0.5"),
+        (np.full((3, 24, 24), np.nan), "found nan"),
+        (None, "gives nothing as 'image'"),
+        (np.ones((24, 24)), r"gives a shape of \(24, 24\) as 'image'"),
+    ],
+)
+@pytest.mark.parametrize("place", [1, 0])
+def test_a_sample_unlike_those_looked_at_is_a_bad_image(source_of, odd, reason, place):
+    later, among = place == 1, odd is None or len(odd) != 3  # 0 is looked at, 1 is not
+    images = of_bands(40)
+    images[place] = odd
+    source = source_of(images)
+    assert source.bands == 3 and source.is_bytes == (later or among)
+    if not source.is_bytes:
+        return
+    for read in (source.decode, source.sample_at):
+        with pytest.raises(BadImage, match=rf"torchgeo:Made\[{place}\]: .*{reason}"):
+            read(place)
+    loader = ViewLoader(source, SMALL, batch_size=8, seed=0, workers=1, max_bad_share=0.5)
+    assert place not in torch.cat([batch.indices for batch in loader]) and list(loader.skipped) == [place]
+    loader.close()
+
+
+def test_a_sample_of_other_bands_among_deep_ones_is_a_bad_image(source_of):
+    source = source_of(spoiled(of_bands(40, bands=5, top=3000), _0=np.ones((1, 24, 24)), _7=np.ones((6, 24, 24))))
+    assert (source.bands, source.is_bytes) == (5, False)
+    assert source.decode(6).pixels.shape == (24, 24, 5)
+    for place, found in ((0, 1), (7, 6)):
+        with pytest.raises(BadImage, match=f"expected 5 bands, .* found {found}"):
+            source.decode(place)
