@@ -246,8 +246,8 @@ def _header(run: Run) -> Header:
             ("epochs", f"{progress.epoch:.4g} of {progress.total_epochs}"),
             ("steps", f"{progress.step:,} of {progress.total_steps:,}"),
         ]
-    images = s.batch_size * s.train.accumulate * s.train.devices * s.train.nodes
-    facts.append(("crops", f"{s.views.size} px, batch {images}"))
+    together = s.batch_size * s.train.accumulate * s.train.devices * s.train.nodes
+    facts.append(("crops", f"{s.views.size} px, batch {together}"))
     seconds = float(np.nansum(run.metrics["seconds"])) if has(run.metrics, "seconds") else 0.0
     seconds += state.get("journal", {}).get("epoch_pace", {}).get("seconds", 0.0)
     if seconds:
