@@ -5,6 +5,9 @@
     python benchmarks/scaling.py --batch 64 --precision bf16
     python benchmarks/scaling.py --recipe cmid-millionaid-resnet50 --batch 32 --precision bf16 --rounds 4 --steps 1 \
         --sides two,limit,one_half            # the published network and images; five of them take 20 GB
+    for side in two one_all; do               # what does not fit beside another is measured after it
+        python benchmarks/scaling.py --recipe cmid-millionaid-resnet50 --batch 64 --steps 1 --rounds 3 --sides $side
+    done
 
 Efficiency is the rate (images/s) of two over twice the rate of one; with the same total batch, and with the same
 batch for each process; once more without batch-norm over the processes (`train.sync_batch_norm false`), which tells
@@ -19,7 +22,7 @@ beforehand, so that no loader competes for the two cores; colours, journal and a
 first block of each side is not counted. Two that wait for one another are as fast as the slower core, so that where
 neighbours slow now one core, now another, the ratios of each side's fastest quarter of rounds say more. Processor time
 over wall time tells whether the machine was quiet: a lone process should be near 1. Results go to
-`results/scaling_resnet18_b16.json` (`_b64_bf16` and so on).
+`results/scaling_resnet18_b16.json` (`_b64_bf16` and so on; a side alone has its name at the end).
 """
 
 import argparse
@@ -294,6 +297,7 @@ def main():
     if not given.no_write:
         RESULTS.mkdir(exist_ok=True)
         kind = "" if given.precision == "32" else f"_{given.precision}"
+        kind += f"_{given.sides}" if "," not in given.sides else ""
         (RESULTS / f"scaling_{config.backbone}_b{given.batch}{kind}.json").write_text(
             json.dumps(found, indent=1) + "\n"
         )

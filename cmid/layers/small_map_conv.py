@@ -51,8 +51,9 @@ class SmallMapConv2d(nn.Conv2d):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             weight = self.weight.to(dtype)  # out here, so that autograd gives back the weight's own type
-            out: Tensor = _Product.apply(input.to(dtype), weight, self.stride, self.padding, maps)
-            return out if self.bias is None else out + self.bias.to(dtype).view(1, -1, 1, 1)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            out: Tensor = _Product.apply(input.to(dtype), weight, bias, self.stride, self.padding, maps)
+            return out
 
     def _computed_in(self, input: Tensor) -> torch.dtype | None:
         """The type torch would compute in, where products are known for it; else None."""
@@ -80,21 +81,28 @@ def _output_size(
 
 
 class _Product(torch.autograd.Function):
-    """`(B, in, H, W)` and `(out, in, kh, kw)`, of one type, to `(B, out, h, w)` in channels-last memory.
+    """`(B, in, H, W)`, `(out, in, kh, kw)` and `(out,)`, of one type, to `(B, out, h, w)` in channels-last memory.
 
     The gradient of the weights is always a product; the output and the gradient of the input where `maps` says so.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int], maps: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        maps: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.maps = stride, padding, maps
         if not maps:
-            return F.conv2d(x, weight, stride=stride, padding=padding)
+            return F.conv2d(x, weight, bias, stride=stride, padding=padding)
         patches = _patches(x, weight.shape[-2:], stride, padding)
-        rows = patches.flatten(0, 2).flatten(1) @ _as_matrix(weight).t()
+        flat, matrix = patches.flatten(0, 2).flatten(1), _as_matrix(weight).t()
+        rows = flat @ matrix if bias is None else torch.addmm(bias, flat, matrix)
         return rows.unflatten(0, patches.shape[:3]).movedim(-1, 1)
 
     @staticmethod
@@ -103,7 +111,7 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         out, kernel = weight.shape[0], weight.shape[-2:]
         rows = gradient.movedim(1, -1).reshape(-1, out)
-        of_x = of_weight = None
+        of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
             of_x = (
                 _fold(rows @ _as_matrix(weight), x.shape, gradient.shape[-2:], kernel, ctx.stride, ctx.padding)
@@ -115,7 +123,9 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             patches = _patches(x, kernel, ctx.stride, ctx.padding).flatten(0, 2).flatten(1)
             of_weight = (rows.t() @ patches).view(out, *kernel, x.shape[1]).movedim(-1, 1)
-        return of_x, of_weight, None, None, None
+        if ctx.needs_input_grad[2]:
+            of_bias = rows.sum(0)
+        return of_x, of_weight, of_bias, None, None, None
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

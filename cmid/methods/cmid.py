@@ -166,12 +166,14 @@ class CMID(Learner):
         """Focal L1 over hidden pixels plus focal frequency distance, of one view."""
         error = self.pixel_head(features).float() - images.float()
         hidden = to_pixels(mask, images.shape[-2:]).to(error.dtype)
-        spatial = (focal_l1(error) * hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
+        of_hidden = error * hidden  # elsewhere 0, which costs nothing
+        spatial = focal_l1(of_hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
         if not self.config.frequency_weight:
             return spatial
-        # Visible pixels hardly count: there, half of the prediction is replaced by the truth, and it gets no gradient.
-        share = hidden + 0.001 * (1 - hidden)
-        mixed = torch.lerp(0.5 * error.detach(), error, share)
+        # Visible pixels hardly count: there, half of the prediction is replaced by the truth, and all but 0.001 of the
+        # rest gets no gradient. The spectra are averaged anyhow; averaged first, that is done on one image.
+        all_mean, hidden_mean = (each.mean(dim=0, keepdim=True) for each in (error, of_hidden))
+        mixed = 0.001 * all_mean + 0.999 * hidden_mean + 0.4995 * (all_mean - hidden_mean).detach()
         # Departure: the published code averages the spectrum over the images of each process alone.
         return spatial + self.config.frequency_weight * focal_frequency(mixed, over_all=self.exact)
 
