@@ -219,13 +219,20 @@ def _jpeg_pixels(file: BinaryIO) -> np.ndarray:
     return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
 
 
+def name_of_file(path: str) -> str:
+    """A name that GDAL takes for nothing but the file; `BadImage` where there is none."""
+    if path.startswith("/vsi"):
+        raise BadImage(path, "GDAL takes a path that begins with /vsi for one of its own: move or link the folder")
+    # drivers know names such as `GTIFF_DIR:1:/vsicurl/...`; an absolute path would ask all folders to be UTF-8
+    return os.path.join(".", path)  # noqa: PTH118 - Path leaves the dot out
+
+
 def _read_deep(path: Path | str, data: bytes | None, kind: str) -> np.ndarray:
     """`(H, W, 3)` uint8 of a file of Pillow's format `kind` that Pillow cannot read, or not in full depth."""
     import rasterio  # not needed for ordinary photographs, and slow to import
 
     # the driver is fixed, because others open files that name further files and addresses
-    # and a name that begins like one of a driver's own is a file's all the same
-    file = os.path.join(".", path) if data is None else BytesIO(data)  # noqa: PTH118 - Path leaves the dot out
+    file = name_of_file(str(path)) if data is None else BytesIO(data)
     nothing_beside = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")  # and so may files that lie beside it
     with nothing_beside, rasterio.open(file, driver=RASTERIO_DRIVERS[kind]) as raster:
         if raster.width * raster.height > MAX_PIXELS:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from cmid.data.decode import BadImage
+from cmid.data.decode import BadImage, name_of_file
 from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
 from cmid.data.lasting_threads import lasting_threads
 from cmid.data.nodata import OpenRaster
@@ -90,10 +90,7 @@ def driver_of(path: str) -> str:
 
 def name_for_gdal(path: str) -> str:
     """An address as it is; of a file a name that GDAL takes for nothing else; `BadImage` where there is none."""
-    if path.startswith("/vsi"):
-        raise BadImage(path, "GDAL takes a path that begins with /vsi for one of its own: move or link the folder")
-    # drivers know names such as `GTIFF_DIR:1:/vsicurl/...`; an absolute path would ask all folders to be UTF-8
-    return path if is_remote(path) else os.path.join(".", path)  # noqa: PTH118 - Path leaves the dot out
+    return path if is_remote(path) else name_of_file(path)
 
 
 @contextmanager
