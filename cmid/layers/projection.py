@@ -65,3 +65,13 @@ class PixelHead(nn.Sequential):
         """The same of single positions `(..., C)`: `(..., bands * stride * stride)`, as `pixel_unshuffle` orders it."""
         weight, bias = self[0].parameters()
         return F.linear(features, weight.flatten(1), bias)
+
+    def mean_of_rows(self, features: Tensor, weights: Tensor) -> Tensor:
+        """Weighted sums of `of_rows` over a batch, at the cost of one image each: painting is linear.
+
+        Features `(B, n, C)` and weights `(K, B, n)` to float32 `(K, n, bands * stride * stride)`.
+        """
+        weight, bias = self[0].parameters()
+        with torch.autocast(features.device.type, enabled=False):
+            means = torch.einsum("kbn,bnc->knc", weights, features.float())
+            return F.linear(means, weight.flatten(1)) + weights.sum(1)[..., None] * bias

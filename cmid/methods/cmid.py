@@ -29,9 +29,10 @@ from cmid.layers.projection import PixelHead, Projector, PrototypeHead
 from cmid.layers.teacher import teacher_of
 from cmid.ops import gather
 from cmid.ops.contrast import info_nce
-from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
-from cmid.ops.matching import Matches, nearest_positions, take_positions
+from cmid.ops.masking import draw_masks, fill_with_mean, hidden_positions, to_pixels
+from cmid.ops.matching import Matches, nearest_positions, take_positions, take_rows
 from cmid.ops.momentum import cosine_momentum, follow
+from cmid.ops.patches import to_patches
 from cmid.ops.pooling import pooled
 from cmid.ops.queue import enqueue, new_queue
 from cmid.ops.spectrum import focal_frequency, focal_l1
@@ -121,7 +122,7 @@ class CMID(Learner):
         return terms
 
     def terms(self, batch: Views, masks: tuple[Tensor, ...], masked: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """The loss terms for given masks `(B, h, w)` and masked images `(B, C, H, W)`, one of each a view."""
+        """The loss terms for masks `(B, h, w)` as drawn, and masked images `(B, C, H, W)`, one of each a view."""
         return self._terms(self._see(batch, masks, masked), (0, 1))
 
     @torch.no_grad()
@@ -164,18 +165,39 @@ class CMID(Learner):
 
     def _reconstruction(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Focal L1 over hidden pixels plus focal frequency distance, of one view."""
-        error = self.pixel_head(features).float() - images.float()
-        hidden = to_pixels(mask, images.shape[-2:]).to(error.dtype)
-        of_hidden = error * hidden  # elsewhere 0, which costs nothing
-        spatial = focal_l1(of_hidden).sum() / (hidden.sum() + 1e-5) / images.shape[1]
+        whole = all(n % cells == 0 for n, cells in zip(features.shape[-2:], mask.shape[-2:], strict=True))
+        errors = self._errors_by_position if whole else self._errors_by_pixel
+        hidden, mean_of_hidden, mean_of_visible = errors(features, images, mask)
+        pixels = mask.sum() * (images[0].numel() // mask[0].numel())  # those hidden, of all bands
+        spatial = focal_l1(hidden).sum() / (pixels + 1e-5 * images.shape[1])
         if not self.config.frequency_weight:
             return spatial
         # Visible pixels hardly count: there, half of the prediction is replaced by the truth, and all but 0.001 of the
         # rest gets no gradient. The spectra are averaged anyhow; averaged first, that is done on one image.
-        all_mean, hidden_mean = (each.mean(dim=0, keepdim=True) for each in (error, of_hidden))
-        mixed = 0.001 * all_mean + 0.999 * hidden_mean + 0.4995 * (all_mean - hidden_mean).detach()
+        mixed = mean_of_hidden + 0.001 * mean_of_visible + 0.4995 * mean_of_visible.detach()
         # Departure: the published code averages the spectrum over the images of each process alone.
         return spatial + self.config.frequency_weight * focal_frequency(mixed, over_all=self.exact)
+
+    def _errors_by_pixel(self, features: Tensor, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Prediction minus image: of hidden pixels, then the batch's mean of hidden and of visible ones; else 0."""
+        error = self.pixel_head(features).float() - images.float()
+        hidden = error * to_pixels(mask, images.shape[-2:])
+        mean = hidden.mean(0, keepdim=True)
+        return hidden, mean, error.mean(0, keepdim=True) - mean
+
+    def _errors_by_position(self, features: Tensor, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, where a position is hidden whole or not at all: only hidden ones and two means are painted."""
+        grid, stride = features.shape[-2:], images.shape[-1] // features.shape[-1]
+        patches = to_patches(images.float(), stride)
+        at = hidden_positions(mask, grid, self.config.mask_ratio)
+        hidden = self.pixel_head.of_rows(take_positions(features, at)).float() - take_rows(patches, at)
+        is_hidden = to_pixels(mask, grid).flatten(1)
+        weights = torch.stack((is_hidden, ~is_hidden)).float() / len(images)
+        painted = self.pixel_head.mean_of_rows(features.flatten(2).transpose(1, 2), weights)
+        with torch.autocast(images.device.type, enabled=False):
+            means = painted - torch.einsum("kbn,bnp->knp", weights, patches)
+        means = F.pixel_shuffle(means.transpose(1, 2).unflatten(2, grid), stride)
+        return hidden, means[:1], means[1:]
 
     def _global(self, features: Tensor, keys: Tensor) -> Tensor:
         """The image told from others: the student of one view, the teacher's keys `(B, D)` of the other."""

@@ -16,18 +16,15 @@ first filled with their image's mean, as A2MIM (arXiv 2205.13943) and CMID do: n
 reaches the network. Where the token replaces whole patches that would change nothing, and plain ViTs go without.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
-from lightly.models.utils import get_at_index
 from torch import Tensor, nn
 
 from cmid.config import SimMIMConfig
 from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
 from cmid.layers.projection import PixelHead
-from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
-from cmid.ops.matching import take_positions
+from cmid.ops.masking import draw_masks, fill_with_mean, hidden_positions, to_pixels
+from cmid.ops.matching import take_positions, take_rows
 from cmid.ops.patches import to_patches
 
 TOKEN_STD = 0.02
@@ -85,13 +82,9 @@ class SimMIM(Learner):
 
     def _l1_where_hidden(self, features: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """The same where each position of the map is hidden whole or not at all: only the hidden ones are painted."""
-        positions = to_pixels(mask, features.shape[-2:]).flatten(1).to(torch.uint8)
-        cells = mask[0].numel()
-        # counted from the settings: reading it off the mask would wait for the device
-        count = math.ceil(self.config.mask_ratio * cells) * positions.shape[1] // cells
-        hidden = positions.argsort(dim=1, descending=True, stable=True)[:, :count]
+        hidden = hidden_positions(mask, features.shape[-2:], self.config.mask_ratio)
         painted = self.pixel_head.of_rows(take_positions(features, hidden))
-        target = get_at_index(to_patches(images.float(), self.backbone.strides[-1]), hidden)
+        target = take_rows(to_patches(images.float(), self.backbone.strides[-1]), hidden)
         return F.l1_loss(painted.float(), target)
 
     # ---------------------------------------------------------------- pictures

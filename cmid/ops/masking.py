@@ -22,9 +22,30 @@ def draw_masks(
         bool `(B, rows, columns)`, True = hidden.
     """
     cells = grid[0] * grid[1]
-    hidden = math.ceil(ratio * cells)
+    hidden = _hidden_of(cells, ratio)
     rank = torch.rand(batch_size, cells, device=device).argsort(dim=1).argsort(dim=1)
     return (rank < hidden).view(batch_size, *grid)
+
+
+def _hidden_of(cells: int, ratio: float) -> int:
+    return math.ceil(ratio * cells)
+
+
+def hidden_positions(mask: Tensor, grid: Sequence[int], ratio: float) -> Tensor:
+    """Which positions of a map are hidden, where each is hidden whole or not at all.
+
+    Args:
+        mask: `(B, h, w)` as `draw_masks` draws it for `ratio`. Their number is counted from that: reading it off the
+            mask would wait for the device.
+        grid: rows and columns of the map, whole multiples of the mask's.
+        ratio: share hidden, 0 to 1.
+
+    Returns:
+        int64 `(B, n)`, counted row by row.
+    """
+    flat, cells = to_pixels(mask, grid).flatten(1).to(torch.uint8), mask[0].numel()
+    count = _hidden_of(cells, ratio) * flat.shape[1] // cells
+    return flat.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def to_pixels(mask: Tensor, size: Sequence[int]) -> Tensor:

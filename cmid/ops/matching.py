@@ -115,5 +115,9 @@ def nearest_positions(first: Tensor, second: Tensor, count: int, inside: Tensor 
 
 def take_positions(features: Tensor, positions: Tensor) -> Tensor:
     """The feature vectors `(B, n, C)` of a map `(B, C, H, W)` at `positions` `(B, n)`, counted row by row."""
-    flat = features.flatten(2).transpose(1, 2)
-    return flat.gather(1, positions[..., None].expand(-1, -1, flat.shape[-1]))
+    return take_rows(features.flatten(2).transpose(1, 2), positions)
+
+
+def take_rows(rows: Tensor, positions: Tensor) -> Tensor:
+    """Of `(B, N, C)` the rows at `positions` `(B, n)`: `(B, n, C)`."""
+    return rows.gather(1, positions[..., None].expand(-1, -1, rows.shape[-1]))

@@ -53,3 +53,13 @@ def test_prototype_scores_are_cosines():
     x = torch.randn(2, 3, 6)
     expected = F.cosine_similarity(head.mlp(x)[..., None, :], head.prototypes.weight, dim=-1)
     torch.testing.assert_close(head(x), expected)
+
+
+def test_mean_of_painted_rows_is_that_of_all_painted():
+    torch.manual_seed(0)
+    head = PixelHead(6, 3, 4)
+    features, weights = torch.randn(5, 9, 6), torch.rand(2, 5, 9)
+    expected = (weights[..., None] * head.of_rows(features)).sum(1)
+    torch.testing.assert_close(head.mean_of_rows(features, weights), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(head.mean_of_rows(features, weights), expected)

@@ -307,11 +307,42 @@ def test_reconstruction_equals_the_published_code(reference):
         prediction = r["x_rec"].clone().requires_grad_()
         model = learner(mask_cell_px=4)
         model.pixel_head = torch.nn.Identity()
+        model._errors_by_position = model._errors_by_pixel  # these masks hide more of one image than of the other
         loss = model._reconstruction(prediction, r["x"], mask.bool())
         loss.backward()
         torch.testing.assert_close(loss, r[expected], rtol=1e-5, atol=0)
         if expected == "loss_cfg":
             torch.testing.assert_close(prediction.grad, r["grad_cfg"], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mode": "parity"}, {"frequency_weight": 0.0}, {"mask_ratio": 1.0}])
+@pytest.mark.parametrize("cell", [32, 64])
+def test_painting_hidden_positions_alone_changes_nothing(cell, settings):
+    """Loss and gradients are those of every pixel painted, its errors masked and averaged."""
+    model = learner(mask_cell_px=cell, **settings)
+    images = batch(128)[0].images
+    mask = model._draw_mask(View(images, torch.zeros(4, 4), torch.zeros(4, dtype=torch.bool)))
+    features = torch.randn(4, 512, 4, 4)
+
+    def of(errors):
+        model._errors_by_position = errors
+        given = features.clone().requires_grad_()
+        model.zero_grad()
+        loss = model._reconstruction(given, images, mask)
+        loss.backward()
+        return loss, given.grad, *(p.grad for p in model.pixel_head.parameters())
+
+    by_position, by_pixel = of(model._errors_by_position), of(model._errors_by_pixel)
+    for ours, expected in zip(by_position, by_pixel, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+    assert all(gradient.abs().max() > 0 for gradient in by_position)
+
+
+def test_cells_smaller_than_a_position_are_painted_pixel_by_pixel():
+    model, images = learner(mask_cell_px=16), batch()[0].images
+    model._errors_by_position = None
+    mask = model._draw_mask(View(images, torch.zeros(4, 4), torch.zeros(4, dtype=torch.bool)))
+    assert model._reconstruction(torch.randn(4, 512, 2, 2), images, mask).isfinite()
 
 
 def test_look_agrees_with_what_the_loss_uses():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
+from cmid.ops.masking import draw_masks, fill_with_mean, hidden_positions, to_pixels
 
 
 def test_as_many_cells_are_hidden_as_published(reference):
@@ -28,6 +28,15 @@ def test_hidden_pixels_get_the_image_mean_as_published(reference):
     r = reference("mask")
     hidden = to_pixels(r["small_mask"][None].bool(), (64, 64))
     torch.testing.assert_close(fill_with_mean(r["small_in"][None], hidden)[0], r["small_out"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("ratio", "grid"), [(0.6, (7, 7)), (0.6, (14, 21)), (1.0, (7, 7)), (0.0, (14, 14))])
+def test_hidden_positions_are_those_of_the_mask(ratio, grid):
+    torch.manual_seed(2)
+    masks = draw_masks(5, (7, 7), ratio)
+    positions = hidden_positions(masks, grid, ratio)
+    for mask, found in zip(to_pixels(masks, grid), positions, strict=True):
+        assert torch.equal(found.sort().values, mask.flatten().nonzero().flatten())
 
 
 def test_cells_must_tile_the_image():
