@@ -19,8 +19,9 @@ from cmid.config import PretrainConfig
 from cmid.contracts import Learner, Progress, View, Views
 from cmid.data.augment import BatchAugment
 from cmid.errors import CmidError
-from cmid.train.hardware import Machine, Sealed, choose_machine, gather_team
+from cmid.train.hardware import Machine, choose_machine, gather_team
 from cmid.train.optimisers import build_optimiser, scaled_lr
+from cmid.train.step import add_gradients
 from cmid.train.team import Team
 from cmid.whole_files import write_whole
 
@@ -70,11 +71,7 @@ def images_per_second(settings: PretrainConfig, learner: Learner, team: Team | N
         with torch.no_grad():
             prepared = machine.format(prepare(views.to(machine.device)))
         updates = number < 0 or (number + 1) % accumulate == 0 or number + 1 == batches
-        for part in range(learner.parts):
-            waits = (not updates or part < learner.parts - 1) and not machine.sharded
-            with machine.fabric.no_backward_sync(module, enabled=waits):
-                terms = module(Sealed(prepared), part if learner.parts > 1 else None)
-                machine.fabric.backward(torch.stack([term.float() for term in terms.values()]).sum())
+        add_gradients(module, learner.parts, prepared, machine, window=accumulate, last=updates)
         if updates:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from cmid.commands.cautions import cautions
 from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.image_scale import put_on_scale
@@ -19,7 +20,7 @@ from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import Opened, open_one_class_each, open_source, reads_files
 from cmid.commands.terminal import terminal
-from cmid.config import ExtractConfig, KnnConfig, PretrainConfig, ReportConfig, as_plain, other_methods
+from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
 from cmid.data.image_notes import LABELLED, UNLABELLED, image_notes, list_notes
@@ -243,39 +244,6 @@ def refuse_others(config: PretrainConfig, before: PretrainConfig) -> None:
             f"The run in {config.out} was started with other settings: {'; '.join(others)}. Leave them out to resume, "
             "or start a new run in another --out."
         )
-
-
-def cautions(config: PretrainConfig, images: int) -> list[str]:
-    """What is allowed but seldom meant, each with a number to use instead."""
-    notes, c, o = [], config.cmid, config.optimizer
-    ours = config.method == "cmid"
-    queue = getattr(getattr(config, config.method), "queue_size", 0) if config.method != "swav" else 0
-    if ours and not (c.global_weight and c.global_form == "moco"):
-        queue = 0
-    if not o.warmup_steps and o.warmup_epochs > config.epochs / 3:
-        notes.append(
-            f"the rate warms up over {o.warmup_epochs:g} of {config.epochs} epochs and hardly gets to its full height; "
-            f"optimizer.warmup_epochs {config.epochs / 10:g} would be a tenth of them"
-        )
-    if not config.knn.data and config.knn != KnnConfig():
-        given = [f"knn.{each.name}" for each in fields(config.knn) if getattr(config.knn, each.name) != each.default]
-        notes.append(f"no kNN is computed: {', '.join(given)} is given, but knn.data, the images to look at, is not")
-    if queue > 2 * images:
-        notes.append(
-            f"a queue of {queue:,} holds each of {images:,} images more than once, so that images are told from "
-            f"themselves; {config.method}.queue_size {max(config.batch_size, images // 2)} or less would not"
-        )
-    if config.method == "swav" and config.swav.prototypes > images:
-        notes.append(
-            f"{config.swav.prototypes:,} prototypes for {images:,} images: most of them would stand for no image; "
-            f"swav.prototypes {max(2, images // 10)} is plenty"
-        )
-    if ours and c.local_weight and c.local_temperature_epochs > config.epochs:
-        notes.append(
-            f"the local teacher's temperature rises over {c.local_temperature_epochs} epochs and is not through after "
-            f"{config.epochs}; cmid.local_temperature_epochs {config.epochs} would be"
-        )
-    return notes
 
 
 def build_probes(

@@ -130,21 +130,13 @@ class Stepper:
         number = epoch * self.plan.batches_per_epoch + batch
         self.machine.seed(draw_seed(self.seed, number, self.machine.fabric.global_rank))
         self.learner.before_step(before)
-        indices, device, fabric = views.indices, self.machine.device, self.machine.fabric
+        indices, device = views.indices, self.machine.device
         with torch.no_grad():
             views = self.machine.format(self.prepare(views.to(device, non_blocking=True)))
         more_to_come = (batch + 1) % self.plan.accumulate != 0 and batch + 1 < self.plan.batches_per_epoch
-        parts, summed = self.learner.parts, dict[str, Tensor]()
-        for part in range(parts):
-            # Gradients of processes meet once, after the last part of the last batch; those that are divided after
-            # each part, as each process would have to keep them whole until then.
-            waits = (more_to_come or part < parts - 1) and not self.machine.sharded
-            with fabric.no_backward_sync(self.module, enabled=waits):
-                terms: dict[str, Tensor] = self.module(Sealed(views), part if parts > 1 else None)
-                total = torch.stack([term.float() for term in terms.values()]).sum()
-                fabric.backward(total / window if window > 1 else total)
-            for name, term in terms.items():
-                summed[name] = summed[name] + term.detach().float() if name in summed else term.detach().float()
+        summed = add_gradients(
+            self.module, self.learner.parts, views, self.machine, window=window, last=not more_to_come
+        )
         each = torch.stack(list(summed.values()))
         names, values = (*summed, "total"), torch.cat([each, each.sum()[None]])
         seen = Seen("loss", before.step, epoch, (batch,), (indices,), names, values, lr)
@@ -188,3 +180,32 @@ class Stepper:
         """The learner's further numbers, each the mean over the processes; all of them write this row."""
         mine = {name: float(value) for name, value in self.learner.extra_logs().items()}
         return means_of(self.machine.team.gather(mine))
+
+
+def add_gradients(
+    module: Any, parts: int, views: Views, machine: Machine, *, window: int, last: bool
+) -> dict[str, Tensor]:
+    """Adds the gradients of one batch's loss to the parameters', part by part.
+
+    Args:
+        module: the learner as the machine runs it, and the number of its `parts`.
+        views: augmented, on the device.
+        machine: where.
+        window: number of batches whose mean is the loss of the step.
+        last: whether it is the last of them.
+
+    Returns:
+        The learner's loss terms, float32 scalars without gradient.
+    """
+    summed = dict[str, Tensor]()
+    for part in range(parts):
+        # Gradients of processes meet once, after the last part of the last batch; those that are divided after each
+        # part, as each process would have to keep them whole until then.
+        waits = not (last and part == parts - 1) and not machine.sharded
+        with machine.fabric.no_backward_sync(module, enabled=waits):
+            terms: dict[str, Tensor] = module(Sealed(views), part if parts > 1 else None)
+            total = torch.stack([term.float() for term in terms.values()]).sum()
+            machine.fabric.backward(total if window == 1 else total / window)
+        for name, term in terms.items():
+            summed[name] = summed[name] + term.detach().float() if name in summed else term.detach().float()
+    return summed

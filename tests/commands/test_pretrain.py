@@ -15,8 +15,6 @@ import yaml
 from PIL import Image
 
 from cmid.cli import main
-from cmid.commands.pretrain import cautions
-from cmid.config import KnnConfig, PretrainConfig, SwAVConfig
 from cmid.data import reading
 from cmid.train import fit, read_checkpoint
 from cmid.zoo.backbone_files import load_backbone, read_metadata
@@ -337,22 +335,6 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(images, tmp_path, 
     if (tmp_path / "run/checkpoints/last.ckpt").exists():
         state = read_checkpoint(tmp_path / "run").learner_state
         assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
-
-
-def test_a_queue_of_negatives_and_prototypes_for_few_images_are_cautioned_against():
-    said = cautions(PretrainConfig(method="moco_v2"), 500)
-    assert any("moco_v2.queue_size 250 or less would not" in note for note in said)
-    said = cautions(PretrainConfig(method="swav", swav=SwAVConfig(queue_size=3840)), 500)
-    assert any("3,000 prototypes for 500 images" in note and "swav.prototypes 50 is plenty" in note for note in said)
-    assert not any("queue" in note for note in said), "SwAV's queue holds no negatives"
-    assert not any("prototypes" in note for note in cautions(PretrainConfig(method="swav"), 100_000))
-
-
-def test_settings_of_a_knn_without_images_are_pointed_out():
-    said = cautions(PretrainConfig(knn=KnnConfig(every_epochs=2, k=3)), 100_000)
-    assert "no kNN is computed: knn.k, knn.every_epochs is given, but knn.data, the images to look at, is not" in said
-    for knn in (KnnConfig(), KnnConfig(data="labelled", k=3)):
-        assert not any("kNN" in note for note in cautions(PretrainConfig(knn=knn), 100_000))
 
 
 def test_a_list_that_names_an_image_twice_is_told(images, tmp_path, capsys):
