@@ -15,7 +15,7 @@ from cmid.data.torchgeo_datasets import Named, TorchgeoSource, parse_name, takes
 from cmid.data.torchgeo_pixels import (
     NOT_OUR_ORDER,
     TorchgeoPixels,
-    mask_of,
+    check_masks,
     palette_of,
     sides_of,
     split_for_test,
@@ -82,7 +82,7 @@ def open_torchgeo_whole(
 
 
 def _palette(source: TorchgeoSource, mask: str, labels: PixelLabelsConfig, console: Console | None) -> Palette:
-    mask_of(source, 0, mask)  # says what is wrong before all of them are looked at
+    check_masks(source, mask)  # says what is wrong before all of them are looked at
     if labels.palette:
         palette = read_palette(Path(labels.palette))
     else:

@@ -5,6 +5,7 @@ As `torchgeo_datasets`, and `&mask=NAME` names the part of a sample that holds t
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,8 @@ from cmid.data.decode import BadImage
 from cmid.data.palettes import MOST_CLASSES, UNKNOWN, Colour, Entry, Palette, infer_palette
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels
 from cmid.data.statistics import Stretch, spread
-from cmid.data.torchgeo_datasets import PREFIX, Named, TorchgeoSource, takes_split
-from cmid.errors import UsageError
+from cmid.data.torchgeo_datasets import PREFIX, TRIED, Named, TorchgeoSource, takes_split
+from cmid.errors import CmidError, UsageError
 
 LOVEDA = "LoveDA"
 NOT_OUR_ORDER = ("Potsdam2D", "Vaihingen2D")
@@ -79,7 +80,10 @@ class TorchgeoPixels:
     def read(self, i: int) -> LabelledPixels:
         """Image i and its labels; raises `BadImage`."""
         pixels = self.source.decode(self.places[i]).pixels
-        codes = mask_of(self.source, self.places[i], self.mask)
+        try:
+            codes = mask_of(self.source, self.places[i], self.mask)
+        except UsageError as error:  # it is this sample's fault: others hold what is asked for
+            raise BadImage(self.name(i), str(error)) from None
         if codes.shape != pixels.shape[:2]:
             raise BadImage(self.name(i), f"image {pixels.shape[1::-1]} and mask {codes.shape[::-1]} are of two sizes")
         labels = self.palette.encode(codes, "value")
@@ -128,9 +132,30 @@ def mask_of(source: TorchgeoSource, i: int, mask: str) -> np.ndarray:
     return found.numpy().astype(np.uint16)
 
 
+def check_masks(source: TorchgeoSource, mask: str) -> None:
+    """Makes sure that samples have one: it is enough that one of those looked at does.
+
+    Raises:
+        UsageError: none of them has.
+        BadImage: none of them can be read.
+    """
+    failed: list[CmidError] = []
+    for i in range(min(TRIED, len(source))):
+        try:
+            mask_of(source, i, mask)
+            return
+        except (BadImage, UsageError) as error:
+            failed.append(error)
+    raise next((error for error in failed if isinstance(error, UsageError)), failed[0])
+
+
 def has_mask(source: TorchgeoSource, mask: str) -> bool:
-    """Whether samples have one; a test split often has not."""
-    return isinstance(source.item(0).get(mask), Tensor)
+    """Whether samples have one; a test split often has not. Raises `BadImage` where none can be read."""
+    try:
+        check_masks(source, mask)
+    except UsageError:
+        return False
+    return True
 
 
 def sides_of(named: Named, mask: str) -> tuple[TorchgeoSource, TorchgeoSource | None, str]:
@@ -144,7 +169,7 @@ def sides_of(named: Named, mask: str) -> tuple[TorchgeoSource, TorchgeoSource | 
     if "split" in named.arguments:
         raise UsageError(f"leave split out of {PREFIX}{named.name}: its train split and its test or val are both read")
     train = TorchgeoSource(named.of_split("train"))
-    mask_of(train, 0, mask)  # where it is called otherwise, that is said, not that there is no test split
+    check_masks(train, mask)  # where it is called otherwise, that is said, not that there is no test split
     test, split = split_for_test(named, mask)
     return train, test, split
 
@@ -183,8 +208,9 @@ def palette_of(source: TorchgeoSource, mask: str, tick: Callable[[int, int], obj
         return Palette(tuple(Entry(name, colours.get(i), i) for i, name in enumerate(names)))
     counts: Counter[int] = Counter()
     for i in range(len(source)):
-        values = np.bincount(mask_of(source, i, mask).reshape(-1))
-        counts.update({int(value): int(values[value]) for value in np.flatnonzero(values)})
+        with suppress(BadImage, UsageError):  # those are skipped, and listed, where they are read for training
+            values = np.bincount(mask_of(source, i, mask).reshape(-1))
+            counts.update({int(value): int(values[value]) for value in np.flatnonzero(values)})
         if tick is not None:
             tick(i + 1, len(source))
     return infer_palette(counts, "value", lossy=0, colours=colours, names={}, data=f"{PREFIX}{source.named.name}")

@@ -8,6 +8,7 @@ from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled
 from cmid.config import PixelLabelsConfig
 from cmid.data.decode import BadImage
 from cmid.data.torchgeo_datasets import TorchgeoSource
+from cmid.data.torchgeo_pixels import palette_of
 from cmid.errors import UsageError
 from tests.data.masks_on_disk import coloured, draw, image_of, labels_of
 
@@ -93,6 +94,26 @@ def test_numbers_beyond_the_classes(tmp_path):
     found = open_pixel_labelled(data, PixelLabelsConfig(unknown="ignore", unlabelled=("Water",)), 0).train
     assert found.classes == ("Background", "Building", "Woodland", "Road")
     assert (found.read(0).labels[1, :3] == 255).all()
+
+
+def test_one_damaged_mask_stops_nothing_and_is_named(tmp_path):
+    written = write_landcover(tmp_path)
+    whole = (tmp_path / "output/M-0_0_m.png").read_bytes()
+    (tmp_path / "output/M-0_0_m.png").write_bytes(whole[: len(whole) // 2])
+    train = open_pixel_labelled(f"torchgeo:LandCoverAI?root={tmp_path}", PixelLabelsConfig(), 0).train
+    with pytest.raises(BadImage, match=r"LandCoverAI\[0\]"):
+        train.read(0)
+    assert np.array_equal(train.read(1).labels, written["train", 1])
+
+
+def test_one_sample_without_a_mask_is_bad_by_itself(tmp_path, monkeypatch):
+    write_landcover(tmp_path)
+    train = open_pixel_labelled(f"torchgeo:LandCoverAI?root={tmp_path}", PixelLabelsConfig(), 0).train
+    item = train.source.item
+    monkeypatch.setattr(train.source, "item", lambda i: {**item(i), "mask": item(i)["mask"] if i else None})
+    with pytest.raises(BadImage, match="gives nothing as 'mask'"):
+        train.read(0)
+    assert len(palette_of(train.source, "mask").entries) == 5
 
 
 @pytest.mark.parametrize(
