@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from cmid.config import PretrainConfig, other_methods
+from cmid.config import PretrainConfig
 
 
 def cautions(config: PretrainConfig, images: int) -> list[str]:
@@ -21,8 +21,6 @@ def cautions(config: PretrainConfig, images: int) -> list[str]:
         )
     if not config.knn.data and (given := _changed("knn", config.knn)):
         notes.append(f"no kNN is computed: {', '.join(given)} is given, but knn.data, the images to look at, is not")
-    if idle := [name for other in other_methods(config) for name in _changed(other, getattr(config, other))]:
-        notes.append(f"not used, as the method is {config.method}: {', '.join(idle)}")
     notes += [f"not used, as {why}: {', '.join(names)}" for why, names in _idle_in_cmid(config)]
     if queue > 2 * images:
         notes.append(

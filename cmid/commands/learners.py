@@ -1,6 +1,5 @@
 """A learner from settings: the one place where a method is given its backbone."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,6 +19,7 @@ from cmid.methods.seco import SeCo
 from cmid.methods.simmim import SimMIM
 from cmid.methods.supervised import Supervised
 from cmid.methods.swav import SwAV
+from cmid.ops.masking import hidden_of
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _mae(config: PretrainConfig) -> Learner:
     learner = MAE(whole_backbone(config), config.mae)
     patch_px = learner.backbone.patch_px
     patches = (config.views.size // patch_px) ** 2
-    if math.ceil(config.mae.mask_ratio * patches) >= patches:
+    if hidden_of(patches, config.mae.mask_ratio) >= patches:
         raise UsageError(
             f"mae.mask_ratio {config.mae.mask_ratio} leaves none of {patches} patches of {patch_px} px to be "
             f"seen: lower it, or raise views.size {config.views.size}"

@@ -214,7 +214,10 @@ class Looker:
         pictures = [self._drawn(view.images) for view in views]
         painted = self._painted(seen, pictures, names)
         if seen.matches is None:
-            return [painted, Absent("Matches", f"The method {self.settings.method} matches no positions.")]
+            return [
+                painted,
+                Absent("Matches", f"The method {self.settings.method}, as it is set, matches no positions."),
+            ]
         both = torch.stack((seen.matches.first, seen.matches.second), -1).cpu().numpy()
         valid = seen.matches.valid.cpu().numpy()
         pairs = []

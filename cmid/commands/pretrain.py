@@ -163,6 +163,11 @@ def settled(config: PretrainConfig) -> PretrainConfig:
             f"train.accumulate is {config.train.accumulate}, but the published code, and so parity mode, never adds up "
             "gradients: set it to 1 (and batch_size to all images of a step), or take cmid.mode exact"
         )
+    if c.mode == "parity" and config.train.strategy == "fsdp":
+        raise UsageError(
+            "parity mode's teacher moves within the forward pass, where train.strategy fsdp has put only some of the "
+            "parameters together: take --train.strategy ddp, or cmid.mode exact"
+        )
     if c.mode == "parity" and not config.views.squash:
         # The published positions are shares of the squashed image; elsewhere they would mean nothing.
         config = replace(config, views=replace(config.views, squash=True))

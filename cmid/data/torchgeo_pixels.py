@@ -124,7 +124,9 @@ def mask_of(source: TorchgeoSource, i: int, mask: str) -> np.ndarray:
             f"torchgeo's {source.named.name} gives {shape} as {mask!r}, where height and width are needed; its samples "
             f"hold {', '.join(map(str, item))}: choose one with &mask=NAME"
         )
-    if found.is_floating_point() and not bool((found == found.floor()).all()):
+    if not found.numel():
+        raise BadImage(source.name(i), "its mask is empty")
+    if found.is_floating_point() and not bool((found.isfinite() & (found == found.floor())).all()):
         raise BadImage(source.name(i), "its mask holds numbers that are not whole")
     low, high = (int(each) for each in torch.aminmax(found))
     if low < 0 or high > 0xFFFF:

@@ -127,7 +127,10 @@ class CMID(Learner):
 
     @torch.no_grad()
     def _see(self, batch: Views, masks: tuple[Tensor, ...], masked: tuple[Tensor, ...]) -> Seen:
-        """What the teacher makes of both whole views, beside what the student will get."""
+        """What the teacher makes of both whole views, beside what the student will get.
+
+        It looks at them even where no branch does: the statistics of its batch-norm are exported with it.
+        """
         teacher = [self.teacher_backbone(view.images) for view in batch]
         keys, local = [], []
         if self.config.global_weight:
@@ -336,6 +339,8 @@ class CMID(Learner):
         student = [self.backbone(images, mask) for images, mask in zip(masked, masks, strict=True)]
         paint = self.config.reconstruction_weight > 0
         predictions = tuple(self.pixel_head(s.last).float() for s in student) if paint else ()
+        if not self.config.local_weight:
+            return Look(masks, masked, predictions)
         grid = student[0][self.config.local_stage].shape[-2:]
         return Look(masks, masked, predictions, self._match(batch[0], batch[1], grid), (grid[0], grid[1]))
 

@@ -17,18 +17,17 @@ The encoder is a plain ViT as timm has it, with class token and fixed sine-cosin
 too. The decoder's blocks are timm's; its positions are computed for the grid at hand and are no weights.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
-from lightly.models.utils import get_at_index, set_at_index
+from lightly.models.utils import set_at_index
 from timm.layers import LayerNorm, build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from cmid.config import MAEConfig
 from cmid.contracts import Backbone, Learner, Look, PatchBackbone, Views
-from cmid.ops.masking import draw_masks, fill_with_mean, to_pixels
+from cmid.ops.masking import draw_masks, fill_with_mean, hidden_of, to_pixels
+from cmid.ops.matching import take_rows
 from cmid.ops.patches import to_patches
 
 
@@ -99,11 +98,11 @@ class MAE(Learner):
         prefix, width = self.backbone.prefix_tokens, self.config.decoder_width
         tokens = self.decoder_embed(latent)
         hidden = self.mask_token.to(tokens.dtype).expand(len(order), order.shape[1] + prefix - tokens.shape[1], -1)
-        patches = get_at_index(torch.cat((tokens[:, prefix:], hidden), 1), order.argsort(1))
+        patches = take_rows(torch.cat((tokens[:, prefix:], hidden), 1), order.argsort(1))
         patches = patches + build_sincos2d_pos_embed(list(grid), width, device=latent.device)
         tokens = torch.cat((tokens[:, :prefix], patches), 1)  # class and registers stand at position zero
         tokens = self.decoder_blocks(tokens)[:, prefix:]
-        painted: Tensor = self.decoder_pred(self.decoder_norm(get_at_index(tokens, self._hidden(order))))
+        painted: Tensor = self.decoder_pred(self.decoder_norm(take_rows(tokens, self._hidden(order))))
         return painted.float()
 
     def _mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
@@ -122,11 +121,11 @@ class MAE(Learner):
 
     def _visible(self, order: Tensor) -> int:
         # counted from the settings: reading it off the mask would wait for the device
-        return order.shape[1] - math.ceil(self.config.mask_ratio * order.shape[1])
+        return order.shape[1] - hidden_of(order.shape[1], self.config.mask_ratio)
 
     def _patches(self, images: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values `(B, n, C * p * p)` of patches `which` `(B, n)`; mean and deviation `(B, n, 1)` over all bands."""
-        values = get_at_index(to_patches(images.float(), self.backbone.patch_px), which)
+        values = take_rows(to_patches(images.float(), self.backbone.patch_px), which)
         return values, values.mean(-1, keepdim=True), (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
     def _grid(self, images: Tensor) -> tuple[int, int]:

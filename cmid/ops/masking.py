@@ -22,12 +22,13 @@ def draw_masks(
         bool `(B, rows, columns)`, True = hidden.
     """
     cells = grid[0] * grid[1]
-    hidden = _hidden_of(cells, ratio)
+    hidden = hidden_of(cells, ratio)
     rank = torch.rand(batch_size, cells, device=device).argsort(dim=1).argsort(dim=1)
     return (rank < hidden).view(batch_size, *grid)
 
 
-def _hidden_of(cells: int, ratio: float) -> int:
+def hidden_of(cells: int, ratio: float) -> int:
+    """How many of so many cells are hidden: at least the share `ratio`."""
     return math.ceil(ratio * cells)
 
 
@@ -44,7 +45,7 @@ def hidden_positions(mask: Tensor, grid: Sequence[int], ratio: float) -> Tensor:
         int64 `(B, n)`, counted row by row.
     """
     flat, cells = to_pixels(mask, grid).flatten(1).to(torch.uint8), mask[0].numel()
-    count = _hidden_of(cells, ratio) * flat.shape[1] // cells
+    count = hidden_of(cells, ratio) * flat.shape[1] // cells
     return flat.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cmid.commands.cautions import cautions
-from cmid.config import BYOLConfig, CMIDConfig, KnnConfig, PretrainConfig, SwAVConfig
+from cmid.config import CMIDConfig, KnnConfig, PretrainConfig, SwAVConfig
 
 
 def test_a_queue_of_negatives_and_prototypes_for_few_images_are_cautioned_against():
@@ -20,13 +20,6 @@ def test_settings_of_a_knn_without_images_are_pointed_out():
     assert "no kNN is computed: knn.k, knn.every_epochs is given, but knn.data, the images to look at, is not" in said
     for knn in (KnnConfig(), KnnConfig(data="labelled", k=3)):
         assert not any("kNN" in note for note in cautions(PretrainConfig(knn=knn), 100_000))
-
-
-def test_settings_of_another_method_are_pointed_out():
-    assert "not used, as the method is cmid: byol.hidden" in cautions(PretrainConfig(byol=BYOLConfig(hidden=8)), 10**6)
-    assert not any(
-        "not used" in note for note in cautions(PretrainConfig(method="byol", byol=BYOLConfig(hidden=8)), 10**6)
-    )
 
 
 @pytest.mark.parametrize(

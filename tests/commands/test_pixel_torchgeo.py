@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cmid.commands.pixel_sources import open_pixel_labelled, open_pixel_labelled_whole
@@ -106,12 +107,22 @@ def test_one_damaged_mask_stops_nothing_and_is_named(tmp_path):
     assert np.array_equal(train.read(1).labels, written["train", 1])
 
 
-def test_one_sample_without_a_mask_is_bad_by_itself(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (None, "gives nothing as 'mask'"),
+        (torch.zeros(0, 4), "its mask is empty"),
+        (torch.full((12, 16), torch.inf), "numbers that are not whole"),
+        (torch.full((12, 16), torch.nan), "numbers that are not whole"),
+        (torch.full((12, 16), -1), "numbers from -1 to -1"),
+    ],
+)
+def test_one_sample_without_a_sound_mask_is_bad_by_itself(tmp_path, monkeypatch, mask, says):
     write_landcover(tmp_path)
     train = open_pixel_labelled(f"torchgeo:LandCoverAI?root={tmp_path}", PixelLabelsConfig(), 0).train
     item = train.source.item
-    monkeypatch.setattr(train.source, "item", lambda i: {**item(i), "mask": item(i)["mask"] if i else None})
-    with pytest.raises(BadImage, match="gives nothing as 'mask'"):
+    monkeypatch.setattr(train.source, "item", lambda i: {**item(i), "mask": item(i)["mask"] if i else mask})
+    with pytest.raises(BadImage, match=says):
         train.read(0)
     assert len(palette_of(train.source, "mask").entries) == 5
 

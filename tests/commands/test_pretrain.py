@@ -234,6 +234,7 @@ def test_too_few_images(count, words, tmp_path, capsys):
         (["--cmid.mode", "parity", "--cmid.queue-size", "7"], "multiple"),
         (["--cmid.reconstruction-weight", "0", "--cmid.global-weight", "0", "--cmid.local-weight", "0"], "branches"),
         (["--cmid.mode", "parity", "--train.accumulate", "2"], "adds up"),
+        (["--cmid.mode", "parity", "--train.strategy", "fsdp"], "moves within the forward pass"),
         (["--seed", "99999999999999999999"], "seed"),
         (["--knn.data", "nowhere"], "nowhere"),
     ],

@@ -356,6 +356,11 @@ def test_look_agrees_with_what_the_loss_uses():
     assert torch.equal(hidden.any(1), look.masks[0].repeat_interleave(16, 1).repeat_interleave(16, 2))
 
 
+def test_without_the_local_branch_there_is_no_match_to_look_at():
+    model, views = learner(local_weight=0.0), batch()
+    assert model.look(views).matches is None
+
+
 @pytest.mark.parametrize("bands", [1, 4])
 def test_any_bands(bands):
     torch.manual_seed(0)
