@@ -52,3 +52,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`' Did you mean a, b?'`, or the empty string where nothing is near."""
     near = nearest(name, known)
     return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def multiples(size: int, stride: int) -> str:
+    """The multiples of `stride` next to `size`, in words."""
+    return " or ".join(dict.fromkeys((str(size // stride * stride or stride), str(-(-size // stride) * stride))))

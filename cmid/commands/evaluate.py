@@ -21,6 +21,7 @@ from torch import Tensor
 from cmid.commands.evaluate_settings import refuse_idle_settings
 from cmid.commands.extract import summary
 from cmid.commands.image_scale import check_size, labelled_notes, measured_on, put_on_scale
+from cmid.commands.out_folder import checked_file
 from cmid.commands.sources import open_one_class_each
 from cmid.commands.weights import resolve_weights
 from cmid.config import EvaluateConfig
@@ -117,10 +118,7 @@ def evaluate(
         return evaluate_classifier(config)
     if config.bootstrap < 1:
         raise UsageError(f"bootstrap is the number of resamples, at least 1; found {config.bootstrap}.")
-    if config.out and Path(config.out).is_dir():
-        raise UsageError(f"out is the JSON file to write; {config.out} is a folder.")
-    if config.out and Path(config.out).exists() and not config.overwrite:
-        raise UsageError(f"{config.out} exists. Give another --out, or --overwrite to replace it.")
+    out = checked_file(config.out, overwrite=config.overwrite)
     console = Console()
     frozen = frozen_features(config, console)
     for note in labelled_notes(frozen.sides[0], config.data):
@@ -141,8 +139,8 @@ def evaluate(
         skipped=skipped,
     )
     _show(result, console)
-    if config.out:
-        _write(result, Path(config.out))
+    if out is not None:
+        _write(result, out)
     return result
 
 

@@ -55,11 +55,11 @@ def extract(config: ExtractConfig) -> Path:
 
 
 def checkpoint_of(run: Path | str, which: str = "last") -> Checkpoint:
-    """The checkpoint `which` (last or best) of a run directory; a file is taken as it is."""
+    """The checkpoint `which` (last or best) of a run directory, or a file; its weights are passed on: it is checked."""
     path = Path(run)
     if not path.exists():
         raise UsageError(f"No such run: {run}. Expected a run directory, or a .ckpt file in it.")
-    return read_checkpoint(path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path)
+    return read_checkpoint(path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path, checked=True)
 
 
 def backbone_of_checkpoint(checkpoint: Checkpoint, which: str = "student") -> tuple[Backbone, BackboneMetadata]:

@@ -26,6 +26,9 @@ from cmid.errors import CmidError, UsageError
 CHUNK = 24
 """Scenes a worker draws before it reports; two rounds of the scene classes."""
 
+LARGEST_PX = 16_384
+"""Longest side of a scene, which is drawn in one piece: some 10 GB."""
+
 
 @dataclass(frozen=True)
 class GenerateResult:
@@ -121,6 +124,8 @@ def _check(config: GenerateConfig) -> Path:
     """The folder to write, made; raises `UsageError` for what cannot be done."""
     if config.size < SMALLEST_PX:
         raise UsageError(f"size is {config.size}; scenes need at least {SMALLEST_PX} px to show anything")
+    if config.size > LARGEST_PX:
+        raise UsageError(f"size is {config.size}; a scene is drawn in memory, and may have {LARGEST_PX:,} px a side")
     if config.count < 1:
         raise UsageError(f"count is {config.count}; ask for at least one scene")
     if config.workers == 0 or config.workers < -1:

@@ -11,7 +11,7 @@ from cmid.data.image_notes import LABELLED, image_notes
 from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.statistics import Stretch, measure
 from cmid.data.torchgeo_datasets import TorchgeoSide, is_named
-from cmid.errors import UsageError
+from cmid.errors import UsageError, multiples
 from cmid.zoo.backbone_files import BackboneMetadata
 
 MEASURED = 256
@@ -83,7 +83,7 @@ def check_size(size: int, backbone: Backbone) -> None:
     if size % stride:
         raise UsageError(
             f"size {size} is not a multiple of {stride} px, the coarsest stride of {backbone.name}: take "
-            f"{max(1, size // stride) * stride} or {-(-size // stride) * stride}"
+            f"{multiples(size, stride)}"
         )
 
 

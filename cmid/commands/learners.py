@@ -8,7 +8,7 @@ from cmid.backbones import create_backbone
 from cmid.backbones.timm_backbone import TimmBackbone
 from cmid.config import PretrainConfig, ViewConfig
 from cmid.contracts import Learner
-from cmid.errors import UsageError, did_you_mean
+from cmid.errors import UsageError, did_you_mean, multiples
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
@@ -64,6 +64,13 @@ def build_learner(config: PretrainConfig) -> Learner:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        raise UsageError(
+            f"the memory of this machine cannot hold {config.method} on {config.backbone} as it is set: lower the "
+            f"sizes of its heads or queue ({config.method}.*), or take a smaller backbone"
+        ) from error
 
 
 def method_of(config: PretrainConfig) -> Method:
@@ -200,8 +207,7 @@ def _check_size(config: PretrainConfig, stride: int, what: str, group: str | Non
     if size % stride:
         other = f", or another {group}.mask_cell_px" if group else ""
         raise UsageError(
-            f"views.size {size} is not a multiple of {stride} px ({what}): take {size // stride * stride or stride} "
-            f"or {-(-size // stride) * stride}{other}"
+            f"views.size {size} is not a multiple of {stride} px ({what}): take {multiples(size, stride)}{other}"
         )
     if config.views.small_crops and config.views.small_size % stride:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The folder that an evaluation of a finished model writes into."""
+"""The folder or file that somebody asked to be written, and that must not cost them another."""
 
 import json
 import os
@@ -34,6 +34,25 @@ def checked_folder(out: str | None, model: Path, written: Sequence[str], *, over
             "it."
         )
     return folder
+
+
+def checked_file(out: str | None, *, overwrite: bool) -> Path | None:
+    """The file to write; None where none is to be written.
+
+    Raises:
+        UsageError: a folder, a place in what is no folder, or, without `overwrite`, a file that is there.
+    """
+    if not out:
+        return None
+    path = Path(out)
+    if path.is_dir():
+        raise UsageError(f"out is the file to write; {path} is a folder.")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists. Give another --out, or --overwrite to replace it.")
+    above = next(parent for parent in (*path.parents, Path()) if parent.exists())
+    if not above.is_dir():
+        raise UsageError(f"{path} cannot be written: {above} is no folder. Give another --out.")
+    return path
 
 
 def make_folder(folder: Path, written: Sequence[str]) -> None:

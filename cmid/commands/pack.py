@@ -1,7 +1,7 @@
 """`cmid pack`: many images become few large shards, for disks and object stores; or shards are checked."""
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -12,7 +12,8 @@ from cmid.commands.sources import open_source, progress, reads_files
 from cmid.commands.terminal import terminal
 from cmid.config import PackConfig, PretrainConfig
 from cmid.data.decode import UNKNOWN_TO_PILLOW, BadImage, decode, look_at_header
-from cmid.data.folder import why
+from cmid.data.folder import FolderSource, why
+from cmid.data.image_notes import image_notes
 from cmid.data.shard_manifest import INDEX, MANIFEST, NAMES, Manifest
 from cmid.data.shards import is_sharded, refuse_oversized, verify, write_shards
 from cmid.data.sources import ImageSource
@@ -42,11 +43,18 @@ def pack(config: PackConfig) -> PackResult:
     """Packs `config.data` into `config.out`, or with `check` reads shards again and holds them to their sums.
 
     Raises:
-        UsageError: nothing to pack, or a folder that holds files.
+        UsageError: nothing to pack, a folder that holds files, or with `check` settings that it does not read.
         CmidError: too many images cannot be read, the disk is full, or with `check` a file is not as it was.
     """
     console = terminal()
-    return _check(Path(config.data), console) if config.check else _pack(config, console)
+    if not config.check:
+        return _pack(config, console)
+    unset = PackConfig(data=config.data, check=True)
+    if idle := [each.name for each in fields(config) if getattr(config, each.name) != getattr(unset, each.name)]:
+        raise UsageError(
+            f"with check the shards in {config.data} are read and nothing is written: leave out {', '.join(idle)}"
+        )
+    return _check(Path(config.data), console)
 
 
 def _check(folder: Path, console: Console) -> PackResult:
@@ -80,7 +88,10 @@ def _pack(config: PackConfig, console: Console) -> PackResult:
         max_bad_share=config.max_bad_share,
     )  # fmt: skip
     opened = open_source(wanted, console=console)
-    for note in opened.notes:
+    notes = opened.notes
+    if isinstance(opened.source, FolderSource):  # in shards nobody looks at their headers again
+        notes += image_notes(opened.source)
+    for note in notes:
         console.print(f"note: {note}")
     _make(out)
     views = opened.config.views

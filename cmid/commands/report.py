@@ -14,6 +14,7 @@ import torch
 from cmid.commands.extract import refuse_tasks
 from cmid.commands.learners import build_learner, method_of
 from cmid.commands.looking import Album, Looker, choose
+from cmid.commands.out_folder import checked_file
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import open_labelled_whole, open_source, shown_bands
 from cmid.commands.terminal import terminal
@@ -58,16 +59,17 @@ def report(config: ReportConfig) -> Path:
         The page's path.
 
     Raises:
-        UsageError: the run, or images asked for by name, are not there, or none are where a page already is; UMAP is
-            asked for and not installed.
+        UsageError: the run, or images asked for by name, are not there, or none are where a page already is; a file
+            is at `out`; UMAP is asked for and not installed.
         CmidError: the page cannot be written.
     """
     for name, value, least in (("images", config.images, 1), ("map_images", config.map_images, 2)):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, found {value}")
+    asked = checked_file(config.out, overwrite=config.overwrite)
     run = read_run(config.run)
     album, labelled = _albums(config, run)
-    path = Path(config.out) if config.out else run.files.path / "report.html"
+    path = asked or run.files.path / "report.html"
     for each in run.missing:
         terminal().print(f"note: {each}")
     if album is None and not config.out and path.is_file():

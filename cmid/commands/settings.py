@@ -24,6 +24,8 @@ from cmid.commands.recipes import find_recipe
 from cmid.errors import UsageError, did_you_mean, nearest
 
 T = TypeVar("T")
+MOST_VALUES = 100_000
+"""Of a settings file. A few aliases in a row can stand for more than any memory holds."""
 SHORT = {"devices": "train.devices", "nodes": "train.nodes"}
 """Names by which other tools know some settings."""
 
@@ -100,6 +102,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)
+        if _written_out(content, {}) > MOST_VALUES:
+            raise UsageError(f"{path} repeats parts of itself to more than {MOST_VALUES:,} values.")
     except OSError as error:
         raise UsageError(f"Cannot read the settings file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -107,6 +111,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it is not UTF-8 text"
         raise UsageError(f"{path}{where} is not valid YAML: {problem}.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply for a settings file.") from error
     if not isinstance(content, dict | NoneType):
         raise UsageError(f"{path}: expected lines of `field: value`, found {_show(content)}.")
     return content or {}
@@ -117,6 +123,8 @@ def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: st
     parser = _converter(kind)  # type: ignore[arg-type]
     values = {}
     for name, value in _flatten(_plain(settings), known, source):
+        if name in values:
+            raise UsageError(f"{name} ({source}) is given twice: leave one of the values out.")
         values[name] = _convert(parser, name, known[name], value, source)
         within_range(name, values[name], source)
     return values
@@ -133,6 +141,16 @@ def make_parser(kind: type[Any], **more: Any) -> jsonargparse.ArgumentParser:
     parser = jsonargparse.ArgumentParser(exit_on_error=False, **more)
     parser.add_class_arguments(kind)
     return parser
+
+
+def _written_out(value: Any, known: dict[int, int]) -> int:
+    """How many values there are once every alias of YAML is written out; parts met before are not walked again."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(each, known) for each in inside)
+    return known[id(value)]
 
 
 class _EachOnce(yaml.SafeLoader):

@@ -93,7 +93,9 @@ class ReportConfig:
     labelled: str | None = None
     """Labelled folder whose classes colour the map; unset: the run's kNN folder."""
     out: str | None = None
-    """Where to write; unset: report.html in the run."""
+    """Where to write; unset: report.html in the run, whose page is replaced."""
+    overwrite: bool = False
+    """Replace a file that is at `out`."""
 
 
 @dataclass

@@ -38,7 +38,7 @@ class PretrainConfig:
     drop_path: float = 0.0
     """Stochastic depth of the student."""
     in_chans: int = 3
-    """Number of bands of the images."""
+    """Number of bands of the images; where the data say it (scenes, torchgeo, shards of pixels), that counts."""
     epochs: int = 200
     """Passes over the data."""
     batch_size: int = 64

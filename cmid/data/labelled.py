@@ -1,5 +1,6 @@
 """Images on disk with one folder per class, and their division into train and test."""
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def draw_share(labels: np.ndarray, classes: Sequence[str], *, share: float, seed
         if members.size < 2:
             raise UsageError(f"class {name} has one image: at least two are needed to split it into train and test")
         count = min(max(round(share * members.size), 1), members.size - 1)
-        generator = np.random.default_rng([seed & (1 << 64) - 1, zlib.crc32(name.encode())])
+        generator = np.random.default_rng([seed & (1 << 64) - 1, zlib.crc32(os.fsencode(name))])
         chosen.append(np.sort(generator.permutation(members)[:count]))
     return np.concatenate(chosen)
 

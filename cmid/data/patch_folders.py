@@ -38,14 +38,14 @@ class PatchFolders:
             if place.is_dir():
                 dates = sorted(date.name for date in os.scandir(place.path) if date.is_dir())
                 found += [f"{place.name}/{date}" for date in dates]
-        self.folder, self.patches = folder, np.array([name.encode() for name in found])
+        self.folder, self.patches = folder, np.array([os.fsencode(name) for name in found])
 
     def __len__(self) -> int:
         return len(self.patches)
 
     def patch(self, i: int) -> tuple[str, str]:
         """Place and date of image i."""
-        place, _, date = bytes(self.patches[i]).decode().partition("/")
+        place, _, date = os.fsdecode(bytes(self.patches[i])).partition("/")
         return place, date
 
     def file_of(self, i: int) -> str:

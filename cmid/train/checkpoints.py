@@ -44,13 +44,13 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def read_checkpoint(path: str | Path, *, lazy: bool = True) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, lazy: bool = True, checked: bool = False) -> Checkpoint:
     """Reads a checkpoint; a pickle in it is never executed.
 
     Args:
         path: a checkpoint file, or a run directory, which means its `last`.
-        lazy: map the file, so that only the tensors that are used are read from disk; off, the whole file is read
-            and held against its check sums, which torch does not do.
+        lazy: map the file, so that only the tensors that are used are read from disk and kept in memory.
+        checked: hold all of the file against its check sums, which torch does not do; always, where it is read whole.
 
     Raises:
         UsageError: there is no such file.
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path, *, lazy: bool = True) -> Checkpoint:
             "such as best.ckpt of the same run."
         )
     try:
-        if not lazy:
+        if checked or not lazy:
             _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except pickle.UnpicklingError as error:

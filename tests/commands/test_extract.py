@@ -1,5 +1,6 @@
 """What leaves a run is its backbone, bit for bit, with where it comes from."""
 
+import zipfile
 from dataclasses import asdict, replace
 
 import pytest
@@ -107,6 +108,18 @@ def test_never_replaces_a_file_unless_asked(run):
     assert out.read_bytes() == before
     extract(ExtractConfig(run=str(run), overwrite=True))
     assert out.read_bytes() != before
+
+
+def test_weights_that_changed_on_the_disk_are_not_passed_on(run):
+    path = run / "checkpoints" / "last.ckpt"
+    whole = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda each: each.file_size)
+    whole[largest.header_offset + largest.file_size // 2] ^= 0x10
+    path.write_bytes(whole)
+    with pytest.raises(CmidError, match=r"is damaged.*the check sum of .* is wrong"):
+        extract(ExtractConfig(run=str(run)))
+    assert not (run / "backbone.safetensors").exists()
 
 
 def test_random_numbers_of_the_caller_go_on_undisturbed(run):

@@ -45,6 +45,14 @@ def test_a_run_on_shards_is_the_run_on_the_files(images, tmp_path, capsys):
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+def test_what_files_lose_as_images_is_told_when_they_are_packed(tmp_path, capsys):
+    for i in range(2):
+        write_raster(tmp_path / "s" / f"{i}.tif", textured(4, 160, "uint16", i), photometric="minisblack")
+    assert main(["pack", str(tmp_path / "s"), "--out", str(tmp_path / "shards")]) == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "2 of 2 images looked at have more than 3 bands" in said and "have more than 8 bits" in said
+
+
 def test_windows_of_scenes_are_packed_with_their_numbers(tmp_path):
     write_raster(tmp_path / "s" / "0.tif", textured(4, 160, "uint16", 0), photometric="minisblack")
     words = ["--source", "scenes", "--scenes.windows", "9", "--scenes.window-px", "80", "--scenes.statistics", "4"]
@@ -124,6 +132,7 @@ def test_what_is_refused_by_its_header_is_not_read(images, tmp_path):
         (["{images}", "--out", "{images}"], 2, "holds something"),
         (["{images}/none", "--out", "{out}"], 2, "no such folder"),
         (["{images}", "--check"], 2, "was not written by `cmid pack`"),
+        (["{images}", "--check", "--out", "{out}"], 2, "nothing is written: leave out out"),
     ],
 )
 def test_what_cannot_be_packed_is_said(images, tmp_path, capsys, words, code, answer):

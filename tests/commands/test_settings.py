@@ -1,5 +1,6 @@
 """Settings from several places: who wins, what is converted, what an error says."""
 
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_the_error_names_the_file(tmp_path):
             b"epochs: 3\nviews:\n  small-size: 9\n  small_size: 8\n",
             "line 4 is not valid YAML: small_size is given twice",
         ),
+        (b"views: {size: 9}\nviews.size: 8\n", "views.size ({path}) is given twice"),
+        (b"devices: 1\ntrain:\n  devices: 1\n", "train.devices ({path}) is given twice"),
+        (b"[" * 5000, "nested too deeply"),
+        (
+            b"a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + b"".join(f"{x}: &{x} [{','.join([f'*{y}'] * 9)}]\n".encode() for y, x in itertools.pairwise("abcdefghi")),
+            "repeats parts of itself to more than 100,000 values",
+        ),
         (b"x: !!python/object/apply:os.getcwd []", "is not valid YAML: could not determine a constructor"),
     ],
 )
@@ -135,7 +144,7 @@ def test_a_file_that_is_no_settings(tmp_path, content, says):
     mine.write_bytes(content)
     with pytest.raises(UsageError) as caught:
         resolve(PretrainConfig, config=mine)
-    assert says in str(caught.value)
+    assert says.replace("{path}", str(mine)) in str(caught.value)
     assert str(mine) in str(caught.value)
 
 

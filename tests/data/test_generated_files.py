@@ -136,6 +136,7 @@ def test_png_is_lossless(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"size": 100_000}, "size is 100000; .* 16,384 px a side"),
         ({"size": 63}, "size is 63; scenes need at least 64 px"),
         ({"count": 0}, "count is 0; ask for at least one scene"),
         ({"workers": 0}, "workers is 0; give a number from 1"),

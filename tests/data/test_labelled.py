@@ -39,6 +39,13 @@ def test_a_class_is_drawn_alike_whatever_the_others_are(make_classes):
     assert [p.stem for p in left.paths] == ["field00", "field09", "port01"], "those of before the draw was shared"
 
 
+def test_a_class_whose_name_is_no_text_is_drawn_as_well(make_classes):
+    path = make_classes(COUNTS)
+    (path / "port").rename(path / os.fsdecode(b"\xff\xfe"))
+    train, test = LabelledFolder(path).split(seed=3)
+    assert (len(train), len(test)) == (13, 4) and "\udcff\udcfe" in train.classes
+
+
 def test_a_share_is_drawn_class_by_class():
     labels = np.array([2, 0, 2, 2, 0, 2, 2])
     chosen = draw_share(labels, ("a", "none", "b"), share=0.8, seed=0)
