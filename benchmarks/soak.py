@@ -7,7 +7,8 @@ seconds. One is left alone. The other is killed with SIGKILL at random moments (
 processes, or only a loader process), now and then asked to stop with SIGTERM, and resumed. With `--clock`
 (libfaketime, from the package faketime) its date jumps by up to a year, back and forth, while it runs. After the given
 time both are stopped, both resumed to the same step, and compared: every row of steps.csv and metrics.csv but for the
-times, and every tensor of the last checkpoint, bit by bit.
+times, and every tensor of the last checkpoint, bit by bit. Both run a copy of the package, as it is at the beginning:
+a resumed run would take up what has been changed meanwhile, and the other not.
 
 Of the run that is left alone the memory (main and loader processes, shared pages counted once) is taken every ten
 seconds; its growth is the slope of a line through all but the first ten minutes. Results go to `results/soak.json`.
@@ -45,22 +46,25 @@ SETTINGS = [
 class Run:
     """One run of the command line, with its processes in a session of their own."""
 
-    def __init__(self, images: Path, out: Path, clock: str) -> None:
+    def __init__(self, images: Path, out: Path, clock: str, code: Path) -> None:
         self.images, self.out, self.clock, self.log = images, out, clock, out.with_suffix(".log")
+        self.code = code
         self.process: subprocess.Popen | None = None
 
     def start(self, *more: str) -> None:
         command = [sys.executable, "-m", "cmid", "pretrain", str(self.images), *SETTINGS, "--out", str(self.out), *more]
         if (self.out / "checkpoints" / "last.ckpt").exists():
             command.append("--resume")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.code)}
         if self.clock:
             environment |= {
                 "LD_PRELOAD": self.clock, "FAKETIME_TIMESTAMP_FILE": str(self.out.with_suffix(".date")),
                 "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }  # fmt: skip
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self.code
+            )
 
     def members(self) -> list[int]:
         """Its processes, the main one first."""
@@ -167,9 +171,12 @@ def main():
     options.add_argument("--clock", default="", help="libfaketime, for dates that jump")
     given = options.parse_args()
     chance = random.Random(given.seed)
+    given.work = given.work.resolve()
     given.work.mkdir(parents=True)
-    images = cmid.generate(out=str(given.work / "scenes"), count=200, size=96).images
-    alone, killed = Run(images, given.work / "alone", ""), Run(images, given.work / "killed", given.clock)
+    code = given.work / "code"
+    shutil.copytree(Path(cmid.__file__).parent, code / "cmid", ignore=shutil.ignore_patterns("__pycache__"))
+    images = cmid.generate(out=str(given.work / "scenes"), count=200, size=96).images.resolve()
+    alone, killed = Run(images, given.work / "alone", "", code), Run(images, given.work / "killed", given.clock, code)
     killed.out.with_suffix(".date").write_text("+0d\n")
     alone.start()
     killed.start()
