@@ -10,6 +10,7 @@ import select
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 is done, 1 a failure while running, 2 a request that cannot be carried out, 130 interrupted, 141 nobody reads
     the output any more. Whatever is not a `CmidError` is our own mistake and keeps its traceback.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files may be no text
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -125,7 +128,10 @@ def read_words(verb: str, argv: Sequence[str]) -> Words:
 
 def _kind_among(verb: str, argv: Sequence[str]) -> str | None:
     """The kind that a line names, found before its options are read: they are the kind's own."""
-    return next((word for word in argv if word in VERBS[verb].kinds), None)
+    kinds = VERBS[verb].kinds
+    after_options = {i + 1 for i, word in enumerate(argv) if word.startswith("-") and "=" not in word}
+    sure = (word for i, word in enumerate(argv) if word in kinds and i not in after_options)
+    return next(sure, None) or next((word for word in argv if word in kinds), None)
 
 
 def _value(option: str, rest: list[str]) -> str:

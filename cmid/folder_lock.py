@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -54,8 +55,9 @@ def _locked(path: Path) -> int:
             os.close(handle)
             raise FolderTakenError(f"another process ({owner})" if owner else "another process")
         # the owner before may have removed the file between our opening and our locking it
-        if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-            return handle
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
         os.close(handle)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cmid.errors import CmidError
+from cmid.errors import CmidError, UsageError
 
 
 def write_page_whole(folder: Path, page: str, *, learned: bool) -> Path:
@@ -28,6 +28,21 @@ def write_whole(path: Path, write: Callable[[Path], object], *, advice: str) -> 
     except OSError as error:
         raise CmidError(f"{path} cannot be written: {error.strerror or error}. {advice}") from error
     return path
+
+
+def require_utf8(path: Path) -> None:
+    """Refuses a name that torch and safetensors could not open again.
+
+    Raises:
+        UsageError: it, or that of a folder above it, is no valid UTF-8.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"The name of {path.absolute()} is no valid UTF-8 (\\udc.. stands for a byte that is none), and weights in "
+            "such files or folders cannot be read. Rename it, or choose another."
+        ) from None
 
 
 def replace_whole(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:

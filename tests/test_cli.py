@@ -235,3 +235,20 @@ def test_an_error_keeps_its_code(capsys, tmp_path):
 def test_read_words_does_not_guess():
     with pytest.raises(UsageError):
         read_words("pretrain", ["images", "--epo", "3"])
+
+
+def test_a_kind_is_not_taken_from_the_value_of_an_option():
+    said = read_words("finetune", ["--out", "classification", "segmentation", "W", "D", "--labels.palette", "p.json"])
+    assert said.kind == "segmentation" and said.given["labels.palette"] == "p.json"
+    assert (
+        read_words("finetune", ["--resume", "segmentation", "W", "D", "--labels.palette", "p"]).kind == "segmentation"
+    )
+
+
+def test_names_that_are_no_text_can_be_told(tmp_path):
+    script = "import sys; from cmid.cli import main; main(['--version']); print('\\udce4')"
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert told.stdout.endswith(b"\xe4\n")

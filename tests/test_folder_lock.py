@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +21,18 @@ def test_a_folder_is_taken_once_and_let_go(tmp_path):
     lock.release()
     assert not (tmp_path / LOCK).exists()
     FolderLock(tmp_path).release()
+
+
+def test_a_lock_that_the_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    stat, gone = Path.stat, []
+
+    def removed(path, **how):
+        if path.name == LOCK and not gone:
+            gone.append(path)
+            path.unlink()
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", removed)
+    lock = FolderLock(tmp_path)
+    assert gone and (tmp_path / LOCK).exists()
+    lock.release()

@@ -138,9 +138,9 @@ def evaluate(
         sweep=sweep,
         skipped=skipped,
     )
-    _show(result, console)
     if out is not None:
         _write(result, out)
+    _show(result, console)
     return result
 
 

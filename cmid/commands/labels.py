@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,10 @@ from cmid.commands.sources import Opened, open_labelled
 from cmid.config import PretrainConfig
 from cmid.data.few_labels import LabelledSubset
 from cmid.data.folder import FolderSource
-from cmid.data.labelled import LabelledFolder
+from cmid.data.labelled import LabelledFolder, root_of_classes
 from cmid.data.listed import has_lists, is_table, open_to_learn
 from cmid.data.sources import ImageSource, LabelledSource
-from cmid.data.torchgeo_datasets import TorchgeoSource, is_named, labelled_whole
+from cmid.data.torchgeo_datasets import Named, TorchgeoSource, is_named, labelled_whole, parse_name
 from cmid.errors import UsageError
 
 
@@ -70,9 +71,20 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
 
 
 def _same_place(one: str, other: str) -> bool:
+    if is_named(one) and is_named(other):
+        first, second = (parse_name(each) for each in (one, other))
+        return first.name == second.name and _rooted(first) == _rooted(second)
     if is_named(one) or is_named(other):
-        return one == other
-    return Path(one).resolve() == Path(other).resolve()
+        return False
+    places = [Path(each) for each in (one, other)]
+    roots = [root_of_classes(place) if place.is_dir() else place for place in places]
+    return roots[0].resolve() == roots[1].resolve()
+
+
+def _rooted(named: Named) -> dict[str, Any]:
+    """Its arguments, its folder by the one name that it has."""
+    root = named.arguments.get("root")
+    return named.arguments | ({"root": Path(root).resolve()} if isinstance(root, str) else {})
 
 
 def check_labels(source: LabelledSource, data: str) -> str:

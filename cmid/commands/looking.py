@@ -159,6 +159,11 @@ class Looker:
         """The student's, which is what `extract` writes by default."""
         return self.learner.backbone
 
+    @property
+    def enlarged(self) -> int:
+        """How much larger images are than crops where dense features are looked at; a backbone may take one size."""
+        return 2 if getattr(self.backbone, "fixed_size", None) is None else 1
+
     def views_of(self, album: Album, count: int) -> Views:
         """Crops of the first `count` images as in training, recoloured and normalised, in the album's order."""
         chosen = album.first(count)
@@ -242,8 +247,9 @@ class Looker:
         return small, boxes * ([small.shape[1] / width, small.shape[0] / height] * 2)
 
     def _correspondences(self, views: Views, names: Sequence[str]) -> Section | Absent:
+        scale = float(self.enlarged)
         maps = [
-            self.dense_maps(F.interpolate(view.images, scale_factor=2.0, mode="bicubic", antialias=True))[0]
+            self.dense_maps(F.interpolate(view.images, scale_factor=scale, mode="bicubic", antialias=True))[0]
             for view in views
         ]
         grid = (maps[0].shape[2], maps[0].shape[3])
@@ -282,7 +288,7 @@ class Looker:
         images, drawn = [], []
         for i in range(min(count, len(album))):
             try:
-                square = resize_whole(album.source.decode(i).pixels, 2 * self.views.size)
+                square = resize_whole(album.source.decode(i).pixels, self.enlarged * self.views.size)
             except BadImage:
                 continue
             images.append(square)

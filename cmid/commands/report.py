@@ -70,14 +70,19 @@ def report(config: ReportConfig) -> Path:
     run = read_run(config.run)
     album, labelled = _albums(config, run)
     path = asked or run.files.path / "report.html"
+    looker = looker_of(run)
     for each in run.missing:
         terminal().print(f"note: {each}")
-    if album is None and not config.out and path.is_file():
-        raise UsageError(
-            f"{path} is kept, since a page without images would take its place: say where the run's images are now "
-            "with --data, or where to write with --out"
+    if not config.out and path.is_file() and (album is None or looker is None):
+        lacks, now = (
+            ("images", "say where the run's images are now with --data, or")
+            if album is None
+            else ("what the learner sees", "put its checkpoint back, or say")
         )
-    sections = [*_journal(run, labelled), *_looked(config, run, album, labelled)]
+        raise UsageError(
+            f"{path} is kept, since a page without {lacks} would take its place: {now} where to write with --out"
+        )
+    sections = [*_journal(run, labelled), *_looked(config, looker, album, labelled)]
     page = render(_header(run), sections)
     # a file name may hold no valid text
     write_whole(
@@ -187,10 +192,11 @@ def _journal(run: Run, labelled: Album | None) -> list[Section | Absent]:
     ]
 
 
-def _looked(config: ReportConfig, run: Run, album: Album | None, labelled: Album | None) -> list[Section | Absent]:
+def _looked(
+    config: ReportConfig, looker: Looker | None, album: Album | None, labelled: Album | None
+) -> list[Section | Absent]:
     """The sections that need the learner."""
     titles = (*VIEW_TITLES, *WHOLE_TITLES, "Dense features")
-    looker = looker_of(run)
     if looker is None:
         return [Absent(title, "The learner could not be rebuilt; see above.") for title in titles]
 

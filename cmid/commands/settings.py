@@ -111,6 +111,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it is not UTF-8 text"
         raise UsageError(f"{path}{where} is not valid YAML: {problem}.") from error
+    except UsageError:
+        raise
+    except ValueError as error:  # such as of the 30th of February
+        raise UsageError(f"{path} is not valid YAML: {error}.") from error
     except RecursionError as error:
         raise UsageError(f"{path} is nested too deeply for a settings file.") from error
     if not isinstance(content, dict | NoneType):

@@ -121,10 +121,11 @@ def open_one_class_each(
 def open_labelled_whole(data: str, settings: PretrainConfig) -> LabelledSource:
     """All images of a labelled folder, or the test images of a data set, as the run with these settings sees them."""
     if not is_named(data) and not is_table(Path(data)) and not has_lists(Path(data)):
-        return LabelledFolder(data).all()
+        whole = LabelledFolder(data).all()
+        put_on_scale([whole], settings.views, data)
+        return whole
     sides = open_one_class_each(data)
-    if is_named(data):
-        put_on_scale(sides, settings.views, data)
+    put_on_scale(sides, settings.views, data)
     return sides[1]
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -92,8 +92,10 @@ def decode(
             with _opened(path, data) as file, Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                if kind_of_image(image).startswith("deep") and len(image.getbands()) > 1:
-                    return _whole(_read_deep(path, data, str(image.format)))  # Pillow keeps the upper byte only
+                # Pillow keeps the upper byte of deep colours only; of JPEG 2000 it does not say that they are deep
+                deep = kind_of_image(image).startswith("deep") or image.format == "JPEG2000"
+                if deep and len(image.getbands()) > 1:
+                    return _whole(_read_deep(path, data, str(image.format)))
                 return _read_usual(image, file, reduction, as_stored)
         except Image.UnidentifiedImageError:
             if (suffix := Path(path).suffix.lower()) not in UNKNOWN_TO_PILLOW:
@@ -111,7 +113,7 @@ def look_at_image(path: Path | str) -> tuple[Kind, np.ndarray | None]:
         BadImage: as `decode`.
     """
     with _told(path), Image.open(path, formats=FORMATS) as image:
-        kind = kind_of_image(image)
+        kind = _kind(path, image)
         if kind.startswith("deep") or not image.has_transparency_data:
             return kind, None
         if image.width * image.height > MAX_PIXELS:
@@ -127,15 +129,27 @@ def look_at_header(path: Path | str) -> tuple[int, int, Kind, bool]:
     """
     with _told(path), Image.open(path, formats=FORMATS) as image:
         bands = 3 if image.mode == "CMYK" else len([band for band in image.getbands() if band not in "Aa"])
-        return max(image.size), bands, kind_of_image(image), image.has_transparency_data
+        return max(image.size), bands, _kind(path, image), image.has_transparency_data
 
 
 def kind_of_image(image: ImageFile.ImageFile) -> Kind:
-    """What an open file holds: colours (a palette's, too) or grey, beside alpha; deep: of more than 8 bits."""
+    """What an open file holds: colours (a palette's, too) or grey, beside alpha; deep: of more than 8 bits.
+
+    Of JPEG 2000, Pillow does not say whether colours are deep.
+    """
     grey = image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
     if image.mode in ("I", "F") or ";16" in f"{image.mode}{image.tile[0].args if image.tile else ''}":
         return "deep grey" if grey else "deep colours"
     return "grey" if grey else "colours"
+
+
+def _kind(path: Path | str, image: ImageFile.ImageFile) -> Kind:
+    """`kind_of_image`, also of JPEG 2000."""
+    kind = kind_of_image(image)
+    if kind == "colours" and image.format == "JPEG2000":
+        with _raster(path, None, image.format) as raster:
+            return "colours" if raster.dtypes[0] == "uint8" else "deep colours"
+    return kind
 
 
 @contextmanager
@@ -227,14 +241,21 @@ def name_of_file(path: str) -> str:
     return os.path.join(".", path)  # noqa: PTH118 - Path leaves the dot out
 
 
-def _read_deep(path: Path | str, data: bytes | None, kind: str) -> np.ndarray:
-    """`(H, W, 3)` uint8 of a file of Pillow's format `kind` that Pillow cannot read, or not in full depth."""
+@contextmanager
+def _raster(path: Path | str, data: bytes | None, kind: str) -> Iterator[Any]:
+    """A file of Pillow's format `kind`, open in rasterio."""
     import rasterio  # not needed for ordinary photographs, and slow to import
 
     # the driver is fixed, because others open files that name further files and addresses
     file = name_of_file(str(path)) if data is None else BytesIO(data)
     nothing_beside = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")  # and so may files that lie beside it
     with nothing_beside, rasterio.open(file, driver=RASTERIO_DRIVERS[kind]) as raster:
+        yield raster
+
+
+def _read_deep(path: Path | str, data: bytes | None, kind: str) -> np.ndarray:
+    """`(H, W, 3)` uint8 of a file of Pillow's format `kind` that Pillow cannot read, or not in full depth."""
+    with _raster(path, data, kind) as raster:
         if raster.width * raster.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         values, nodata = raster.read([1, 2, 3] if raster.count >= 3 else [1]), raster.nodata

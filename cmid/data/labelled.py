@@ -50,6 +50,18 @@ class LabelledImages:
         return self.decode(i).pixels
 
 
+def root_of_classes(path: Path) -> Path:
+    """The folder that holds the class folders of `path`: itself, or the single one in it; as `LabelledFolder.root`."""
+    return _classes_in(path)[0]
+
+
+def _classes_in(path: Path) -> tuple[Path, list[Path]]:
+    folders = _folders(path)
+    if len(folders) == 1 and len(inner := _folders(folders[0])) > 1:
+        return folders[0], inner
+    return path, folders
+
+
 class LabelledFolder:
     """A folder with one folder per class, each of any depth.
 
@@ -67,9 +79,7 @@ class LabelledFolder:
         self.path = Path(path)
         if kind_of(self.path) != "folder":
             raise UsageError(f"no such folder: {path}; expected a folder with one folder per class")
-        root, folders = self.path, _folders(self.path)
-        if len(folders) == 1 and len(inner := _folders(folders[0])) > 1:
-            root, folders = folders[0], inner
+        root, folders = _classes_in(self.path)
         if len(folders) < least:
             found = f"only one class, {folders[0].name}" if folders else "no folders"
             wanted = (

@@ -288,7 +288,7 @@ def unlike_names(rasters: Sequence[Raster], chosen: Mapping[str, Sequence[int]],
 
 
 def _band(raster: Raster, name: str) -> int:
-    if name.isdigit():
+    if name.isdecimal():
         if not 1 <= int(name) <= raster.bands:
             raise UsageError(f"scenes.bands asks for band {name}, but {raster.path} has {raster.bands}, from 1")
         return int(name)

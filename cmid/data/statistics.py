@@ -161,7 +161,9 @@ def measure(
             f"{f' ({why})' * bool(why)}: look at the nodata value or mask (`gdalinfo` tells), or leave such files out"
         )
     least, most = np.percentile(numbers, PERCENTILES, axis=1)
-    most = np.where(most > least, most, least + 1)  # one value: there is nothing to stretch
+    # one value: there is nothing to stretch; beside a large one, 1 more is no other number, in float32 above all
+    step = np.maximum(1, np.abs(least) * 2.0**-22)
+    most = np.where(most > least, most, least + step)
     zero, one = np.array([low, high]) if low else (least, most)
     scaled = numbers / 255 if dtype == "uint8" else (numbers - zero[:, None]) / (one - zero)[:, None]
     varied = numbers.std(axis=1) > 1e-6 * (most - least)  # in their own units: a given scale may be as wide as it likes
@@ -195,7 +197,8 @@ def looks_like_nodata(numbers: np.ndarray, dtype: str) -> tuple[float | None, fl
     """
     values, counts = np.unique(numbers, return_counts=True)
     if len(values) == 1:  # a constant band is no measurement, but it does not spoil a scale either
-        return None, 0.0
+        usual = values[0] != 0 and (values[0] in USUAL_NODATA or values[0] < NO_MEASUREMENT)
+        return (float(values[0]), 1.0) if usual else (None, 0.0)
     kind, candidates = np.dtype(dtype), [(0, 1)]
     if kind.kind in "ui" and kind.itemsize > 1 and values[-1] == np.iinfo(kind).max:
         candidates.append((-1, -2))

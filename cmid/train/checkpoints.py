@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cmid.contracts import Progress
 from cmid.errors import CmidError, UsageError
-from cmid.whole_files import replace_whole
+from cmid.whole_files import replace_whole, require_utf8
 
 FORMAT = 1
 ROOM_BYTES = 1 << 20
@@ -61,6 +61,7 @@ def read_checkpoint(path: str | Path, *, lazy: bool = True, checked: bool = Fals
         path = path / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise UsageError(f"Expected a checkpoint at {path}, found none. Give a run directory or a .ckpt file in it.")
+    require_utf8(path)
     if not zipfile.is_zipfile(path):
         raise CmidError(
             f"{path} is no checkpoint of cmid, or it is cut short; nothing in it was run. Use another checkpoint, "

@@ -16,7 +16,7 @@ import yaml
 from cmid.errors import CmidError, UsageError
 from cmid.folder_lock import LOCK, FolderLock, FolderTakenError
 from cmid.train.checkpoints import LEFTOVER, Checkpoint, former_of, read_checkpoint, remove_leftovers
-from cmid.whole_files import parts_beside, replace_whole
+from cmid.whole_files import parts_beside, replace_whole, require_utf8
 
 FREE_TO_CHANGE = (
     "out", "resume", "report", "data", "max_bad_share", "read_timeout_s", "knn", "train", "scenes.remote",
@@ -125,6 +125,7 @@ class RunDirectory:
         Raises:
             UsageError: as `open`, of what is in the folder, and of a folder that cannot be written.
         """
+        require_utf8(self.path)
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise UsageError(f"Expected a folder for the run, found a file: {self.path}. Choose another --out.")

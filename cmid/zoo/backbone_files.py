@@ -33,7 +33,7 @@ from cmid.backbones import TimmBackbone, create_backbone
 from cmid.config import ViewConfig
 from cmid.contracts import Backbone
 from cmid.errors import CmidError, UsageError
-from cmid.whole_files import replace_whole
+from cmid.whole_files import replace_whole, require_utf8
 from cmid.zoo.foreign_checkpoints import read_beside_objects
 from cmid.zoo.published_layout import (
     backbone_of,
@@ -104,6 +104,7 @@ def save_backbone(path: Path | str, backbone: Backbone, metadata: BackboneMetada
         ValueError: metadata of another backbone.
     """
     path = Path(path)
+    require_utf8(path)
     if path.suffix not in SUFFIXES:
         raise UsageError(f"A backbone is written to .safetensors or .pth, not to {path.name}.")
     if (metadata.backbone, metadata.in_chans) != (backbone.name, backbone.in_chans):
@@ -182,6 +183,7 @@ def load_backbone(
             one of student and teacher, or no metadata and no name.
     """
     path = Path(path)
+    require_utf8(path)
     state, metadata = _read(path, name, which or "student")
     published = is_published_swin(state)
     state = to_timm(state)

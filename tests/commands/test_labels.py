@@ -6,7 +6,7 @@ import yaml
 from PIL import Image
 
 from cmid.cli import main
-from cmid.commands.labels import check_labels
+from cmid.commands.labels import _same_place, check_labels
 from cmid.errors import UsageError
 from cmid.train import read_checkpoint
 from cmid.zoo.backbone_files import load_backbone
@@ -67,6 +67,15 @@ def test_the_runs_own_knn_is_not_learned_from(tmp_path, capsys):
     assert run(data, out, "--knn.data", f"{data}/../data", "--no-report") == 0
     assert images_of(out) == 16
     assert "4 images that the run's kNN classifies are not learned from" in capsys.readouterr().err
+
+
+def test_the_same_images_named_by_the_folder_above_are_not_learned_from_either(tmp_path):
+    data, out = draw(tmp_path / "ucm" / "Images", beach=10, field=10), tmp_path / "run"
+    assert run(data, out, "--knn.data", tmp_path / "ucm", "--no-report") == 0
+    assert images_of(out) == 16
+    assert _same_place("torchgeo:EuroSAT?root=/a", "torchgeo:EuroSAT?root=/a/")
+    assert not _same_place("torchgeo:EuroSAT?root=/a", "torchgeo:EuroSAT?root=/b")
+    assert not _same_place("torchgeo:EuroSAT?root=/a", "/a")
 
 
 def test_some_of_the_images(tmp_path):

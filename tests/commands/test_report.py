@@ -8,6 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
+from cmid.backbones import create_backbone
 from cmid.commands.learners import build_learner
 from cmid.commands.looking import Looker, changed, choose, spread_out
 from cmid.commands.report import bands_words, duration, report
@@ -282,6 +283,13 @@ def test_unreadable_images_are_left_out_and_labels_stay_with_theirs(trained):
     assert all(thumb.name.startswith(f"{thumb.label}/") for thumb in labelled.thumbs)
 
 
+def test_a_backbone_of_one_size_is_looked_at_in_that(trained):
+    looker, album = looker_on(trained, Still(create_backbone("hiera_tiny_224", img_size=64, mask_stage=None)))
+    assert looker.backbone.fixed_size == (64, 64)
+    made = [*looker.view_sections(album, 2), looker.dense_section(album, 2)]
+    assert [type(each).__name__ for each in made][2:] == ["Section", "Section"]
+
+
 def test_shown_crops_have_the_colours_of_the_file(trained, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -305,6 +313,23 @@ def test_a_page_is_not_replaced_by_one_without_images(run, tmp_path, capsys):
     assert page.read_text() == "as it was"
     assert "note: The run's images cannot be shown" in " ".join(capsys.readouterr().err.split())
     assert "cannot be shown" in drawn(run, out=str(tmp_path / "other.html"))
+
+
+def test_a_page_is_not_replaced_by_one_without_the_learner(run, tmp_path):
+    page = report(ReportConfig(run=str(run), images=1, map_images=2)).read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UsageError, match="a page without what the learner sees would take its place"):
+        report(ReportConfig(run=str(run), images=1, map_images=2))
+    assert (run / "report.html").read_bytes() == page
+    assert report(ReportConfig(run=str(run), images=1, map_images=2, out=str(tmp_path / "other.html"))).is_file()
+
+
+def test_labelled_images_of_other_bands_than_the_runs_are_refused(run, trained):
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    settings["views"] |= {"mean": [0.5] * 4, "std": [0.2] * 4, "bands": list("abcd")}
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UsageError, match="4 bands"):
+        drawn(run, labelled=str(trained / "labelled"), out=str(run / "other.html"))
 
 
 def test_the_ring_marks_the_same_ground_also_in_mirrored_crops(trained):

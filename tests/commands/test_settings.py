@@ -131,6 +131,7 @@ def test_the_error_names_the_file(tmp_path):
         (b"views: {size: 9}\nviews.size: 8\n", "views.size ({path}) is given twice"),
         (b"devices: 1\ntrain:\n  devices: 1\n", "train.devices ({path}) is given twice"),
         (b"[" * 5000, "nested too deeply"),
+        (b"out: 2024-02-30\n", "not valid YAML: day is out of range for month"),
         (
             b"a: &a [1,1,1,1,1,1,1,1,1]\n"
             + b"".join(f"{x}: &{x} [{','.join([f'*{y}'] * 9)}]\n".encode() for y, x in itertools.pairwise("abcdefghi")),

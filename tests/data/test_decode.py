@@ -4,10 +4,12 @@ import zlib
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
+from rasterio.enums import ColorInterp
 
 from cmid.data import decode as decoding
-from cmid.data.decode import BadImage, decode
+from cmid.data.decode import BadImage, decode, look_at_header
 from tests.data.conftest import picture
 
 
@@ -96,6 +98,24 @@ def test_geotiff_of_any_depth_and_bands(tmp_path, bands):
     used = np.moveaxis(values[:3] if bands >= 3 else values[:1].repeat(3, 0), 0, -1)
     low, high = np.percentile(used, (2, 98))
     assert np.abs(pixels - np.clip((used - low) / (high - low) * 255, 0, 255)).max() <= 1
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [("uint16", 3), ("uint16", 4), ("uint8", 3)])
+def test_jpeg_2000_of_any_depth(tmp_path, dtype, bands):
+    """Pillow reads deep colours as if they were of 8 bits, nearly black, and refuses some that GDAL has written."""
+    values = np.random.default_rng(0).integers(0, 2000 if dtype == "uint16" else 256, (bands, 64, 64)).astype(dtype)
+    with rasterio.open(
+        tmp_path / "a.jp2", "w", driver="JP2OpenJPEG", width=64, height=64, count=bands, dtype=dtype, QUALITY=100,
+        REVERSIBLE="YES", transform=rasterio.Affine(1, 0, 5, 0, -1, 5),
+    ) as raster:  # fmt: skip
+        raster.write(values)
+        if bands > 3:
+            raster.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+    pixels = decode(tmp_path / "a.jp2").pixels
+    assert pixels.shape == (64, 64, 3) and 100 < pixels.mean() < 155
+    if dtype == "uint8":
+        np.testing.assert_array_equal(pixels, np.moveaxis(values, 0, -1))
+    assert look_at_header(tmp_path / "a.jp2")[2] == ("colours" if dtype == "uint8" else "deep colours")
 
 
 def test_nodata_does_not_count_in_the_stretch(tmp_path):

@@ -66,3 +66,15 @@ def test_mean_and_deviation_are_on_the_scale_that_is_asked_for():
     np.testing.assert_allclose(wide.std, scaled.std(1) * span[:, 0] / 1e10, rtol=1e-5)
     plain = measure(source, ("a", "b"), images=4, seed=0)
     assert (found.low, found.high, found.minimum) == (plain.low, plain.high, plain.minimum), "in the data's own units"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [-3.4028234663852886e38, 1e17, -9999.0, 0.0])
+def test_a_band_of_one_value_becomes_a_number_however_large(value):
+    source = Values(np.float32)
+    source.values[:, 0] = value
+    found = measure(source, ("a", "b"), images=4, seed=0)
+    assert found.high[0] > found.low[0] == np.float32(value) and np.isfinite(found.mean).all() and found.std[0] == 1
+    pixels = Stretch(found.low, found.high, found.mean).pixels(*source.sample(0))
+    assert np.isfinite(pixels).all()
+    assert found.suspect[0] == (np.float32(value) if value < 0 else None)

@@ -202,6 +202,12 @@ def test_settings_of_somebody_else_are_not_taken_for_a_run(tmp_path):
     assert (tmp_path / "settings.yaml").read_text() == "mine"
 
 
+def test_a_folder_whose_checkpoints_could_not_be_read_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(UsageError, match="no valid UTF-8"):
+        RunDirectory(tmp_path / os.fsdecode(b"rim\xe4")).check(resume=False)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_damaged_checkpoint_lets_go_of_the_folder_and_says_what_may_be_done(tmp_path):
     run = RunDirectory(tmp_path)
     put_checkpoint(run)
