@@ -102,5 +102,9 @@ def told_names(side: LabelledSource) -> tuple[str, ...] | None:
 
 
 def labelled_notes(source: ImageSource, data: str) -> tuple[str, ...]:
-    """What reading labelled image files as 8-bit RGB will do to them; nothing of torchgeo's data sets."""
-    return () if is_named(data) else image_notes(source, LABELLED)
+    """What reading labelled image files as 8-bit RGB will do to them; of torchgeo's data sets, what is left out."""
+    if not is_named(data):
+        return image_notes(source, LABELLED)
+    while not isinstance(source, TorchgeoSide) and hasattr(source, "source"):  # some of its images, or matched classes
+        source = source.source
+    return source.notes if isinstance(source, TorchgeoSide) else ()

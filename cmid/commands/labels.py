@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cmid.commands.image_scale import put_on_scale
+from cmid.commands.image_scale import labelled_notes, put_on_scale
 from cmid.commands.sources import Opened, open_labelled
 from cmid.config import PretrainConfig
 from cmid.data.few_labels import LabelledSubset
@@ -48,7 +48,13 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
     if config.knn.data and _same_place(config.knn.data, config.data):
         train, test = open_labelled(config.data, config.knn.train_list, config.knn.test_list)
         put_on_scale((train, test), config.views, config.data)
-        labelled, notes = train, [f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)"]
+        labelled, notes = (
+            train,
+            [
+                *labelled_notes(train, config.data),
+                f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)",
+            ],
+        )
     elif isinstance(source, LabelledSource):
         labelled, notes = source, []
     elif isinstance(source, FolderSource) and (is_table(Path(config.data)) or has_lists(Path(config.data))):
@@ -57,7 +63,8 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
     elif isinstance(source, FolderSource):
         labelled, notes = LabelledFolder(config.data).all(), []
     elif isinstance(source, TorchgeoSource):
-        labelled, notes = labelled_whole(source), []
+        whole = labelled_whole(source)
+        labelled, notes = whole, list(whole.notes)
     else:
         what = "windows of scenes" if config.source == "scenes" else "shards"
         raise UsageError(

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from cmid.commands.scene_files import identity_of
-from cmid.data.decode import SUFFIXES, BadImage, orientation_of
-from cmid.data.folder import find_files, is_remote, kind_of, read_list, why
+from cmid.data.decode import FORMATS, SUFFIXES, BadImage, orientation_of
+from cmid.data.folder import find_files, is_remote, kind_of, read_list, why, without_suffix
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import choose_bands, read_header
 from cmid.errors import UsageError
@@ -90,18 +90,52 @@ def find_scenes(data: str, out: Path, *, remote: bool = False) -> list[tuple[str
 def _under_their_folder(paths: Sequence[str]) -> list[PurePosixPath]:
     local = {p: os.path.abspath(p) for p in paths if not is_remote(p)}  # noqa: PTH100 - without following links
     root = os.path.commonpath([os.path.dirname(p) for p in local.values()]) if local else ""  # noqa: PTH120
-    return [PurePosixPath(Path(local[p]).relative_to(root).as_posix() if p in local else _last(p)) for p in paths]
+    names = {path: PurePosixPath(Path(full).relative_to(root).as_posix()) for path, full in local.items()}
+    named = _names_of_addresses([path for path in paths if is_remote(path)], {_folded(each) for each in names.values()})
+    return [names[path] if path in names else named[path] for path in paths]
+
+
+def _names_of_addresses(addresses: Sequence[str], taken: set[str]) -> dict[str, PurePosixPath]:
+    """The last part of each address; of those with the same, the path below what they share; of `taken` ones, all.
+
+    None leads out of a folder it is put in.
+    """
+    same: dict[str, list[str]] = {}
+    for address in addresses:
+        same.setdefault(_folded(_last(address)), []).append(address)
+    names = dict[str, PurePosixPath]()
+    for last, group in same.items():
+        if last not in taken and len(set(group)) == 1:
+            names[group[0]] = PurePosixPath(_last(group[0]))
+            continue
+        parts = {address: _parts(address) for address in group}
+        levels = list(zip(*(each[:-1] for each in parts.values()), strict=False)) if len(parts) > 1 else []
+        shared = next((i for i, level in enumerate(levels) if len(set(level)) > 1), len(levels))
+        names |= {address: PurePosixPath(*each[shared:]) for address, each in parts.items()}
+    return names
 
 
 def _last(address: str) -> str:
     """The last part of an address, without what follows a question mark."""
-    return address.partition("?")[0].rstrip("/").rpartition("/")[2] or "scene"
+    return _parts(address)[-1]
+
+
+def _parts(address: str) -> list[str]:
+    """Host and folders of an address and its last part, none of them empty, `.` or `..`; no password, no question."""
+    host, *rest = address.partition("://")[2].partition("?")[0].split("/")
+    parts = [each for each in (host.rpartition("@")[2], *rest) if each not in ("", ".", "..")]
+    return parts or ["scene"]
 
 
 def _stems(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
-    short = [name.with_suffix("") for name in names]
-    count = Counter(str(stem).casefold() for stem in short)  # some disks take A and a for the same
-    return [s if count[str(s).casefold()] == 1 else name for s, name in zip(short, names, strict=True)]
+    short = [without_suffix(name) for name in names]
+    count = Counter(_folded(stem) for stem in short)
+    return [s if count[_folded(s)] == 1 else name for s, name in zip(short, names, strict=True)]
+
+
+def _folded(name: PurePosixPath | str) -> str:
+    """What tells names apart on every disk: some take A and a for the same."""
+    return str(name).casefold()
 
 
 class SceneFiles:
@@ -175,6 +209,9 @@ def _looked_at(path: str, stem: PurePosixPath, wanted: Sequence[str], trained: S
         identity = identity_of(path)
     except OSError as error:
         raise BadImage(path, "no such file" if isinstance(error, FileNotFoundError) else why(error)) from error
+    if not is_remote(path) and (kind := kind_of(Path(path))) != "file":
+        # opening a named pipe would wait for ever
+        raise BadImage(path, f"expected a file, found {'a folder' if kind else 'a pipe or a device'}")
     if not path.lower().endswith(RASTERS):
         if wanted:
             raise UsageError(
@@ -213,7 +250,7 @@ def _pixels(path: str) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return image.width * image.height, orientation_of(image)
     except Image.DecompressionBombError:
         return 1, 1  # decoding says what is too large

@@ -118,12 +118,12 @@ def listed_positions(path: Path | str, names: Sequence[str], where: str, prefix:
         UsageError: it names others, or nothing.
     """
     by_name = {name: i for i, name in enumerate(names)}
-    by_stem = {str(PurePosixPath(name).with_suffix("")): i for i, name in enumerate(names)}
+    by_stem = {str(without_suffix(PurePosixPath(name))): i for i, name in enumerate(names)}
     found: dict[int, None] = {}
     missing = []
     for entry in read_list(Path(path)):
         name = str(PurePosixPath(entry.replace("\\", "/"))).removeprefix(prefix)
-        position = by_name.get(name, by_stem.get(str(PurePosixPath(name).with_suffix(""))))
+        position = by_name.get(name, by_stem.get(str(without_suffix(PurePosixPath(name)))))
         if position is None:
             missing.append(name)
         else:
@@ -137,6 +137,37 @@ def listed_positions(path: Path | str, names: Sequence[str], where: str, prefix:
     if not found:
         raise UsageError(f"{path} lists no files: expected one path a line, such as {names[0]}")
     return list(found)
+
+
+def without_suffix(name: PurePosixPath) -> PurePosixPath:
+    """`name` without its suffix; as it is where it ends in no name, as `.` and `/`, which `with_suffix` refuses."""
+    return name.with_suffix("") if name.name else name
+
+
+def read_rows(lines: Sequence[str], path: Path, delimiter: str, *, strict: bool = True) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file: number of the last of its `lines` from 1, and its cells.
+
+    Args:
+        lines: of the file.
+        path: of it, for errors.
+        delimiter: between cells.
+        strict: a quote that is not closed is an error; else all that follows is one cell, and its rows are lost.
+
+    Raises:
+        UsageError: it is no CSV, or a cell is longer than cells are.
+    """
+    rows = list[tuple[int, list[str]]]()
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    try:
+        for row in reader:
+            rows.append((reader.line_num, row))  # one by one: the last says where an error begins
+    except csv.Error as error:
+        begins = lines[rows[-1][0] if rows else 0]
+        raise UsageError(
+            f"{path} cannot be read as CSV: {error}, in what begins with {begins[:60]!r}; close its quotes, and write "
+            "a quote within quotes twice"
+        ) from None
+    return rows
 
 
 def read_list(path: Path) -> list[str]:
@@ -183,10 +214,12 @@ def _named_in(path: Path) -> list[str]:
     if path.suffix.lower() != ".csv" or not entries:
         return entries
     delimiter = max(",;\t", key=entries[0].count)
-    columns, *rows = csv.reader(entries, delimiter=delimiter)
+    # of a list of paths the other lines are no CSV: a name may begin with a quote
+    columns = read_rows(entries[:1], path, delimiter, strict=False)[0][1]
     places = [i for i, name in enumerate(columns) if name.strip().lower() == "image"]
     if places:
-        return [row[places[0]].strip() for row in rows if len(row) > places[0]]
+        _, *rows = read_rows(entries, path, delimiter)
+        return [row[places[0]].strip() for _, row in rows if len(row) > places[0]]
     if len(columns) > 1 and not (path.parent / entries[0]).is_file():
         raise UsageError(
             f"{path} has the columns {', '.join(columns)} and none called image: call that of the paths so, or give a "

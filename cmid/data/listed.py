@@ -8,16 +8,15 @@
   0 and 1 for each class. A column `split` may say train, test (or val) or leave it out.
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cmid.data.decode import SUFFIXES
-from cmid.data.folder import kind_of, why
+from cmid.data.folder import kind_of, read_rows, why
 from cmid.data.labelled import LabelledImages, draw_share
 from cmid.errors import UsageError
 
@@ -83,7 +82,7 @@ def _read_numbers(path: Path) -> dict[str, int]:
         match = NUMBERED.match(line)
         if match is None or "." in match["number"].rstrip("0.").lstrip("+-"):
             raise UsageError(f"{path}, line {at}: expected `name number`, such as `beach01.jpg 3`, found {line[:60]!r}")
-        name, number = match["name"].strip(), int(match["number"].partition(".")[0])
+        name, number = _plain(match["name"]), int(match["number"].partition(".")[0])
         if number >= MOST_CLASSES:
             raise UsageError(f"{path}, line {at}: {number} cannot be a class's number; they count from 0")
         if number < 0:
@@ -169,9 +168,8 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], lis
     """Labels `(N, K)`, names of the images, classes, and the split of each where the table has one."""
     text = _text(path)
     head = text.lstrip().partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=head.count))
-    numbered = ((reader.line_num, line) for line in reader)
-    lines = [(at, line) for at, line in numbered if any(cell.strip() for cell in line)]
+    rows_read = read_rows(text.splitlines(), path, max(",;\t", key=head.count))
+    lines = [(at, line) for at, line in rows_read if any(cell.strip() for cell in line)]
     columns = [name.strip() for name in lines[0][1]] if lines else []
     lower = [name.lower() for name in columns]
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
@@ -190,7 +188,7 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], lis
             raise UsageError(
                 f"{path}, line {at}: expected {len(columns)} columns as in the first line, found {len(line)}"
             )
-        names.append(line[image].strip())
+        names.append(_plain(line[image]))
         if split is not None:
             said = line[split].strip().lower()
             if said not in SPLITS:
@@ -214,6 +212,11 @@ def _read_table(path: Path) -> tuple[np.ndarray, list[str], tuple[str, ...], lis
         raise UsageError(f"{path} has {len(classes)} class ({', '.join(classes)}): expected two at least")
     rows = np.array([[name in mine for name in classes] for mine in found], np.float32)
     return rows, names, classes, splits if split is not None else None
+
+
+def _plain(name: str) -> str:
+    """One name for one file: `./a//0.png` is `a/0.png`, lest it be taken for another image on the other side."""
+    return str(PurePosixPath(name.strip()))
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -234,7 +234,7 @@ def _names(path: str, tags: Mapping[str, str], of_band: Mapping[str, str]) -> di
     """Names of values: of the tags that maps of this package have, else GDAL's category names beside the file."""
     try:
         told: Any = json.loads(tags.get("CLASSES", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):  # a tag may hold anything
         told = []
     if isinstance(told, list) and told and all(isinstance(name, str) for name in told):
         return dict(enumerate(told))

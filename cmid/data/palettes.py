@@ -29,6 +29,7 @@ from cmid.errors import UsageError, did_you_mean
 
 Kind = Literal["colour", "value"]
 Colour = tuple[int, int, int]
+A_LIST = 'expected a list of classes such as {"name": "road", "colour": "#6EC1E4"}'
 FILES = ("palette.json", "palette.csv", "classes.csv")
 MOST_CLASSES = 254
 UNKNOWN = 254
@@ -189,8 +190,11 @@ def read_palette(path: Path) -> Palette:
         raise UsageError(f"the palette {path} is not text in UTF-8: save it again as UTF-8") from None
     except OSError as error:
         raise UsageError(f"cannot read the palette {path}: {why(error)}") from None
-    rows = _rows_of_json(text, path) if path.suffix.lower() == ".json" else _rows_of_csv(text, path)
-    entries = tuple(_entry(row, f"{path}, class {i}") for i, row in enumerate(rows, 1))
+    try:
+        rows = _rows_of_json(text, path) if path.suffix.lower() == ".json" else _rows_of_csv(text, path)
+        entries = tuple(_entry(row, f"{path}, class {i}") for i, row in enumerate(rows, 1))
+    except RecursionError:  # of reading, or of showing what was read
+        raise UsageError(f"{path}: {A_LIST}, found lists in lists without end") from None
     palette = Palette(entries)
     if not 2 <= len(palette.classes) <= MOST_CLASSES:
         raise UsageError(f"{path} has {len(palette.classes)} classes that count; expected 2 to {MOST_CLASSES}")
@@ -211,14 +215,17 @@ def _rows_of_json(text: str, path: Path) -> list[Mapping[str, Any]]:
         raise UsageError(f"the palette {path} is not JSON: {error}") from None
     rows = content.get("classes") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UsageError(f'{path}: expected a list of classes such as {{"name": "road", "colour": "#6EC1E4"}}')
+        raise UsageError(f"{path}: {A_LIST}")
     return rows
 
 
 def _rows_of_csv(text: str, path: Path) -> list[Mapping[str, Any]]:
     first = text.partition("\n")[0]
     delimiter = next((each for each in ",;\t" if each in first), ",")
-    rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter))
+    try:  # strict: a quote that is not closed would take the classes after it away
+        rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise UsageError(f"the palette {path} cannot be read as CSV: {error}; close its quotes") from None
     if not rows or "name" not in [str(key).strip().lower() for key in rows[0]]:
         raise UsageError(f"{path}: expected a first line with the columns name, colour (or r, g, b), value, ignore")
     return [{str(k).strip().lower(): v for k, v in row.items() if v not in (None, "")} for row in rows]

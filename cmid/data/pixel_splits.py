@@ -117,7 +117,6 @@ def _drawn(pairs: Sequence[Pair], data: str, seed: int) -> Split:
 
 
 def _by_lists(pairs: Sequence[Pair], data: str, train_list: str | None, test_list: str | None) -> Split:
-    every = range(len(pairs))
     listed = {path: _listed(pairs, data, path) for path in (train_list, test_list) if path}
     if train_list and test_list:
         shared = sorted(set(listed[train_list]) & set(listed[test_list]))
@@ -126,8 +125,10 @@ def _by_lists(pairs: Sequence[Pair], data: str, train_list: str | None, test_lis
                 f"{len(shared)} images are in both {train_list} and {test_list}, first {pairs[shared[0]].image}: a "
                 "test image must not be trained on"
             )
-    train = listed[train_list] if train_list else [i for i in every if i not in set(listed[str(test_list)])]
-    test = listed[test_list] if test_list else [i for i in every if i not in set(listed[str(train_list)])]
+    named = {i for places in listed.values() for i in places}
+    rest = [i for i in range(len(pairs)) if i not in named]  # where one list is given, what it does not name
+    train = listed[train_list] if train_list else rest
+    test = listed[test_list] if test_list else rest
     return Split(tuple(train), tuple(test), f"by {' and '.join(listed)}")
 
 

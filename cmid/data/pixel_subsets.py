@@ -97,14 +97,16 @@ def held_out(source: PixelSource, share: float, seed: int) -> tuple[PixelSubset,
         members.setdefault(source.group(i), []).append(i)
     draws = np.random.default_rng(seed)
     if len(members) > 1:
-        names = [sorted(members)[k] for k in draws.permutation(len(members))]
+        ordered = sorted(members)  # the draw does not depend on the order in which the images come
+        names = [ordered[k] for k in draws.permutation(len(ordered))]
         taken: list[str] = []
+        before = 0
         for name in names[:-1]:
-            before = sum(len(members[each]) for each in taken)
             # taken if that comes nearer to the share than stopping short of it
             if before and abs(before + len(members[name]) - share * len(source)) >= abs(before - share * len(source)):
                 break
             taken.append(name)
+            before += len(members[name])
         out, by = sorted(i for name in taken for i in members[name]), f"whole: {', '.join(sorted(taken))}"
     else:
         order = draws.permutation(len(source))

@@ -115,7 +115,8 @@ class Manifest:
             )  # fmt: skip
         except OSError as error:
             raise UsageError(f"cannot read {path}: {why(error)}; prepare the set again") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # OverflowError of a number that is Infinity, RecursionError of lists in lists without end
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             told = f"{type(error).__name__}: {error}"
             raise UsageError(f"{path} is not of the form {FORMAT!r} ({told}); prepare the set again") from None
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from cmid.data.decode import BadImage, Decoded, Reduction, decode
+from cmid.data.decode import SUFFIXES, BadImage, Decoded, Reduction, decode
 from cmid.data.shard_manifest import INDEX, MANIFEST, NAMES, Manifest, Shard, checksum
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
@@ -72,13 +72,16 @@ class _Writer:
         self._count = 0
 
     def add(self, suffix: str, data: bytes) -> None:
-        """Writes an image's bytes as the next member."""
+        """Writes an image's bytes as the next member, with its suffix where that is an image's."""
         if self._tar is not None and self._tar.offset + len(data) > self.shard_bytes and self._count:
             self.close()
         if self._tar is None:
             name = f"shard-{len(self.shards):05d}.tar"
             self._tar = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        member = tarfile.TarInfo(f"{len(self.index):09d}{suffix}")
+        kept = (
+            suffix if suffix.lower() in (*SUFFIXES, ".npy") else ""
+        )  # a list may name any file; tar's names are short
+        member = tarfile.TarInfo(f"{len(self.index):09d}{kept}")
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
         padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

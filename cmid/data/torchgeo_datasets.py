@@ -1,6 +1,7 @@
 """torchgeo's data sets by name: `torchgeo:EuroSAT?root=DIR&split=train&bands=B04,B03,B02`.
 
 After the question mark stand the arguments of torchgeo's class, each read as YAML; a list may be written with commas.
+A plus is a plus, as in `root=/data/c++`; what an address cannot hold may be written as `%26`.
 Nothing is downloaded unless `download=true` stands there. What the class gives as `image` (or under `key=`) is the
 image, `label` its class. Data sets of large scenes (torchgeo's GeoDataset) have no images to count: their files are
 read with `--source scenes`.
@@ -10,6 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,11 +21,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from cmid.data import torchgeo_classes
 from cmid.data.decode import BadImage, Decoded, Reduction
 from cmid.data.labelled import draw_share
 from cmid.data.reading import note_file
 from cmid.data.statistics import Stretch, spread
-from cmid.data.torchgeo_classes import class_names, of_one_list
 from cmid.errors import CmidError, UsageError, did_you_mean
 
 PREFIX = "torchgeo:"
@@ -61,14 +63,23 @@ def parse_name(data: str) -> Named:
     """`torchgeo:NAME?argument=value&...` taken apart; `UsageError` where a value is no YAML."""
     name, _, query = data.removeprefix(PREFIX).partition("?")
     arguments: dict[str, Any] = {}
-    for argument, text in parse_qsl(query, keep_blank_values=True):
+    for argument, text in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # + would become a blank
         try:
-            value = [yaml.safe_load(each) for each in text.split(",")] if "," in text else yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = [_value(each) for each in text.split(",")] if "," in text else _value(text)
+        except (yaml.YAMLError, RecursionError):
             raise UsageError(f"{data}: the value of {argument} cannot be read: {text!r}") from None
         arguments[argument] = tuple(value) if isinstance(value, list) else value
     key = str(arguments.pop("key", "image"))
     return Named(name, arguments, key)
+
+
+def _value(text: str) -> Any:
+    """What `text` says as YAML; a date, even one that no calendar has, is text: folders are called so."""
+    try:
+        value = yaml.safe_load(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, date) else value
 
 
 def build_dataset(named: Named) -> Any:
@@ -79,25 +90,7 @@ def build_dataset(named: Named) -> Any:
     """
     import torchgeo.datasets as known
 
-    kinds = {n: k for n in known.__all__ if inspect.isclass(k := getattr(known, n))}
-    images = {n for n, kind in kinds.items() if issubclass(kind, known.NonGeoDataset)} - {
-        "NonGeoDataset",
-        "NonGeoClassificationDataset",
-    }
-    if named.name in kinds and issubclass(kinds[named.name], known.GeoDataset):
-        raise UsageError(
-            f"torchgeo's {named.name} is one of large scenes: name the folder of its files and read windows of them, "
-            "with --source scenes"
-        )
-    if named.name not in images:
-        raise UsageError(f"torchgeo has no data set of images called {named.name!r}.{did_you_mean(named.name, images)}")
-    kind = kinds[named.name]
-    if named.name == "SEN12MS":
-        from cmid.data.sen12ms import SEN12MSScenes as kind
-    elif named.name == "SeasonalContrastS2":
-        from cmid.data.patch_folders import SeasonalContrastPatches as kind
-    elif named.name == "SSL4EOS12":
-        from cmid.data.patch_folders import SSL4EOS12Patches as kind
+    kind = torchgeo_classes.class_called(named.name)
     taken = [name for name in inspect.signature(kind).parameters if name != "transforms"]
     for name in named.arguments:
         if name not in taken:
@@ -156,7 +149,7 @@ class TorchgeoSource:
         self.dataset = build_dataset(named)
         if len(self.dataset) < 2:
             raise UsageError(f"torchgeo's {named.name} with {named.arguments} has {len(self)} images, not 2 or more")
-        self._files = _image_files(self.dataset)
+        self._files = torchgeo_classes.image_files(self.dataset)
         self._order = np.array(sorted(range(len(self)), key=self._files.__getitem__)) if self._files else None
         samples = self._looked_at()
         self.bands = Counter(len(each) for each in samples).most_common(1)[0][0]
@@ -211,34 +204,46 @@ class TorchgeoSource:
             UsageError: it has none.
             BadImage: it cannot be read.
         """
-        targets = getattr(self.dataset, "targets", None)
-        alone = self.named.name.startswith("BigEarthNet")
-        label = self.item(i, alone=alone).get("label") if targets is None else targets[self._place(i)]
-        found = None if label is None else np.asarray(label)
-        if found is not None and found.ndim == 1 and found.size > 1 and np.isin(found, (0, 1)).all():
-            return found.astype(np.float32)
-        if found is None or found.size != 1 or found.dtype.kind not in "iub":
-            raise UsageError(f"torchgeo's {self.named.name} gives an image no class; scoring needs one, or several")
-        if (number := int(found.item())) < 0:  # of whatever shape: MillionAID gives a list of one class
+        label = self._label(i)
+        if isinstance(label, int) and label < 0:
             raise UsageError(f"torchgeo's {self.named.name} gives no label to {self.name(i)}, the first of such images")
-        return number
+        return label
 
-    def all_labels(self) -> np.ndarray:
-        """`(N,)` int64 of all images, or `(N, K)` float32 where an image may be of several classes."""
+    def all_labels(self, bad: dict[int, str] | None = None) -> np.ndarray:
+        """`(N,)` int64 of all images, or `(N, K)` float32 where one may be of several; -1 of those without a class.
+
+        Args:
+            bad: gains position and reason of each image that cannot be read, whose label is -1, too.
+
+        Raises:
+            UsageError: the data set has no classes.
+            BadImage: an image cannot be read, without `bad`.
+        """
         targets = getattr(self.dataset, "targets", None)
         if isinstance(targets, np.ndarray):
             found = targets if self._order is None else targets[self._order]
         else:
-            found = np.stack([self.label(i) for i in range(len(self))])
+            found = torchgeo_classes.stacked([self._label(i, bad) for i in range(len(self))])
         return found.astype(np.float32 if found.ndim == 2 else np.int64)
+
+    def _label(self, i: int, bad: dict[int, str] | None = None) -> int | np.ndarray:
+        """As `label`, but -1 where the data set says so; and where it cannot be read, which is noted in `bad`."""
+        targets = getattr(self.dataset, "targets", None)
+        if targets is not None:
+            return torchgeo_classes.as_label(targets[self._place(i)], self.named.name)
+        try:
+            item = self.item(i, alone=self.named.name.startswith("BigEarthNet"))
+        except BadImage as error:
+            if bad is None:
+                raise
+            bad[i] = error.reason
+            return -1
+        return torchgeo_classes.as_label(item.get("label"), self.named.name)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, where the data set has them."""
-        sets = getattr(self.dataset, "class_sets", None)  # BigEarthNet has one of 19 and one of 43, its V2 one of 19
-        own = sets.get(getattr(self.dataset, "num_classes", None)) if isinstance(sets, dict) else None
-        own = own or getattr(self.dataset, "class_set", None)
-        return tuple(str(name) for name in own or getattr(self.dataset, "classes", ()) or ())
+        return torchgeo_classes.classes_of(self.dataset)
 
     def item(self, i: int, *, alone: bool = False) -> dict[str, Any]:
         """Sample i, raises `BadImage`; its label `alone` where torchgeo can read it without the image."""
@@ -306,33 +311,32 @@ def _as_bytes(values: np.ndarray) -> np.ndarray | None:
     return found if np.array_equal(found, values) else None
 
 
-def _image_files(dataset: Any) -> list[str]:
-    """The file of each sample, where torchgeo's object lists them; empty where it does not, or orders them itself."""
-    listed = getattr(dataset, "files", None)
-    if not isinstance(listed, list | tuple) or len(listed) != len(dataset) or hasattr(dataset, "imgs"):
-        return []
-    files = [each.get("image") if isinstance(each, dict) else each for each in listed]
-    return [str(file) for file in files] if all(isinstance(file, str | Path) for file in files) else []
-
-
 class TorchgeoSide:
     """Some labelled images of a torchgeo data set: what evaluation calls train or test.
 
     Attributes:
         labels: `(N,)` int64, or `(N, K)` float32 of 0 and 1 where an image may be of several.
         classes: names of all classes.
+        left_out: name and reason of each image that is on no side: it cannot be read or has no class.
     """
 
     fresh = False
 
     def __init__(
-        self, source: TorchgeoSource, places: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
-    ) -> None:
+        self, source: TorchgeoSource, places: np.ndarray, labels: np.ndarray, classes: tuple[str, ...],
+        left_out: Sequence[tuple[str, str]] = (),
+    ) -> None:  # fmt: skip
         self.source, self.places, self.labels, self.classes = source, places, labels, classes
+        self.left_out = tuple(left_out)
         self.bands, self.dtype = source.bands, source.dtype
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should hear of images that are left out."""
+        return torchgeo_classes.left_out_notes(self.left_out)
 
     def name(self, i: int) -> str:
         """What image i is called."""
@@ -348,49 +352,47 @@ class TorchgeoSide:
 
 
 def labelled_whole(source: TorchgeoSource) -> TorchgeoSide:
-    """All images of a data set, or of the split it was opened with, and their labels.
+    """All images of a data set, or of the split it was opened with, and their labels; those without are `left_out`.
 
     Raises:
-        UsageError: images without labels.
+        UsageError: no image has a label that can be read.
     """
-    labels = source.all_labels()
-    classes = class_names(source.classes, [labels])
-    return TorchgeoSide(source, np.arange(len(source)), labels, classes)
+    places, labels, left_out = torchgeo_classes.with_labels(source)
+    return TorchgeoSide(source, places, labels, torchgeo_classes.class_names(source.classes, [labels]), left_out)
 
 
 def labelled_sides(named: Named, *, seed: int, stretch: Stretch | None = None) -> tuple[TorchgeoSide, TorchgeoSide]:
     """Train and test of a data set: its own splits of these names, else a seeded 80 % of each class and the rest.
 
-    Splits that number their classes each by itself are matched by name; a class that only test has comes last.
+    Splits that number their classes each by itself are matched by name; a class that only test has comes last. Images
+    that cannot be labelled are on neither side, and are the `left_out` of both.
 
     Raises:
-        UsageError: an argument that fixes the split where both are needed, images without one class each, or splits
-            whose classes cannot be matched.
+        UsageError: an argument that fixes the split where both are needed, a split without any label that can be read,
+            or splits whose classes cannot be matched.
     """
     if takes_split(named):
         if "split" in named.arguments:
             raise UsageError(f"leave split out of {PREFIX}{named.name}: scoring reads its train and its test split")
         sources = [TorchgeoSource(named.of_split(split), stretch) for split in ("train", "test")]
-        found = [source.all_labels() for source in sources]
-        classes, found = of_one_list(named.name, [source.classes for source in sources], found)
-        train, test = (
-            TorchgeoSide(source, np.arange(len(source)), labels, classes)
-            for source, labels in zip(sources, found, strict=True)
-        )
-        return train, test
-    source = TorchgeoSource(named, stretch)
-    labels = source.all_labels()
-    classes = class_names(source.classes, [labels])
-    places = np.sort(draw_share(labels, classes, share=0.8, seed=seed))
-    rest = np.setdiff1d(np.arange(len(source)), places)
-    return TorchgeoSide(source, places, labels[places], classes), TorchgeoSide(source, rest, labels[rest], classes)
+        places, own, missing = zip(*map(torchgeo_classes.with_labels, sources), strict=True)
+        classes, found = torchgeo_classes.of_one_list(named.name, [source.classes for source in sources], list(own))
+        left_out = [each for part in missing for each in part]
+        sides = zip(sources, places, found, strict=True)
+        pair = [TorchgeoSide(source, at, labels, classes, left_out) for source, at, labels in sides]
+        return pair[0], pair[1]
+    whole = labelled_whole(TorchgeoSource(named, stretch))
+    taken = np.sort(draw_share(whole.labels, whole.classes, share=0.8, seed=seed))
+    chosen = taken, np.setdiff1d(np.arange(len(whole)), taken)
+    pair = [TorchgeoSide(whole.source, whole.places[i], whole.labels[i], whole.classes, whole.left_out) for i in chosen]
+    return pair[0], pair[1]
 
 
 def labelled_to_score(named: Named) -> TorchgeoSide:
     """The split that is named, or the test split, or all images of a data set without splits.
 
     Raises:
-        UsageError: images without a class.
+        UsageError: as `labelled_whole`.
     """
     if takes_split(named) and "split" not in named.arguments:
         named = named.of_split("test")

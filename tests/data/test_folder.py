@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cmid.data.decode import BadImage
-from cmid.data.folder import LOOKED_AT, FolderSource, find_files, read_list
+from cmid.data.folder import LOOKED_AT, FolderSource, find_files, listed_positions, read_list
 from cmid.errors import UsageError
 from tests.data.conftest import picture
 
@@ -67,6 +67,39 @@ def test_a_table_names_its_images_whatever_else_it_says(make_folder, delimiter):
     (folder / "other.csv").write_text(delimiter.join(("file", "label")) + "\n000.jpg,a\n")
     with pytest.raises(UsageError, match="has the columns file, label and none called image"):
         FolderSource(folder / "other.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ('000.jpg,a\n"001.jpg,b\n002.jpg,c\n', """unexpected end of data, in what begins with '"001.jpg,b'"""),
+        ("000.jpg,a\n001.jpg," + "b" * 200_000 + "\n002.jpg,c\n", "field larger than field limit .* '001.jpg,bbb"),
+    ],
+)
+def test_no_image_of_a_table_is_lost_to_a_quote(make_folder, rows, says):
+    path = make_folder(3) / "labels.csv"
+    path.write_text(f"image,labels\n{rows}")
+    with pytest.raises(UsageError, match=rf"labels\.csv cannot be read as CSV: {says}"):
+        FolderSource(path)
+
+
+def test_in_a_list_of_paths_a_quote_is_a_letter(make_folder):
+    folder = make_folder(2)
+    (folder / "000.jpg").rename(folder / '"odd.jpg')
+    (folder / "list.csv").write_text('001.jpg\n"odd.jpg\n')
+    assert FolderSource(folder / "list.csv").paths == [folder / "001.jpg", folder / '"odd.jpg']
+    (folder / "long.csv").write_text("a" * 200_000 + "\n001.jpg\n")
+    with pytest.raises(UsageError, match=r"long\.csv cannot be read as CSV: field larger"):
+        FolderSource(folder / "long.csv")
+
+
+@pytest.mark.parametrize("line", [".", "/", "./", "a/"])
+def test_a_line_that_ends_in_no_name_is_no_file(tmp_path, line):
+    (tmp_path / "train.txt").write_text(f"a/0.png\n{line}\n")
+    with pytest.raises(UsageError, match=r"train\.txt names files that are not in here"):
+        listed_positions(tmp_path / "train.txt", ["a/0.png", "a/1.png"], "here", "a/")
+    (tmp_path / "train.txt").write_text("a/1\na/0.tif\n")
+    assert listed_positions(tmp_path / "train.txt", ["a/0.png", "a/1.png"], "here") == [1, 0]
 
 
 def test_names_that_are_not_text(tmp_path):

@@ -78,6 +78,21 @@ def test_lists_that_cannot_be_meant(published, text, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("same", ["./a2.png", "a2.png", ".//./a2.png", '"./a2.png"'])
+def test_an_image_on_both_sides_is_found_however_it_is_written(published, same):
+    (published / "train.txt").write_text(f"{same} 0\nb1.png 1\n")
+    with pytest.raises(UsageError, match=r"1 images are in both train\.txt and test\.txt of .*, first a2\.png"):
+        open_lists(published)
+
+
+def test_an_image_that_stands_there_twice_is_one(published):
+    (published / "train.txt").write_text("a 1.png 0\n./a 1.png 0\n.//b1.png 1\n")
+    assert names(open_lists(published)[0]) == ["a 1.png", "b1.png"]
+    (published / "train.txt").write_text("b1.png 0\n./b1.png 1\n")
+    with pytest.raises(UsageError, match=r"line 2: b1\.png has class 1 here and 0 above"):
+        open_lists(published)
+
+
 def test_a_missing_side_one_class_and_too_few_names(published):
     (published / "classes.txt").write_text("beach\n")
     with pytest.raises(UsageError, match=r"names 1 classes, but the lists go up to class 1"):
@@ -135,6 +150,9 @@ def test_a_table_of_one_column_a_class_with_its_own_split(table, separator):
         ("image,a,b\nimages/0.png,1,2\nimages/1.png,1,0\n", "line 2: a column of a class holds 0 or 1, found '2'"),
         ("image,labels,split\nimages/0.png,a,dev\nimages/1.png,b,test\n", "line 2: split is train, test or val"),
         ("image,labels\nimages/0.png,a\nimages/0.png,b\n", "lists images/0.png more than once"),
+        ("image,labels\nimages/0.png,a\nimages//./0.png,b\n", "lists images/0.png more than once"),
+        ('image,labels\nimages/0.png,a\n"images/1.png,b\nimages/2.png,b\n', """begins with '"images/1.png,b'"""),
+        ('image,labels\nimages/0.png,a\nimages/1.png,"' + "b" * 200_000 + '"\n', "field larger than field limit"),
         ("image,labels\nimages/0.png,a\nimages/9.png,b\n", "names images that are not there"),
         ("image,labels\nimages/0.png,a\nimages/1.png,a\n", "has 1 class (a)"),
         ("image,labels,split\nimages/0.png,a,train\nimages/1.png,b,train\n", "has no images for test"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from cmid.data.decode import BadImage
@@ -54,6 +55,16 @@ def test_what_is_no_mask(tmp_path):
         read_mask(str(tmp_path / "below.tif"), "value")
     with pytest.raises(BadImage, match="no such file"):
         mask_header(str(tmp_path / "nowhere.png"))
+
+
+@pytest.mark.parametrize(
+    ("told", "names"), [('["a", "b"]', {0: "a", 1: "b"}), ("[" * 100_000, {}), ("{", {}), ("[1, 2]", {})]
+)
+def test_a_tag_that_holds_no_names_is_passed_over(tmp_path, told, names):
+    path = write_raster(tmp_path / "mask.tif", np.zeros((1, 8, 8), np.uint8))
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(CLASSES=told)
+    assert mask_header(str(path)).names == names
 
 
 def test_of_a_colour_mask_only_what_is_nodata_in_all_bands_has_no_label(tmp_path):

@@ -83,6 +83,22 @@ def test_a_palette_that_is_none(tmp_path, text, says):
         read_palette(tmp_path / "p.csv")
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("palette.json", "[" * 100_000, "expected a list of classes such as .* found lists in lists"),
+        ("palette.json", '[{"name": "a", "colour": ' + "[" * 50_000 + "]" * 50_000 + "}]", "found lists in lists"),
+        ("classes.csv", 'name,value\nroad,1\n"wood,2\nlake,3\n', "cannot be read as CSV: unexpected end of data"),
+        ("classes.csv", "name,value\nroad,1\n" + "x" * 200_000 + ",2\n", "cannot be read as CSV: field larger than"),
+    ],
+)
+def test_an_odd_palette_is_named_and_passed_over_where_nobody_asked_for_it(tmp_path, file, text, says):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=rf"{file}.*{says}"):
+        read_palette(tmp_path / file)
+    assert palette_beside(tmp_path) is None
+
+
 def test_only_our_own_form_is_taken_from_the_folder(tmp_path):
     (tmp_path / "classes.csv").write_text("id,title\n1,road\n")
     assert palette_beside(tmp_path) is None

@@ -37,6 +37,17 @@ def test_one_group_is_drawn_by_image():
     assert split != split_pairs(pairs, data="d", seed=5)
 
 
+def test_one_list_leaves_the_rest_to_the_other_side(tmp_path):
+    pairs = of_splits(*[""] * 200)
+    named = [7, 3, *range(100, 180)]
+    (tmp_path / "list.txt").write_text("\n".join(pairs[i].image for i in named))
+    rest = tuple(i for i in range(len(pairs)) if i not in {*named})
+    by_train = split_pairs(pairs, data="d", train_list=str(tmp_path / "list.txt"))
+    by_test = split_pairs(pairs, data="d", test_list=str(tmp_path / "list.txt"))
+    assert (by_train.train, by_train.test) == (tuple(named), rest)
+    assert (by_test.train, by_test.test) == (rest, tuple(named))
+
+
 @pytest.mark.parametrize(
     ("pairs", "settings", "says"),
     [

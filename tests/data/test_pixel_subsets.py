@@ -38,6 +38,50 @@ def test_whole_groups_are_held_out(share):
         assert by == f"whole: {', '.join(sorted(groups[1]))}"
 
 
+def drawn_plainly(source, share, seed):
+    """Positions held out, by the rule as it is said: each time all groups are sorted and all taken are counted."""
+    members = {}
+    for i in range(len(source)):
+        members.setdefault(source.group(i), []).append(i)
+    taken = []
+    for k in np.random.default_rng(seed).permutation(len(members))[:-1]:
+        name = sorted(members)[k]
+        before = sum(len(members[each]) for each in taken)
+        if before and abs(before + len(members[name]) - share * len(source)) >= abs(before - share * len(source)):
+            break
+        taken.append(name)
+    return sorted(i for name in taken for i in members[name])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7])
+def test_the_draw_is_the_plain_rules(share):
+    class Uneven(Squares):
+        def group(self, i):
+            return f"tile {int(i**0.5) * 7 % 10}"
+
+    for source in (Squares(60, per_group=3), Uneven(70)):
+        for seed in range(6):
+            assert held_out(source, share, seed)[1].indices == drawn_plainly(source, share, seed)
+
+
+def test_groups_are_sorted_once():
+    compared = []
+
+    class Counting(str):
+        __slots__ = ()
+
+        def __lt__(self, other):
+            compared.append(1)
+            return str.__lt__(self, other)
+
+    class Many(Squares):
+        def group(self, i):
+            return Counting(super().group(i))
+
+    assert len(held_out(Many(1000, per_group=2), 0.5, 0)[1]) == 500
+    assert len(compared) < 20 * 500, "once for each of 500 groups would be some 500 times as many"
+
+
 def test_of_one_group_images_are_held_out():
     source = Squares(20, per_group=20)
     rest, out, by = held_out(source, 0.25, 3)

@@ -72,6 +72,19 @@ def test_a_shard_is_a_tar_like_any_other(folder, tmp_path):
     assert members[7][0] == f"000000007{files.path_of(7).suffix}"
 
 
+@pytest.mark.parametrize("suffix", [f".{'x' * 95}", ".JPG", ".img", ""])
+def test_a_listed_image_may_have_any_suffix(folder, tmp_path, suffix):
+    names = [f"a{suffix}", "0/00.jpg"]
+    (folder / names[0]).write_bytes((folder / "0/00.jpg").read_bytes())
+    (folder / "list.txt").write_text("\n".join(names))
+    manifest = packed(folder / "list.txt", tmp_path / "shards")
+    shards = ShardSource(tmp_path / "shards")
+    assert len(shards) == 2 and np.array_equal(shards.decode(0).pixels, shards.decode(1).pixels)
+    assert shards.original(0) == str(folder / names[0])
+    with tarfile.open(tmp_path / "shards" / manifest.shards[0].file) as tar:
+        assert tar.getnames() == [f"000000000{suffix if suffix == '.JPG' else ''}", "000000001.jpg"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_sees_each_image_once_and_the_same_crops_as_from_files_of_that_order(folder, tmp_path, workers):
     packed(folder, tmp_path / "shards")
