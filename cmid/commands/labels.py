@@ -48,13 +48,8 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
     if config.knn.data and _same_place(config.knn.data, config.data):
         train, test = open_labelled(config.data, config.knn.train_list, config.knn.test_list)
         put_on_scale((train, test), config.views, config.data)
-        labelled, notes = (
-            train,
-            [
-                *labelled_notes(train, config.data),
-                f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)",
-            ],
-        )
+        own = f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)"
+        labelled, notes = train, [*labelled_notes(train, config.data), own]
     elif isinstance(source, LabelledSource):
         labelled, notes = source, []
     elif isinstance(source, FolderSource) and (is_table(Path(config.data)) or has_lists(Path(config.data))):
