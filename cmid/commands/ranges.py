@@ -46,7 +46,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "indexnet.predictor_hidden": COUNT, "indexnet.momentum": SHARE, "indexnet.momentum_end": SHARE,
     "mae.mask_ratio": (0.01, 0.99), "mae.decoder_width": COUNT, "mae.decoder_depth": COUNT, "mae.decoder_heads": COUNT,
     "supervised.classes": FROM_ZERO,
-    "optimizer.lr": (0, 1e6), "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
+    "optimizer.lr": (0, 1e30), "optimizer.lr_reference_batch": FROM_ZERO, "optimizer.betas": (0, 0.999999),
     "optimizer.eps": FROM_ZERO, "optimizer.weight_decay": FROM_ZERO, "optimizer.min_lr": FROM_ZERO,
     "optimizer.warmup_epochs": FROM_ZERO,
     "optimizer.warmup_steps": FROM_ZERO, "optimizer.warmup_ratio": SHARE, "optimizer.clip_norm": FROM_ZERO,
