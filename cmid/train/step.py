@@ -68,7 +68,7 @@ class Stepper:
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         waited, seen = 0.0, []
-        self._kept = [buffer.clone() for buffer in self.learner.buffers()] if window > 1 else []
+        self._kept = [tensor.detach().clone() for tensor in self._untrained()] if window > 1 else []
         for i in range(batch, batch + window):
             self.can_undo = True
             began = time.perf_counter()
@@ -94,15 +94,21 @@ class Stepper:
     def undo(self) -> None:
         """Takes back a step that broke off for want of a batch: the optimiser has not stepped yet.
 
-        Back to what they were go gradients and buffers. Teachers have not moved: the one that moves in `forward`, of
-        CMID's parity mode, takes part in no step of several batches.
+        Back to what they were go gradients, buffers, and parameters that the optimiser does not train, such as those of
+        a teacher that moves in `forward`.
         """
         assert self.can_undo, "the step has gone too far"
         if self._kept:
             with torch.no_grad():
-                for buffer, kept in zip(self.learner.buffers(), self._kept, strict=True):
-                    buffer.copy_(kept)
+                for tensor, kept in zip(self._untrained(), self._kept, strict=True):
+                    tensor.copy_(kept)
         self.optimiser.zero_grad(set_to_none=True)
+
+    def _untrained(self) -> Iterator[Tensor]:
+        """All that the learner holds and the optimiser does not change."""
+        trained = {id(parameter) for parameter in self.trained}
+        yield from (p for p in self.learner.parameters() if id(p) not in trained)
+        yield from self.learner.buffers()
 
     def _update(self, losses: list[Seen]) -> Tensor | None:
         """Clipping and the optimiser's step, once all gradients are there; gives their norm `(1,)`."""
