@@ -10,8 +10,8 @@ time both are stopped, both resumed to the same step, and compared: every row of
 times, and every tensor of the last checkpoint, bit by bit. Both run a copy of the package, as it is at the beginning:
 a resumed run would take up what has been changed meanwhile, and the other not.
 
-Of the run that is left alone the memory (main and loader processes, shared pages counted once) is taken every ten
-seconds; its growth is the slope of a line through all but the first ten minutes. Results go to `results/soak.json`.
+Of the run that is left alone the memory (main and loader processes, without pages of files, which it shares with whoever
+reads the same libraries; other shared pages counted once) is taken every ten seconds; its growth is the slope of a line through all but the first ten minutes. Results go to `results/soak.json`.
 """
 
 import argparse
@@ -79,14 +79,14 @@ class Run:
         return sorted(own, key=lambda pid: (pid != self.process.pid, pid))
 
     def memory_mb(self) -> float:
-        """Of all its processes; a page that several share is divided among them."""
+        """Of all its processes, without pages of files; a page that several share is divided among them."""
         total = 0
         for pid in self.members():
             try:
                 rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except OSError:
                 continue
-            total += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
+            total += sum(int(row.split()[1]) for row in rows if row.startswith(("Pss_Anon:", "Pss_Shmem:")))
         return total / 1024
 
     def step(self) -> int:
