@@ -10,8 +10,9 @@ time both are stopped, both resumed to the same step, and compared: every row of
 times, and every tensor of the last checkpoint, bit by bit. Both run a copy of the package, as it is at the beginning:
 a resumed run would take up what has been changed meanwhile, and the other not.
 
-Of the run that is left alone the memory (main and loader processes, without pages of files, which it shares with whoever
-reads the same libraries; other shared pages counted once) is taken every ten seconds; its growth is the slope of a line through all but the first ten minutes. Results go to `results/soak.json`.
+Of the run that is left alone the memory (main and loader processes, other shared pages counted once) is taken every ten
+seconds, without pages of files, which it shares with whoever reads the same libraries; its growth is the slope of a
+line through all but the first ten minutes. Results go to `results/soak.json`.
 """
 
 import argparse
