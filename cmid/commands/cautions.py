@@ -45,26 +45,17 @@ def _idle_in_cmid(config: PretrainConfig) -> Iterator[tuple[str, list[str]]]:
     if config.method != "cmid":
         return
     c, changed = config.cmid, _changed("cmid", config.cmid)
+    without_queue, without_predictor = (not c.global_weight or c.global_form == form for form in ("byol", "moco"))
     off = [
         (not c.global_weight, "cmid.global_weight is 0", ("global_form", "global_hidden", "global_dim")),
-        (
-            not c.global_weight or c.global_form == "byol",
-            "the global branch has no queue",
-            ("temperature", "queue_size"),
-        ),
-        (
-            not c.global_weight or c.global_form == "moco",
-            "the global branch has no predictor",
-            ("predictor_hidden",),
-        ),
+        (without_queue, "the global branch has no queue", ("temperature", "queue_size")),
+        (without_predictor, "the global branch has no predictor", ("predictor_hidden",)),
         (not c.reconstruction_weight, "cmid.reconstruction_weight is 0", ("frequency_weight",)),
         (not c.local_weight, "cmid.local_weight is 0", ("local_", "centre_momentum")),
     ]
     for is_off, why, starts in off:
-        names = [
-            name for name in changed if name.removeprefix("cmid.").startswith(starts) and name != "cmid.local_weight"
-        ]
-        if is_off and names:
+        names = [name for name in changed if name.removeprefix("cmid.").startswith(starts)]
+        if is_off and (names := [name for name in names if name != "cmid.local_weight"]):
             yield why, names
 
 

@@ -78,9 +78,8 @@ class _Writer:
         if self._tar is None:
             name = f"shard-{len(self.shards):05d}.tar"
             self._tar = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        kept = (
-            suffix if suffix.lower() in (*SUFFIXES, ".npy") else ""
-        )  # a list may name any file; tar's names are short
+        # a list may name any file, and tar's names are short
+        kept = suffix if suffix.lower() in (*SUFFIXES, ".npy") else ""
         member = tarfile.TarInfo(f"{len(self.index):09d}{kept}")
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
