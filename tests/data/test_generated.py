@@ -63,6 +63,13 @@ def test_larger_than_the_noise_tiles():
     assert draw_scene(0, 4, TILE_PX + 32, second_date=False).image.shape == (TILE_PX + 32, TILE_PX + 32, 3)
 
 
+def test_every_class_of_the_smallest_scenes_can_be_drawn_from_any_seed():
+    """A place seen in 64 px may have room for one row of cars, or for one field."""
+    for seed in range(24):
+        for index in range(len(SCENE_CLASSES)):
+            assert draw_scene(seed, index, 64, second_date=False).image.std() > 0, (seed, index)
+
+
 @pytest.mark.parametrize(("size", "index"), [(63, 0), (0, 0), (64, -1)])
 def test_refuses_what_cannot_be_drawn(size, index):
     with pytest.raises(ValueError, match="at least 64 px"):

@@ -142,7 +142,7 @@ def parking(plan: Plan) -> None:
         )
     for _ in range(rng.randint(1, 3)):
         # A shelter over a few bays.
-        row = edge - 2 * reach + rng.randint(2, int(2 * reach / module)) * module + 2.5
+        row = edge - 2 * reach + rng.randint(2, max(2, int(2 * reach / module))) * module + 2.5
         x = rng.uniform(-0.8, 0.8) * plan.half
         plan.build(9, b.flat, x, row, rng.uniform(7, 16), 5.0, 0.0, 3.0, rng.choice(b.SHEETS), 0, 0.0)
     depth = reach - edge + 30
