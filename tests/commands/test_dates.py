@@ -92,6 +92,11 @@ def test_single_dates_are_refused_with_what_to_do(single, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_small_crops_are_refused_before_anything_is_loaded(dated, tmp_path, capsys):
+    assert run(dated, tmp_path / "run", "--views.small_crops", "2") == 2
+    assert "views.small_crops is 2, but seco takes no small crops: set it to 0, or take" in capsys.readouterr().err
+
+
 def config(data, **more):
     return PretrainConfig(data=str(data), method="seco", **more)
 
