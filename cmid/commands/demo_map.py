@@ -103,7 +103,7 @@ def learn_and_map(config: DemoConfig, backbone: Path, scenes: Path, run: Path, o
 
 
 def _lists(config: DemoConfig, scenes: Path, out: Path) -> tuple[int, dict[str, str]]:
-    """Lists of the scenes to learn from and to be scored on, and the names of the classes, as files; how many each."""
+    """Lists of the scenes to learn from and to be scored on, as files; how many each."""
     drawn = config.count // len(SCENE_CLASSES)
     each = min(MOST, max(1, min(round(0.8 * drawn), drawn - 1)))
     tested = min(TESTED, drawn - each)
@@ -111,13 +111,11 @@ def _lists(config: DemoConfig, scenes: Path, out: Path) -> tuple[int, dict[str, 
     with (scenes / "scenes.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             of_kind.setdefault(row["class"], []).append(row["file"])
-    palette = [{"name": n, "colour": list(c), "value": i} for i, (n, c) in enumerate(SEMANTIC_CLASSES)]
     content = {
-        "palette": json.dumps(palette, indent=1),
         "train_list": "\n".join(name for names in of_kind.values() for name in names[:each]),
         "test_list": "\n".join(name for names in of_kind.values() for name in names[each : each + tested]),
     }
-    paths = {key: out / (f"{key}.json" if key == "palette" else f"{key}.txt") for key in content}
+    paths = {key: out / f"{key}.txt" for key in content}
     for key, path in paths.items():
         write_whole(path, lambda part, key=key: part.write_text(content[key] + "\n", encoding="utf-8"), advice=ADVICE)  # type: ignore[misc]
     return each, {key: str(path) for key, path in paths.items()}

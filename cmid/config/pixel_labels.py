@@ -16,8 +16,8 @@ class PixelLabelsConfig:
     """Whole groups (tiles, scenes, folders of groups) to hold out for test; unset: folders called train and test (or
     val) if there are any, else a seeded 20 % of the groups."""
     palette: str | None = None
-    """JSON or CSV file of classes with name, colour, value, ignore; unset: palette.json, palette.csv or classes.csv in
-    the data's folder, else the values found in the masks, shown as a table."""
+    """JSON or CSV file of classes with name, colour, value, ignore; unset: palette.json, palette.csv, classes.csv or
+    classes.json in the data's folder, else the values found in the masks, shown as a table."""
     unknown: Literal["refuse", "ignore"] = "refuse"
     """Mask colours or values that are not in the palette: refuse them, or leave their pixels out."""
     unlabelled: tuple[str, ...] = ()

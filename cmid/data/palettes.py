@@ -30,7 +30,7 @@ from cmid.errors import UsageError, did_you_mean
 Kind = Literal["colour", "value"]
 Colour = tuple[int, int, int]
 A_LIST = 'expected a list of classes such as {"name": "road", "colour": "#6EC1E4"}'
-FILES = ("palette.json", "palette.csv", "classes.csv")
+FILES = ("palette.json", "palette.csv", "classes.csv", "classes.json")
 MOST_CLASSES = 254
 UNKNOWN = 254
 """What `Palette.encode` gives a pixel whose colour or value is no entry's."""

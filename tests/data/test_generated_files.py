@@ -19,6 +19,7 @@ from cmid.commands.generate import CHUNK, generate
 from cmid.config import GenerateConfig
 from cmid.data.generated import SCENE_CLASSES, SEMANTIC_CLASSES, draw_scene
 from cmid.data.generated.files import write_map
+from cmid.data.palettes import palette_beside, read_palette
 from cmid.errors import UsageError
 
 
@@ -82,8 +83,9 @@ def test_boxes_are_dota_text(scenes):
 
 def test_classes_are_named(scenes):
     classes = json.loads((scenes / "classes.json").read_text())
-    assert [(c["name"], tuple(c["colour"])) for c in classes["semantic"]] == list(SEMANTIC_CLASSES)
-    assert [c["index"] for c in classes["semantic"]] == list(range(len(SEMANTIC_CLASSES)))
+    palette = read_palette(palette_beside(scenes))
+    assert tuple(zip(palette.classes, palette.colours, strict=True)) == tuple(SEMANTIC_CLASSES)
+    assert palette.codes("value") == {i: i for i in range(len(SEMANTIC_CLASSES))}
     assert classes["scene"] == list(SCENE_CLASSES)
 
 

@@ -5,7 +5,7 @@
     labelTxt/<class>_00001.txt          oriented boxes in DOTA text, flat as in DOTA
     date2/<class>/<class>_00001.jpg     the same place later, for change detection
     change/<class>/<class>_00001.png    0 or 255: the visible pixels of structures that are new or gone
-    classes.json                        names and colours of the mask's indices, the scene and the object classes
+    classes.json                        the mask's palette (`cmid.data.palettes`), the scene and the object classes
     scenes.csv                          file, class, index, seed, size, gsd; written last, so it marks completion
 
 A scene has the same stem in every folder. Pre-training and scene classification read `images/`, not the folder
@@ -77,10 +77,10 @@ def dota_text(scene: Scene) -> str:
 
 
 def write_classes(out: Path) -> None:
-    """`classes.json`."""
-    semantic = [{"index": i, "name": name, "colour": list(colour)} for i, (name, colour) in enumerate(SEMANTIC_CLASSES)]
+    """`classes.json`, which readers of the masks find and take as their palette."""
+    semantic = [{"value": i, "name": name, "colour": list(colour)} for i, (name, colour) in enumerate(SEMANTIC_CLASSES)]
     content = {
-        "semantic": semantic,
+        "classes": semantic,
         "scene": list(SCENE_CLASSES),
         "object": list(OBJECT_CLASSES),
         "change": {"0": "unchanged", "255": "structure new or gone"},
