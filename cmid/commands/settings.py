@@ -21,11 +21,13 @@ import yaml
 
 from cmid.commands.ranges import within_range
 from cmid.commands.recipes import find_recipe
+from cmid.config import FinetuneConfig, FinetuneSegmentationConfig
 from cmid.errors import UsageError, did_you_mean, nearest
 
 T = TypeVar("T")
 MOST_VALUES = 100_000
 """Of a settings file. A few aliases in a row can stand for more than any memory holds."""
+TASKS = (FinetuneConfig.task, FinetuneSegmentationConfig.task)
 SHORT = {"devices": "train.devices", "nodes": "train.nodes"}
 """Names by which other tools know some settings."""
 
@@ -57,7 +59,7 @@ def resolve(
         flat |= checked(kind, read_yaml(find_recipe(recipe).path), known, f"recipe {recipe}")
     if config is not None:
         if isinstance(config, (str, PathLike)):
-            flat |= checked(kind, read_yaml(Path(config)), known, fspath(config))
+            flat |= checked(kind, _read_for(kind, Path(config)), known, fspath(config))
         else:
             flat |= checked(kind, config, known, "config")
     flat |= checked(kind, given or {}, known, source)
@@ -120,6 +122,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict | NoneType):
         raise UsageError(f"{path}: expected lines of `field: value`, found {_show(content)}.")
     return content or {}
+
+
+def _read_for(kind: type[Any], path: Path) -> dict[str, Any]:
+    """What `read_yaml` gives, without the task that a run of `cmid finetune` wrote there, if it is `kind`'s own."""
+    content = read_yaml(path)
+    task, wanted = content.get("task"), getattr(kind, "task", None)
+    if task == wanted:
+        content.pop("task", None)
+    elif task in TASKS:
+        raise UsageError(f"{path} has the settings of a run of `cmid finetune {task}`, which are for that verb alone.")
+    return content
 
 
 def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`cmid finetune`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cmid.config.training import OptimizerConfig, TrainConfig
 
@@ -46,6 +46,8 @@ class ClassificationConfig:
 class FinetuneConfig:
     """Train a backbone and a head on labelled images."""
 
+    task: ClassVar[str] = "classification"
+    """What a run's settings.yaml says it was trained for."""
     weights: str = ""
     """File of a backbone or classifier, a run directory, `random`, or timm:NAME (timm downloads the weights)."""
     data: str = ""

@@ -1,7 +1,7 @@
 """`cmid finetune segmentation` and `cmid evaluate segmentation`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cmid.config.pixel_labels import PixelLabelsConfig
 from cmid.config.training import OptimizerConfig, TrainConfig
@@ -63,6 +63,8 @@ class SegmenterConfig:
 class FinetuneSegmentationConfig:
     """Train a backbone and a head on images with a class for every pixel."""
 
+    task: ClassVar[str] = "segmentation"
+    """What a run's settings.yaml says it was trained for."""
     weights: str = ""
     """File of a backbone or segmenter, a run directory, `random`, or timm:NAME (timm downloads the weights)."""
     data: str = ""

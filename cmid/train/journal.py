@@ -63,8 +63,8 @@ class Journal:
         self._plan = plan
         self._log_every = log_every
         self._device = device
-        self._steps = Table(run.steps, line.say)
-        self._metrics = Table(run.metrics, line.say)
+        self._steps = Table(run.steps, line.say, needs=("step", "epoch"))
+        self._metrics = Table(run.metrics, line.say, needs=("step", "epoch"))
         self._loggers: Loggers | None = None
         self._interval, self._epoch = Means(), Means()
         self._interval_pace, self._epoch_pace = Pace(), Pace()
@@ -189,8 +189,8 @@ class Journal:
         if moved:
             self._steps.keep(lambda row: float(row["epoch"]) <= progress.epoch + 1e-6)
         else:
-            self._steps.keep(lambda row: int(row["step"]) <= step and int(row["step"]) != dropped)
-        self._metrics.keep(lambda row: int(row["epoch"]) <= epochs)
+            self._steps.keep(lambda row: float(row["step"]) <= step and float(row["step"]) != dropped)
+        self._metrics.keep(lambda row: float(row["epoch"]) <= epochs)
         self._interval.restore(state["interval"], self._device)
         self._epoch.restore(state["epoch"], self._device)
         self._interval_pace, self._epoch_pace = Pace(**state["interval_pace"]), Pace(**state["epoch_pace"])

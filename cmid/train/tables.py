@@ -2,8 +2,11 @@
 
 import csv
 import io
+import itertools
+import math
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 Cell = str | int | float | None
@@ -22,19 +25,29 @@ class Table:
     A row with a new name adds a column at the right and rewrites the file. Where a write fails (a full disk), rows
     wait in memory and are written with a later one.
 
+    Every cell is a number. Lines that are none of such a table, as a crash of the machine may leave, are left out and
+    told of, and the file as it was is kept beside it.
+
     Args:
         path: the file; an existing one is continued, without a last line that is torn.
-        warn: told once where writing fails.
+        warn: told once where writing fails, and of damaged lines.
+        needs: columns without a gap.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], object] = print) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], object] = print, needs: Sequence[str] = ()) -> None:
         self.path = path
         self._warn = warn
+        self._needs = needs
         self._waiting: list[list[str]] = []
         self._failed = False
         self._stale_header = False
-        self.columns, rows, self._size = self._read()
-        if path.exists() and self._size != path.stat().st_size:
+        self.columns, rows, self._size, damaged = self._read()
+        if damaged:
+            names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
+            copy = next(name for name in names if not name.exists())
+            shutil.copyfile(path, copy)
+            warn(f"Warning: {damaged} damaged lines of {path} are left out; the file as it was is {copy}.")
+        if path.exists() and (damaged or self._size != path.stat().st_size):
             self._rewrite(rows)
 
     def append(self, row: Mapping[str, Cell]) -> None:
@@ -72,14 +85,25 @@ class Table:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def _read(self) -> tuple[list[str], list[list[str]], int]:
-        """Columns and rows on disk, and the bytes they take; a torn last line does not count."""
+    def _read(self) -> tuple[list[str], list[list[str]], int, int]:
+        """Columns and rows on disk, the bytes of whole lines, and how many of those are damaged."""
         if not self.path.exists():
-            return [], [], 0
+            return [], [], 0, 0
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        lines = list(csv.reader(io.StringIO(whole.decode())))
-        return (lines[0], lines[1:], len(whole)) if lines else ([], [], 0)
+        columns, *lines = (_cells(line) for line in whole.splitlines()) if whole else ([],)
+        if not set(self._needs) <= set(columns) or len(set(columns)) < len(columns):
+            return [], [], len(whole), whole.count(b"\n")
+        rows = [line for line in lines if self._is_row(columns, line)]
+        return columns, rows, len(whole), len(lines) - len(rows)
+
+    def _is_row(self, columns: list[str], cells: list[str]) -> bool:
+        try:
+            numbers = [float(cell or "nan") for cell in cells]
+        except ValueError:
+            return False
+        row = dict(zip(columns, numbers, strict=False))
+        return 0 < len(cells) <= len(columns) and all(math.isfinite(row.get(name, math.nan)) for name in self._needs)
 
     def _write(self, rows: list[list[str]]) -> None:
         data = _lines(rows)
@@ -90,7 +114,7 @@ class Table:
         self._size += len(data)
 
     def _rewrite(self, rows: list[list[str]]) -> None:
-        data = _lines([self.columns, *self._padded(rows)])
+        data = _lines([self.columns, *self._padded(rows)]) if self.columns else b""
         temporary = self.path.with_name(self.path.name + ".tmp")
         try:
             temporary.write_bytes(data)
@@ -101,6 +125,14 @@ class Table:
 
     def _padded(self, rows: list[list[str]]) -> list[list[str]]:
         return [row + [""] * (len(self.columns) - len(row)) for row in rows]
+
+
+def _cells(line: bytes) -> list[str]:
+    """Of one line; none where it is no text."""
+    try:
+        return next(csv.reader([line.decode()]), [])
+    except (UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _lines(rows: list[list[str]]) -> bytes:

@@ -6,10 +6,12 @@ import json
 import re
 import time
 from contextlib import redirect_stderr
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -344,3 +346,17 @@ def test_a_truncated_image_is_told_and_passed_over(data, tmp_path, capsys):
     assert re.search(r"1 pairs? cannot be read and .*tile_0/images/1.png", capsys.readouterr().err)
     split = json.loads((tmp_path / "run" / "data.json").read_text())["split"]
     assert len(split["train"]) == 11 and not any(name.endswith("tile_0/images/1.png") for name in split["train"])
+
+
+def test_the_settings_of_a_run_begin_another(learned, tmp_path, capsys):
+    root, _ = learned
+    settings, out = str(root / "run" / "settings.yaml"), str(tmp_path / "again")
+    words = ["--config", settings, "--out", out, "--train.max_steps", "1"]
+    assert main(["finetune", "segmentation", *words]) == 0
+    again, before = (yaml.safe_load(Path(file).read_text()) for file in (f"{out}/settings.yaml", settings))
+    assert again["task"] == "segmentation"
+    assert {name for name in again if again[name] != before[name]} == {"out", "train"}
+    for verb in (["finetune", "classification"], ["pretrain"]):
+        capsys.readouterr()
+        assert main([*verb, "--config", settings]) == 2
+        assert "settings of a run of `cmid finetune segmentation`, which are for that verb alone" in one_line(capsys)

@@ -49,6 +49,36 @@ def test_a_torn_last_line_is_dropped(tmp_path, cut):
     assert got == ([("1", "0.125"), ("2", "0.75")] if cut < 7 else [("2", "0.75")])
 
 
+@pytest.mark.parametrize(
+    ("damage", "kept", "lines"),
+    [
+        (lambda data: data.replace(b"0.25", b"0.\xff5"), ["0", "1", "3"], 1),
+        (lambda data: data.replace(b"2,0.25", b"\0" * 6), ["0", "1", "3"], 1),
+        (lambda data: data.replace(b"2,0.25", b"2,0.25,7"), ["0", "1", "3"], 1),
+        (lambda data: data.replace(b"2,0.25", b",0.25"), ["0", "1", "3"], 1),
+        (lambda data: data.replace(b"step", b"st\xffp"), [], 5),
+        (lambda data: b"\0" * 40 + b"\n", [], 1),
+    ],
+)
+def test_damaged_lines_are_left_out_and_kept_beside(tmp_path, damage, kept, lines):
+    table = Table(tmp_path / "t.csv", needs=("step",))
+    for step in range(4):
+        table.append({"step": step, "loss": step / 8})
+    damaged = damage(table.path.read_bytes())
+    table.path.write_bytes(damaged)
+    for attempt in range(2):  # the second time there is nothing left to tell
+        told = []
+        again = Table(table.path, told.append, needs=("step",))
+        assert [row["step"] for row in again.rows()] == kept
+        assert [f"{lines} damaged lines" in said and "t.csv.damaged" in said for said in told] == [True] * (not attempt)
+    again.append({"step": 4, "loss": 0.5})
+    assert [row["step"] for row in read(table.path)] == [*kept, "4"]
+    assert (tmp_path / "t.csv.damaged").read_bytes() == damaged
+    table.path.write_bytes(b"\xff\n")
+    Table(table.path, told.append, needs=("step",))
+    assert (tmp_path / "t.csv.damaged").read_bytes() == damaged and (tmp_path / "t.csv.damaged1").exists()
+
+
 def test_rows_wait_where_the_disk_is_full(tmp_path):
     """The kernel's own limit on file sizes stands in for a full disk."""
     told = []
