@@ -9,7 +9,8 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,9 @@ def read_mask(
         return _codes_of_values(path, values, header_kind, valid), None if valid.all() else valid
     x0, y0, x1, y1 = window or (0, 0, None, None)
     with _picture(path) as image:
-        try:
-            if header_kind == "colour":
-                return _packed(np.asarray(image.convert("RGB")))[y0:y1, x0:x1], None
-            return _codes_of_values(path, np.asarray(_one_band(image))[None, y0:y1, x0:x1], "value"), None
-        except Exception as error:  # decoders raise anything at all on damaged bytes
-            if isinstance(error, BadImage):
-                raise
-            raise BadImage(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
+        if header_kind == "colour":
+            return _packed(np.asarray(image.convert("RGB")))[y0:y1, x0:x1], None
+        return _codes_of_values(path, np.asarray(_one_band(image))[None, y0:y1, x0:x1], "value"), None
 
 
 def count_codes(codes: np.ndarray) -> Counter[int]:
@@ -129,29 +125,25 @@ def count_codes(codes: np.ndarray) -> Counter[int]:
     return found
 
 
-class _picture:
-    """Pillow's image of a file, in a `with`; raises `BadImage`."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._image = Image.open(path, formats=FORMATS)
-        except FileNotFoundError:
-            raise BadImage(path, "no such file") from None
-        except Image.UnidentifiedImageError:
-            raise BadImage(path, "not an image, or damaged at its start") from None
-        except Exception as error:
-            raise BadImage(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
-        if self._image.width * self._image.height > MAX_PIXELS:
-            self._image.close()
-            raise BadImage(path, f"more than {MAX_PIXELS:,} pixels; cut it into tiles first")
-
-    def __enter__(self) -> Image.Image:
-        return self._image
-
-    def __exit__(self, *error: object) -> None:
-        self._image.close()
+@contextmanager
+def _picture(path: str) -> Iterator[Image.Image]:
+    """Pillow's image of a file; raises `BadImage` for whatever fails on it, since decoders raise anything at all."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(path, f"more than {MAX_PIXELS:,} pixels; cut it into tiles first")
+            yield image
+    except BadImage:
+        raise
+    except FileNotFoundError:
+        raise BadImage(path, "no such file") from None
+    except Image.UnidentifiedImageError:
+        raise BadImage(path, "not an image, or damaged at its start") from None
+    except Exception as error:
+        raise BadImage(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def _kind(path: str, mode: str, own_palette: bool) -> Kind:
@@ -172,7 +164,8 @@ def _table(image: Image.Image) -> dict[int, Colour]:
     """The colours of a picture with a palette of its own; none where they are the grey levels."""
     if image.mode not in ("P", "PA") or image.palette is None:
         return {}
-    parts = image.getpalette("RGB") or []
+    form, stored = image.palette.getdata()
+    parts = stored if form == "RGB" else image.getpalette("RGB") or []  # which would decode every pixel
     table = {i: (parts[3 * i], parts[3 * i + 1], parts[3 * i + 2]) for i in range(len(parts) // 3)}
     return {} if all(colour == (i, i, i) for i, colour in table.items()) else table
 

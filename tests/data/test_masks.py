@@ -74,3 +74,16 @@ def test_of_a_colour_mask_only_what_is_nodata_in_all_bands_has_no_label(tmp_path
     codes, valid = read_mask(str(tmp_path / "mask.tif"), "colour")
     assert valid.tolist() == [[True, True, False, True]] * 2
     assert codes[valid].tolist() == [0xFF0000, 0x0000FF, 0xFFFFFF] * 2
+
+
+def test_a_picture_cut_anywhere_is_a_bad_mask(tmp_path):
+    """Of a palette Pillow gives the colours only once all is decoded."""
+    whole = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8), "L").convert("P")
+    whole.putpalette([value % 256 for value in range(3, 771)])
+    whole.save(tmp_path / "whole.png")
+    data, path = (tmp_path / "whole.png").read_bytes(), tmp_path / "cut.png"
+    assert len(mask_header(str(tmp_path / "whole.png")).colours) == 256
+    for length in range(0, len(data) - 40, 7):  # what follows its last pixel is not needed
+        path.write_bytes(data[:length])
+        with pytest.raises(BadImage, match=r"cut\.png"):
+            read_mask(str(path), mask_header(str(path)).kind)
