@@ -20,18 +20,10 @@ from cmid.commands.finetune_parts import (
 )
 from cmid.commands.finetune_seeds import SeedsResult, finetune_seeds
 from cmid.commands.terminal import terminal
+from cmid.commands.train_task import train_task
 from cmid.commands.twins import Twins, find_twins
-from cmid.config import FinetuneConfig, as_plain
-from cmid.train import (
-    Probe,
-    RunDirectory,
-    fit,
-    gather_team,
-    load_learner,
-    read_checkpoint,
-    resolve_device,
-    resolve_precision,
-)
+from cmid.config import FinetuneConfig
+from cmid.train import Probe, RunDirectory, gather_team, resolve_device, resolve_precision
 
 
 def finetune(kind: Literal["classification"], config: FinetuneConfig) -> FinetuneResult | SeedsResult:
@@ -42,11 +34,11 @@ def finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetun
         CmidError: a failure while training; what the run had saved is still there.
     """
     if config.seeds:
-        return finetune_seeds(config, lambda each: _finetune(kind, each))
-    return _finetune(kind, config)
+        return finetune_seeds(config, _finetune)
+    return _finetune(config)
 
 
-def _finetune(kind: Literal["classification"], config: FinetuneConfig) -> FinetuneResult:
+def _finetune(config: FinetuneConfig) -> FinetuneResult:
     team = gather_team(config.train)
     config = replace(config, train=replace(config.train, devices=team.size // team.nodes, nodes=team.nodes))
     console = terminal(quiet=not team.leads)
@@ -68,13 +60,8 @@ def _finetune(kind: Literal["classification"], config: FinetuneConfig) -> Finetu
     probes: list[Probe] = [] if parts.validation is None else [ValidationAccuracy(parts, parts.validation, precision)]
     probes += [PublishedAccuracy(parts, parts.test, precision)] if config.published_protocol else []
     with RunDirectory(config.out) as run:
-        done = fit(
-            learner, loader, prepare=prepare, run=run, epochs=config.epochs, seed=config.seed,
-            optimizer=config.optimizer, train=config.train, images_per_batch=loader.batch_size,
-            settings={"task": kind, **as_plain(config)}, probes=probes, account=account_of(parts), resume=config.resume,
-            team=team,
+        learner, done = train_task(
+            learner, loader, config, run, team,
+            images_per_batch=loader.batch_size, prepare=prepare, probes=probes, account=account_of(parts),
         )  # fmt: skip
-        learner = done.learner()
-        if team.leads and done.best_is_measured and done.best_checkpoint is not None:
-            load_learner(learner, read_checkpoint(done.best_checkpoint).learner_state, done.best_checkpoint)
         return score_and_keep(parts, learner, done, precision, console, writes=team.leads)

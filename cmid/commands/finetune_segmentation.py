@@ -19,17 +19,9 @@ from cmid.commands.segmentation_parts import (
 )
 from cmid.commands.segmentation_scores import SegmentationResult, ValidationIoU, score_and_keep
 from cmid.commands.terminal import terminal
-from cmid.config import FinetuneSegmentationConfig, as_plain
-from cmid.train import (
-    Probe,
-    RunDirectory,
-    fit,
-    gather_team,
-    load_learner,
-    read_checkpoint,
-    resolve_device,
-    resolve_precision,
-)
+from cmid.commands.train_task import train_task
+from cmid.config import FinetuneSegmentationConfig
+from cmid.train import Probe, RunDirectory, gather_team, resolve_device, resolve_precision
 
 
 def finetune_segmentation(config: FinetuneSegmentationConfig) -> SegmentationResult | SeedsResult:
@@ -59,13 +51,8 @@ def _finetune(config: FinetuneSegmentationConfig) -> SegmentationResult:
     precision = resolve_precision(config.train.precision, resolve_device(config.train.accelerator))
     probes: list[Probe] = [] if parts.validation is None else [ValidationIoU(parts, parts.validation, precision)]
     with RunDirectory(config.out) as run:
-        done = fit(
-            learner, loader, prepare=prepare, run=run, epochs=config.epochs, seed=config.seed,
-            optimizer=config.optimizer, train=config.train, images_per_batch=loader.batch_size,
-            settings={"task": "segmentation", **as_plain(config)}, probes=probes, account=account_of(parts),
-            resume=config.resume, team=team,
+        learner, done = train_task(
+            learner, loader, config, run, team,
+            images_per_batch=loader.batch_size, prepare=prepare, probes=probes, account=account_of(parts),
         )  # fmt: skip
-        learner = done.learner()
-        if team.leads and done.best_is_measured and done.best_checkpoint is not None:
-            load_learner(learner, read_checkpoint(done.best_checkpoint).learner_state, done.best_checkpoint)
         return score_and_keep(parts, learner, done, precision, console, writes=team.leads)
