@@ -5,6 +5,7 @@ that takes it in `cmid/commands/VERB.py`, a line in the table of `cmid/commands/
 `cmid/__init__.py`. Options, `--config`, checks and errors follow from these.
 """
 
+import errno
 import os
 import select
 import sys
@@ -50,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _stdout_is_closed():
             raise
         return 141
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"cmid: error: no file can have a name this long: {str(error.filename)[:80]} ...", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -190,6 +190,11 @@ def test_a_bad_request_is_one_line_and_code_2(capsys, argv, says):
 # ---------------------------------------------------------------- the process
 
 
+def test_a_name_longer_than_files_have_is_one_line_and_code_2(capsys, tmp_path):
+    assert main(["doctor", str(tmp_path), "--out", "a" * 300]) == 2
+    assert capsys.readouterr().err.startswith("cmid: error: no file can have a name this long: aaaa")
+
+
 def test_a_bad_request_as_a_process():
     done = cmid("pretrain", "images", "--epoch", "3")
     assert done.returncode == 2
