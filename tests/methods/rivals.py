@@ -74,15 +74,15 @@ def supervised(backbone):
 
 
 RIVALS = {
-    "byol": (byol, "resnet18", 2),
-    "moco_v2": (moco_v2, "resnet18", 2),
-    "seco": (seco, "resnet18", 4),
-    "barlow_twins": (barlow_twins, "resnet18", 2),
-    "swav": (swav, "resnet18", 2),
-    "simmim": (simmim, "resnet18", 1),
-    "indexnet": (indexnet, "resnet18", 2),
+    "byol": (byol, "test_resnet", 2),
+    "moco_v2": (moco_v2, "test_resnet", 2),
+    "seco": (seco, "test_resnet", 4),
+    "barlow_twins": (barlow_twins, "test_resnet", 2),
+    "swav": (swav, "test_resnet", 2),
+    "simmim": (simmim, "test_resnet", 1),
+    "indexnet": (indexnet, "test_resnet", 2),
     "mae": (mae, "test_vit", 1),
-    "supervised": (supervised, "resnet18", 1),
+    "supervised": (supervised, "test_resnet", 1),
 }
 """Name: how it is built, a backbone for it, and how many crops it takes."""
 SMALL_CROPS = {"swav": 3}

@@ -16,11 +16,13 @@ SMALL = {
     "queue_size": 24, "global_hidden": 32, "global_dim": 16, "predictor_hidden": 8, "local_hidden": 32,
     "local_bottleneck": 16, "local_prototypes": 24, "local_matches": 5, "mask_cell_px": 16,
 }  # fmt: skip
+SMALL_SWIN = {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
 
 
-def learner(name="resnet18", seed=0, **settings):
+def learner(name="test_resnet", seed=0, **settings):
     torch.manual_seed(seed)
-    return CMID(create_backbone(name), CMIDConfig(**{**SMALL, **settings})).train()
+    backbone = create_backbone(name, **(SMALL_SWIN if name.startswith("swin") else {}))
+    return CMID(backbone, CMIDConfig(**{**SMALL, **settings})).train()
 
 
 def batch(size=64, count=4, seed=0, apart=False):
@@ -58,7 +60,7 @@ def test_a_few_steps_lower_the_loss_and_teach_no_gradient(mode, form):
     assert all(p.grad is None and not p.requires_grad for p in teachers)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "swin_tiny_patch4_window7_224"])
 def test_a_last_map_that_no_branch_reads_gets_a_gradient_of_zeros(backbone):
     """DDP waits for it; it must not come from what the map holds."""
 
@@ -173,12 +175,12 @@ def test_the_queue_holds_the_teachers_keys_strong_view_first():
 def test_the_teacher_follows_after_the_step():
     exact = learner(momentum=0.5, momentum_end=0.5)
     with torch.no_grad():
-        before = exact.teacher_backbone.model.conv1.weight.clone()
-        exact.backbone.model.conv1.weight.add_(1.0)
+        before = exact.teacher_backbone.model.conv1[0].weight.clone()
+        exact.backbone.model.conv1[0].weight.add_(1.0)
     exact(batch())
-    assert torch.equal(exact.teacher_backbone.model.conv1.weight, before)
+    assert torch.equal(exact.teacher_backbone.model.conv1[0].weight, before)
     exact.after_step(Progress(1, 10))
-    torch.testing.assert_close(exact.teacher_backbone.model.conv1.weight, before + 0.5)
+    torch.testing.assert_close(exact.teacher_backbone.model.conv1[0].weight, before + 0.5)
 
 
 def test_the_published_teacher_moves_after_all_of_its_forward():
@@ -198,7 +200,8 @@ def test_the_published_teacher_moves_after_all_of_its_forward():
 
 def test_stochastic_depth_is_the_students_alone():
     torch.manual_seed(0)
-    model = CMID(create_backbone("swin_tiny_patch4_window7_224", drop_path=0.5), CMIDConfig(**SMALL)).train()
+    backbone = create_backbone("swin_tiny_patch4_window7_224", drop_path=0.5, **SMALL_SWIN)
+    model = CMID(backbone, CMIDConfig(**SMALL)).train()
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert not torch.equal(model.backbone(image).last, model.backbone(image).last)
@@ -223,12 +226,12 @@ def test_initialisation_is_that_of_the_mode():
     exact, parity = learner(), learner(mode="parity")
     torch.testing.assert_close(exact.queue.norm(dim=1), torch.ones(24))
     torch.testing.assert_close(parity.queue.norm(dim=0), torch.ones(16))
-    for model, spread in ((exact, 0.02), (parity, (1 / 3 / 512) ** 0.5)):  # truncated normal; uniform up to 512 ** -0.5
+    for model, spread in ((exact, 0.02), (parity, (1 / 3 / 96) ** 0.5)):  # truncated normal; uniform up to 96 ** -0.5
         assert model.local_head.mlp[0].weight.std().item() == pytest.approx(spread, rel=0.05)
     swins = [learner("swin_tiny_patch4_window7_224", mode=mode) for mode in ("exact", "parity")]
     tables = [swin.backbone.model.layers[0].blocks[0].attn.relative_position_bias_table for swin in swins]
     assert tables[0].any() and not tables[1].any()
-    for swin, spread in zip(swins, (0.02, (1 / 3 / 768) ** 0.5), strict=True):
+    for swin, spread in zip(swins, (0.02, (1 / 3 / 192) ** 0.5), strict=True):
         weight = swin.backbone.model.layers[3].blocks[0].attn.qkv.weight
         assert weight.std().item() == pytest.approx(spread, rel=0.05)
         assert torch.equal(weight, swin.teacher_backbone.model.layers[3].blocks[0].attn.qkv.weight)
@@ -248,23 +251,23 @@ def test_before_its_first_epoch_the_local_branch_weighs_nothing():
 def test_cosines_are_float32_under_autocast():
     model = learner()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert model.local_head(torch.randn(4, 512)).dtype == torch.float32
+        assert model.local_head(torch.randn(4, 96)).dtype == torch.float32
         terms = model(batch())
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
 
 
 def test_the_published_teacher_waits_a_step():
     parity = learner(mode="parity", momentum=0.5, momentum_end=0.5)
-    before = parity.teacher_backbone.model.conv1.weight.clone()
+    before = parity.teacher_backbone.model.conv1[0].weight.clone()
     with torch.no_grad():
-        parity.backbone.model.conv1.weight.add_(1.0)
+        parity.backbone.model.conv1[0].weight.add_(1.0)
     parity.before_step(Progress(0, 10))
     parity(batch())
     parity.after_step(Progress(1, 10))
-    assert torch.equal(parity.teacher_backbone.model.conv1.weight, before)
+    assert torch.equal(parity.teacher_backbone.model.conv1[0].weight, before)
     parity.before_step(Progress(1, 10))
     parity(batch())
-    torch.testing.assert_close(parity.teacher_backbone.model.conv1.weight, before + 0.5)
+    torch.testing.assert_close(parity.teacher_backbone.model.conv1[0].weight, before + 0.5)
 
 
 def test_the_local_loss_equals_the_published_code_over_five_calls(reference):
@@ -322,7 +325,7 @@ def test_painting_hidden_positions_alone_changes_nothing(cell, settings):
     model = learner(mask_cell_px=cell, **settings)
     images = batch(128)[0].images
     mask = model._draw_mask(View(images, torch.zeros(4, 4), torch.zeros(4, dtype=torch.bool)))
-    features = torch.randn(4, 512, 4, 4)
+    features = torch.randn(4, 96, 4, 4)
 
     def of(errors):
         model._errors_by_position = errors
@@ -342,7 +345,7 @@ def test_cells_smaller_than_a_position_are_painted_pixel_by_pixel():
     model, images = learner(mask_cell_px=16), batch()[0].images
     model._errors_by_position = None
     mask = model._draw_mask(View(images, torch.zeros(4, 4), torch.zeros(4, dtype=torch.bool)))
-    assert model._reconstruction(torch.randn(4, 512, 2, 2), images, mask).isfinite()
+    assert model._reconstruction(torch.randn(4, 96, 2, 2), images, mask).isfinite()
 
 
 def test_look_agrees_with_what_the_loss_uses():
@@ -371,7 +374,7 @@ def test_any_bands(bands):
     assert model.look(views).predictions[0].shape[1] == bands
 
 
-@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "resnet18"])
+@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "test_resnet"])
 def test_two_processes_equal_one(two_processes, backbone):
     """Loss, gradient, queue and centre of two processes with half a batch each are those of one with all of it."""
     two_processes("tests.methods.cmid_in_two_processes", backbone)
