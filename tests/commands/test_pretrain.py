@@ -69,13 +69,13 @@ def test_what_a_run_leaves(images, tmp_path):
     assert "kNN accuracy" in page
     backbone, metadata = load_backbone(out / "backbone.safetensors")
     assert (metadata.backbone, metadata.method, metadata.mode, metadata.which) == (
-        "resnet18",
+        "test_resnet",
         "cmid",
         "exact",
         "student",
     )
     trained = read_checkpoint(out).learner_state
-    assert torch.equal(backbone.weights()["conv1.weight"], trained["backbone.model.conv1.weight"])
+    assert torch.equal(backbone.weights()["conv1.0.weight"], trained["backbone.model.conv1.0.weight"])
 
 
 @pytest.fixture
