@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        print(f"cmid: error: no file can have a name this long: {str(error.filename)[:80]} ...", file=sys.stderr)
+        longest = max(" ".join(str(error.filename).split()).split("/"), key=len)
+        print(f"cmid: error: no file can have a name this long: {longest[:60]} ...", file=sys.stderr)
         return 2
     return 0
 

@@ -65,7 +65,8 @@ def finetune_seeds(config: C, train: Callable[[C], object]) -> SeedsResult:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
-    text = yaml.safe_dump(as_plain(replace(config, resume=False)), sort_keys=False, allow_unicode=True)
+    settings = {"task": config.task, **as_plain(replace(config, resume=False))}
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     write_whole(out / "settings.yaml", lambda part: part.write_text(text, "utf-8"), advice="Choose another --out.")
     console = terminal()
     runs: dict[int, Path] = {}

@@ -51,9 +51,9 @@ def build_learner(config: PretrainConfig) -> Learner:
     Raises:
         UsageError: unknown method or backbone (with the nearest), or settings that do not fit together.
     """
-    method = method_of(config)
+    check_small_crops(config)
     try:
-        return method.build(config)
+        return method_of(config).build(config)
     except UsageError:
         raise
     except ValueError as error:
@@ -68,23 +68,22 @@ def build_learner(config: PretrainConfig) -> Learner:
 
 
 def method_of(config: PretrainConfig) -> Method:
-    """The method's row of `METHODS`.
-
-    Raises:
-        UsageError: where there is none, with the nearest names; where it takes no small crops and some are asked for.
-    """
+    """The method's row of `METHODS`; `UsageError` with the nearest names where there is none."""
     if config.method not in METHODS:
         raise UsageError(
             f"no method is called {config.method!r}.{did_you_mean(config.method, METHODS)} Known: {', '.join(METHODS)}."
         )
-    method = METHODS[config.method]
-    if config.views.small_crops and not method.small:
+    return METHODS[config.method]
+
+
+def check_small_crops(config: PretrainConfig) -> None:
+    """Raises `UsageError` where small crops are asked for and the method takes none."""
+    if config.views.small_crops and not method_of(config).small:
         some = ", ".join(name for name, each in METHODS.items() if each.small)
         raise UsageError(
             f"views.small_crops is {config.views.small_crops}, but {config.method} takes no small crops: set it to 0, "
             f"or take a method that does ({some})"
         )
-    return method
 
 
 def views_of(config: PretrainConfig) -> ViewConfig:

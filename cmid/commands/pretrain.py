@@ -15,7 +15,7 @@ from cmid.commands.dates import with_dates
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.image_scale import put_on_scale
 from cmid.commands.labels import with_labels
-from cmid.commands.learners import build_learner, method_of, views_of
+from cmid.commands.learners import build_learner, check_small_crops, method_of, views_of
 from cmid.commands.looking import Chosen
 from cmid.commands.settings import read_yaml, stored
 from cmid.commands.sources import Opened, open_one_class_each, open_source, reads_files
@@ -152,6 +152,7 @@ def settled(config: PretrainConfig) -> PretrainConfig:
                 f"leave them out (a recipe of {other} is none for {config.method}; `cmid recipes` lists them), or "
                 f"--method {other}"
             )
+    check_small_crops(config)
     if config.views.squash and config.views.small_crops:
         raise UsageError("views.squash and views.small_crops do not go together: leave one of them out")
     if config.method != "cmid":

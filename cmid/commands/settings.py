@@ -58,10 +58,10 @@ def resolve(
     if recipe is not None:
         flat |= checked(kind, read_yaml(find_recipe(recipe).path), known, f"recipe {recipe}")
     if config is not None:
+        content, where = config, "config"
         if isinstance(config, (str, PathLike)):
-            flat |= checked(kind, _read_for(kind, Path(config)), known, fspath(config))
-        else:
-            flat |= checked(kind, config, known, "config")
+            content, where = read_yaml(Path(config)), fspath(config)
+        flat |= checked(kind, _without_task(kind, content, where), known, where)
     flat |= checked(kind, given or {}, known, source)
     return _build(kind, flat)
 
@@ -124,14 +124,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def _read_for(kind: type[Any], path: Path) -> dict[str, Any]:
-    """What `read_yaml` gives, without the task that a run of `cmid finetune` wrote there, if it is `kind`'s own."""
-    content = read_yaml(path)
-    task, wanted = content.get("task"), getattr(kind, "task", None)
-    if task == wanted:
-        content.pop("task", None)
-    elif task in TASKS:
-        raise UsageError(f"{path} has the settings of a run of `cmid finetune {task}`, which are for that verb alone.")
+def _without_task(kind: type[Any], content: Any, source: str) -> Any:
+    """Settings without the task that a run of `cmid finetune` wrote down with them, if it is the one of `kind`."""
+    task = content.get("task") if isinstance(content, Mapping) else None
+    if task is None:
+        return content
+    if task == getattr(kind, "task", None):
+        return {name: value for name, value in content.items() if name != "task"}
+    if task in TASKS:
+        raise UsageError(f"{source} has the settings of a `cmid finetune {task}` run, which are for that verb alone.")
     return content
 
 

@@ -170,10 +170,12 @@ def palette_beside(folder: Path) -> Path | None:
         path = folder / name
         if path.is_file():
             try:
-                read_palette(path)
+                entries = read_palette(path).entries
             except UsageError:
                 continue
-            return path
+            # others call lists of classes by this name, too: of masks it is only if it says what those hold
+            if name != FILES[-1] or all(e.colour or e.value is not None for e in entries):
+                return path
     return None
 
 

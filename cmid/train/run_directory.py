@@ -239,8 +239,8 @@ class RunDirectory:
     def _was_never_saved(self, found: Sequence[str]) -> bool:
         """Whether `found` is what a run leaves that ended before its first checkpoint, and nothing besides."""
         books = [book.name for book in self._books()]
-        stops = [path.name for path in self.path.glob(f"{self.nonfinite.stem}*.json")]
-        ours = {self.checkpoints.name, *stops, *books, *(path.name for path in self._logged())}
+        kept = [path.name for at in (f"{self.nonfinite.stem}*.json", "*.csv.damaged*") for path in self.path.glob(at)]
+        ours = {self.checkpoints.name, *kept, *books, *(path.name for path in self._logged())}
         return (
             self.checkpoints.name in found  # `open` makes it first
             and ours.issuperset(found)

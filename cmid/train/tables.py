@@ -91,7 +91,8 @@ class Table:
             return [], [], 0, 0
         data = self.path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        columns, *lines = (_cells(line) for line in whole.splitlines()) if whole else ([],)
+        head, *rest = whole.splitlines() or [b""]
+        columns, lines = _cells(head.decode(errors="replace").encode()), [_cells(line) for line in rest]
         if not set(self._needs) <= set(columns) or len(set(columns)) < len(columns):
             return [], [], len(whole), whole.count(b"\n")
         rows = [line for line in lines if self._is_row(columns, line)]
@@ -103,7 +104,8 @@ class Table:
         except ValueError:
             return False
         row = dict(zip(columns, numbers, strict=False))
-        return 0 < len(cells) <= len(columns) and all(math.isfinite(row.get(name, math.nan)) for name in self._needs)
+        # a new column is written into all rows, so that a shorter one is torn
+        return len(cells) == len(columns) and all(math.isfinite(row.get(name, math.nan)) for name in self._needs)
 
     def _write(self, rows: list[list[str]]) -> None:
         data = _lines(rows)

@@ -19,6 +19,8 @@ from cmid.backbones import create_backbone
 from cmid.cli import main
 from cmid.commands.segment_images import Found, HowToLook, classes_of, segment_images
 from cmid.commands.segmentation_scores import protocols_of, rows_of
+from cmid.commands.settings import resolve
+from cmid.config import FinetuneSegmentationConfig
 from cmid.data import reading
 from cmid.tasks.segmentation import Segmenter
 from cmid.train import read_checkpoint
@@ -356,7 +358,8 @@ def test_the_settings_of_a_run_begin_another(learned, tmp_path, capsys):
     again, before = (yaml.safe_load(Path(file).read_text()) for file in (f"{out}/settings.yaml", settings))
     assert again["task"] == "segmentation"
     assert {name for name in again if again[name] != before[name]} == {"out", "train"}
+    assert resolve(FinetuneSegmentationConfig, config=before).epochs == 12
     for verb in (["finetune", "classification"], ["pretrain"]):
         capsys.readouterr()
         assert main([*verb, "--config", settings]) == 2
-        assert "settings of a run of `cmid finetune segmentation`, which are for that verb alone" in one_line(capsys)
+        assert "settings of a `cmid finetune segmentation` run, which are for that verb alone" in one_line(capsys)

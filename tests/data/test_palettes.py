@@ -106,6 +106,14 @@ def test_only_our_own_form_is_taken_from_the_folder(tmp_path):
     assert palette_beside(tmp_path) == tmp_path / "palette.json"
 
 
+def test_a_list_of_classes_that_does_not_say_what_masks_hold_is_no_palette(tmp_path):
+    file = tmp_path / "classes.json"
+    file.write_text('[{"id": 1, "name": "road"}, {"id": 2, "name": "wood"}]')
+    assert palette_beside(tmp_path) is None
+    file.write_text('{"classes": [{"value": 1, "name": "road"}, {"value": 2, "name": "wood"}]}')
+    assert palette_beside(tmp_path) == file
+
+
 def test_values_are_classes():
     assert infer({3: 50, 1: 20, 255: 5}).entries == (Entry("class 1", value=1), Entry("class 3", value=3))
     assert infer({0: 50, 255: 5}).classes == ("class 0", "class 255")

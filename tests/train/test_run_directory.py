@@ -136,8 +136,12 @@ def test_what_the_errors_of_a_run_advise_may_be_changed_and_is_told(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
-    "left", [(), ("settings.yaml", ".settings.yaml.12.part", "data.json", "steps.csv", "metrics.csv.tmp", ".lock")]
-)
+    "left",
+    [
+        (), ("settings.yaml", ".settings.yaml.12.part", "data.json", "steps.csv", "metrics.csv.tmp", ".lock"),
+        ("settings.yaml", "steps.csv", "steps.csv.damaged"),
+    ],
+)  # fmt: skip
 def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, left):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / ".last.ckpt.123.part").write_text("half")
@@ -147,7 +151,8 @@ def test_a_run_that_never_came_to_a_checkpoint_is_begun_anew(tmp_path, resume, l
     with RunDirectory(tmp_path) as run:
         run.open(SETTINGS, resume=resume)
         assert not run.goes_on and "before its first checkpoint; it is begun anew" in run.notes[0]
-        assert {p.name for p in tmp_path.iterdir()} == {".lock", "checkpoints", "settings.yaml"}
+        kept = {name for name in left if name.endswith(".damaged")}
+        assert {p.name for p in tmp_path.iterdir()} == {".lock", "checkpoints", "settings.yaml"} | kept
         assert not list(run.checkpoints.iterdir()) and yaml.safe_load(run.settings.read_text()) == SETTINGS
         put_checkpoint(run)
 

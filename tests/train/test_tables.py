@@ -56,6 +56,7 @@ def test_a_torn_last_line_is_dropped(tmp_path, cut):
         (lambda data: data.replace(b"2,0.25", b"\0" * 6), ["0", "1", "3"], 1),
         (lambda data: data.replace(b"2,0.25", b"2,0.25,7"), ["0", "1", "3"], 1),
         (lambda data: data.replace(b"2,0.25", b",0.25"), ["0", "1", "3"], 1),
+        (lambda data: data.replace(b"2,0.25", b"2"), ["0", "1", "3"], 1),
         (lambda data: data.replace(b"step", b"st\xffp"), [], 5),
         (lambda data: b"\0" * 40 + b"\n", [], 1),
     ],
@@ -77,6 +78,13 @@ def test_damaged_lines_are_left_out_and_kept_beside(tmp_path, damage, kept, line
     table.path.write_bytes(b"\xff\n")
     Table(table.path, told.append, needs=("step",))
     assert (tmp_path / "t.csv.damaged").read_bytes() == damaged and (tmp_path / "t.csv.damaged1").exists()
+
+
+def test_a_damaged_name_of_a_column_that_is_not_needed_costs_no_rows(tmp_path):
+    table = Table(tmp_path / "t.csv", needs=("step",))
+    table.append({"step": 1, "loss": 0.5})
+    table.path.write_bytes(table.path.read_bytes().replace(b"loss", b"lo\xffs"))
+    assert [row["step"] for row in Table(table.path, needs=("step",)).rows()] == ["1"]
 
 
 def test_rows_wait_where_the_disk_is_full(tmp_path):
