@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from cmid.errors import UsageError
 
 FEW = 4  # below so many images a t-SNE or UMAP map has nothing to arrange
+ONE_POINT = 1e-6
+"""Deviation along the widest axis, of vectors of length one, that is rounding."""
 
 
 def unit(features: NDArray, axis: int = -1) -> NDArray[np.float64]:
-    """`features` scaled to length one along `axis`; zero vectors stay zero."""
-    features = np.nan_to_num(features.astype(np.float64))
+    """`features` scaled to length one along `axis`; zero vectors stay zero, and what is not finite counts as zero."""
+    features = np.nan_to_num(features.astype(np.float64), posinf=0.0, neginf=0.0)
     return features / np.maximum(np.linalg.norm(features, axis=axis, keepdims=True), 1e-12)
 
 
@@ -85,7 +87,8 @@ def project(features: NDArray, method: Literal["pca", "tsne", "umap"], seed: int
         seed: fixes the map.
 
     Returns:
-        `(N, 2)` float, each axis in 0..1. Fewer than 4 images are placed by PCA whatever the method.
+        `(N, 2)` float, each axis in 0..1. Fewer than 4 images are placed by PCA whatever the method, and so are
+        features that are one point, as after a collapse.
 
     Raises:
         UsageError: where UMAP is asked for and not installed.
@@ -99,19 +102,21 @@ def project(features: NDArray, method: Literal["pca", "tsne", "umap"], seed: int
                 "projection umap needs umap-learn, which is not installed: "
                 "pip install 'cmid[umap]', or choose projection tsne or pca"
             ) from error
-    n = len(rows)
-    if method == "pca" or n < FEW:
-        placed = _components(rows, 2, "full")
-    elif method == "tsne":
+    n, placed = len(rows), _components(rows, 2, "full")
+    spread = placed[:, 0].std()
+    if spread < ONE_POINT:  # scikit-learn divides by it, and on what comes out its t-SNE ends the process
+        placed = np.zeros_like(placed)
+    elif method == "tsne" and n >= FEW:
         from sklearn.manifold import TSNE
 
+        start = (placed / spread * 1e-4).astype(np.float32)
         placed = TSNE(
-            2, perplexity=min(30.0, (n - 1) / 3), init="pca", metric="cosine", random_state=seed, n_jobs=1
+            2, perplexity=min(30.0, (n - 1) / 3), init=start, metric="cosine", random_state=seed, n_jobs=1
         ).fit_transform(rows)
-    else:
+    elif method == "umap" and n >= FEW:
         neighbours = min(15, n - 1)
-        start = "spectral" if n > neighbours + 2 else "random"
-        placed = UMAP(n_neighbors=neighbours, metric="cosine", init=start, random_state=seed, n_jobs=1).fit_transform(
+        begin = "spectral" if n > neighbours + 2 else "random"
+        placed = UMAP(n_neighbors=neighbours, metric="cosine", init=begin, random_state=seed, n_jobs=1).fit_transform(
             rows
         )
     placed = placed.astype(np.float64)

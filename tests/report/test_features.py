@@ -98,3 +98,12 @@ def test_umap_is_fixed_by_its_seed_and_keeps_two_groups_apart():
     np.testing.assert_array_equal(placed, project(features, "umap", 7))
     within = np.linalg.norm(placed[:12] - placed[:12].mean(0), axis=1).mean()
     assert within < np.linalg.norm(placed[:12].mean(0) - placed[12:].mean(0)) / 2
+
+
+@pytest.mark.parametrize("count", [3, 6, 7, 36, 200])
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan, np.inf])
+def test_features_that_are_one_point_are_placed_in_the_middle(count, value):
+    """As after a collapse; scikit-learn's t-SNE alone takes the process with it."""
+    rounding = 1e-8 * np.random.default_rng(0).normal(size=(count, 8))
+    for features in (np.full((count, 8), value), np.full((count, 8), value) + rounding * (value == 1)):
+        np.testing.assert_array_equal(project(features, "tsne", 0), np.full((count, 2), 0.5))
