@@ -50,3 +50,9 @@ def test_square_takes_the_centre():
     image = np.zeros((10, 30, 3), np.uint8)
     image[:, 10:20] = 200
     assert (square(image, 6) >= 190).all()
+
+
+@pytest.mark.parametrize("side", [1, 224, 512])
+def test_noise_is_a_picture_too(side):
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    assert decoded(data_uri(noise, quality=95)).shape == noise.shape
