@@ -174,7 +174,7 @@ def palette_beside(folder: Path) -> Path | None:
             except UsageError:
                 continue
             # others call lists of classes by this name, too: of masks it is only if it says what those hold
-            if name != FILES[-1] or all(e.colour or e.value is not None for e in entries):
+            if name != "classes.json" or all(e.colour or e.value is not None for e in entries):
                 return path
     return None
 

@@ -77,7 +77,7 @@ def test_of_a_colour_mask_only_what_is_nodata_in_all_bands_has_no_label(tmp_path
 
 
 def test_a_picture_cut_anywhere_is_a_bad_mask(tmp_path):
-    """Of a palette Pillow gives the colours only once all is decoded."""
+    """Whether its header is read, its palette or its pixels: decoders raise anything at all."""
     whole = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8), "L").convert("P")
     whole.putpalette([value % 256 for value in range(3, 771)])
     whole.save(tmp_path / "whole.png")
