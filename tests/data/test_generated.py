@@ -320,3 +320,16 @@ def test_textures_at_their_strongest_stay_within_16_bits():
 def test_every_material_has_a_class_and_a_code_below_the_changed_bit():
     assert len(MATERIALS) < CHANGED
     assert {m.semantic for m in MATERIALS.values()} == set(range(len(SEMANTIC_CLASSES)))
+
+
+def test_rectangles_drawn_together_or_held_up_are_those_drawn_as_polygons():
+    middles = [(0.0, 0.0), (3.1, -4.0), (11.9, 12.0), (400.0, 0.0)]  # the last two at the edge and out of sight
+    together, alone = (Canvas(96, 0.25, 0.7, (100, 110, 80), "grass", (0.5, -0.8)) for _ in range(2))
+    together.quads(middles, 2.5, 1.2, 0.4, (90, 90, 90), "asphalt")
+    together.cast_quad(1.0, 2.0, 4.0, 2.0, 1.1, 1.2)
+    for x, y in middles:
+        alone.polygon(rectangle(x, y, 2.5, 1.2, 0.4), (90, 90, 90), "asphalt")
+    alone.cast_outline(rectangle(1.0, 2.0, 4.0, 2.0, 1.1), 1.2)
+    assert (together.pixels()[1] == CODE["asphalt"]).sum() > 50 < (together.pixels()[2] > 127).sum()
+    for one, other in zip(together.pixels(), alone.pixels(), strict=True):
+        assert np.array_equal(one, other)

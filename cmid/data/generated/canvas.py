@@ -4,7 +4,7 @@ Colour and material share one canvas of twice the resolution, so that one call d
 smooths the edges; shadows have a canvas of their own because they darken whatever lies under them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import atan2, cos, hypot, sin
 from typing import Any
 
@@ -52,11 +52,11 @@ class Canvas:
         self.flag = 0
         self.used = {material}
         self._paint = np.full((2 * size, 2 * size), self._ink(ground, material), np.int32)
-        self._draw = _brush(self._paint, "RGBA")
+        self._draw_polygon, self._draw_ellipse = _brush(self._paint, "RGBA")
         self._shadow = np.zeros((2 * size, 2 * size), np.uint8)
-        self._shade = _brush(self._shadow, "L")
-        scale = 2.0 / gsd
-        self._c, self._s = scale * cos(turn_rad), scale * sin(turn_rad)
+        self._shade_polygon, self._shade_ellipse = _brush(self._shadow, "L")
+        self._scale = 2.0 / gsd
+        self._c, self._s = self._scale * cos(turn_rad), self._scale * sin(turn_rad)
         self._o = size - 0.5  # the middle of the fine canvas; Pillow counts from pixel centres
         # The shadow vector in the place's axes.
         self.sun = (
@@ -78,16 +78,24 @@ class Canvas:
     def polygon(self, points: Sequence[Point], colour: Colour, material: str) -> None:
         """A filled polygon."""
         self.used.add(material)
-        self._draw.draw_polygon(self.fine(points), self._ink(colour, material), 1)
+        self._draw_polygon(self.fine(points), self._ink(colour, material), 1)
 
     def quad(
         self, x: float, y: float, length: float, width: float, angle: float, colour: Colour, material: str
     ) -> None:
         """A filled rectangle around (x, y), `length` along `angle`."""
-        flat = self._fine_rectangle(x, y, length, width, angle)
-        if flat is not None:
+        self.quads(((x, y),), length, width, angle, colour, material)
+
+    def quads(
+        self, middles: Iterable[Point], length: float, width: float, angle: float, colour: Colour, material: str
+    ) -> None:
+        """Filled rectangles alike around several points, `length` along `angle`."""
+        flats = self._fine_rectangles(middles, length, width, angle)
+        if flats:
             self.used.add(material)
-            self._draw.draw_polygon(flat, self._ink(colour, material), 1)
+            ink = self._ink(colour, material)
+            for flat in flats:
+                self._draw_polygon(flat, ink, 1)
 
     def _ink(self, colour: Colour, material: str) -> int:
         """The colour in the day's tone and above it the material's code: the canvas's four bytes as a signed number."""
@@ -98,24 +106,30 @@ class Canvas:
             r, g, b = min(max(r, 0), 255), min(max(g, 0), 255), min(max(b, 0), 255)
         return r | g << 8 | b << 16 | CODE[material] - self.flag << 24
 
-    def _fine_rectangle(self, x: float, y: float, length: float, width: float, angle: float) -> list[float] | None:
-        """A rectangle as x, y, x, y ... on the fine canvas; None if it is out of sight."""
+    def _fine_rectangles(
+        self, middles: Iterable[Point], length: float, width: float, angle: float
+    ) -> list[tuple[float, ...]]:
+        """Rectangles as x, y, x, y ... on the fine canvas, without those out of sight."""
         c, s, o = self._c, self._s, self._o
-        u, v = o + c * x - s * y, o + s * x + c * y
         along, up = cos(angle), sin(angle)
         along, up = (c * along - s * up) / 2, (s * along + c * up) / 2
         ax, ay, bx, by = along * length, up * length, -up * width, along * width
-        reach, end = abs(ax) + abs(bx) + abs(ay) + abs(by), o + o + 1
-        if not (-reach < u < end + reach and -reach < v < end + reach):
-            return None
-        return [u - ax - bx, v - ay - by, u + ax - bx, v + ay - by, u + ax + bx, v + ay + by, u - ax + bx, v - ay + by]
+        reach = abs(ax) + abs(bx) + abs(ay) + abs(by)
+        least, most = -reach, o + o + 1 + reach
+        px, py, qx, qy = ax + bx, ay + by, ax - bx, ay - by
+        flats: list[tuple[float, ...]] = []
+        for x, y in middles:
+            u, v = o + c * x - s * y, o + s * x + c * y
+            if least < u < most and least < v < most:
+                flats.append((u - px, v - py, u + qx, v + qy, u + px, v + py, u - qx, v - qy))
+        return flats
 
     def disc(self, x: float, y: float, radius: float, colour: Colour, material: str) -> None:
         """A filled circle."""
         self.used.add(material)
-        r = radius * 2 / self.gsd
+        r = radius * self._scale
         u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
-        self._draw.draw_ellipse((u - r, v - r, u + r, v + r), self._ink(colour, material), 1)
+        self._draw_ellipse((u - r, v - r, u + r, v + r), self._ink(colour, material), 1)
 
     def strip(self, points: Sequence[Point], width: float, colour: Colour, material: str) -> None:
         """A band of constant width along a line of points."""
@@ -161,19 +175,25 @@ class Canvas:
             if sum(sx * x + sy * y for x, y in one) / len(one) < sum(sx * x + sy * y for x, y in other) / len(other):
                 one, other = other, one
             outline = [(x + sx, y + sy) for x, y in one] + other
-        self._shade.draw_polygon(self.fine(outline), 255, 1)
+        self._shade_polygon(self.fine(outline), 255, 1)
 
     def cast_outline(self, outline: Sequence[Point], height: float, strength: int = 255) -> None:
         """The shadow of a thin thing held `height` metres up, of any outline."""
         sx, sy = self.sun[0] * height, self.sun[1] * height
-        self._shade.draw_polygon(self.fine([(x + sx, y + sy) for x, y in outline]), strength, 1)
+        self._shade_polygon(self.fine([(x + sx, y + sy) for x, y in outline]), strength, 1)
+
+    def cast_quad(self, x: float, y: float, length: float, width: float, angle: float, height: float) -> None:
+        """The shadow of a thin rectangle around (x, y) held `height` metres up, `length` along `angle`."""
+        middle = (x + self.sun[0] * height, y + self.sun[1] * height)
+        for flat in self._fine_rectangles((middle,), length, width, angle):
+            self._shade_polygon(flat, 255, 1)
 
     def cast_disc(self, x: float, y: float, radius: float, height: float, strength: int = 255) -> None:
         """The shadow of a ball or crown `height` metres up."""
         x, y = x + self.sun[0] * height, y + self.sun[1] * height
-        r = radius * 2 / self.gsd
+        r = radius * self._scale
         u, v = self._o + self._c * x - self._s * y, self._o + self._s * x + self._c * y
-        self._shade.draw_ellipse((u - r, v - r, u + r, v + r), strength, 1)
+        self._shade_ellipse((u - r, v - r, u + r, v + r), strength, 1)
 
     # -- labels and results ------------------------------------------------------------------------------------
 
@@ -237,14 +257,19 @@ class Canvas:
         return waves
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Colour `(H, W, 3)`, each band in one piece, material `(H, W)` and shadow `(H, W)`, all uint8."""
+        """The canvas in pixels of the picture.
+
+        Returns:
+            colour `(H, W, 3)` uint8, each band in one piece; material `(H, W)` uint8; shadow `(H, W)` uint16, 0 to 255.
+        """
         # Two of each four pixels, on the diagonal: an edge of any direction still falls in three steps.
         bands = np.empty((4, self.size, self.size), np.uint8)
-        bands[3] = self._paint.view(np.uint8).reshape(2 * self.size, 2 * self.size, 4)[0::2, 0::2, 3]
         mean, other = np.empty((2, self.size, self.size), np.uint32)
-        paint = self._paint.view(np.uint32)
-        np.copyto(mean, paint[0::2, 0::2])
-        np.copyto(other, paint[1::2, 1::2])
+        # Neighbours in a row as one number of 64 bits, of which the lower half is the left one.
+        np.copyto(mean, self._paint.view("<u8")[0::2], casting="unsafe")
+        np.right_shift(mean, 24, out=other)
+        np.copyto(bands[3], other, casting="unsafe")
+        np.copyto(other, self._paint.view(np.uint32)[1::2, 1::2])
         # The mean, rounded up, of each of the four bytes: a | b less half of what differs.
         other ^= mean
         mean |= other
@@ -259,7 +284,7 @@ class Canvas:
         shade = pairs[0::2] & 255
         shade += pairs[1::2] >> 8
         shade >>= 1
-        return bands[:3].transpose(1, 2, 0), bands[3], shade.astype(np.uint8)
+        return bands[:3].transpose(1, 2, 0), bands[3], shade
 
 
 def corners(frames: np.ndarray) -> np.ndarray:
@@ -267,15 +292,16 @@ def corners(frames: np.ndarray) -> np.ndarray:
     return (frames @ _CORNERS).transpose(1, 2, 0)
 
 
-def _brush(pixels: np.ndarray, mode: str) -> Any:
-    """Draws into an array itself: `(H, W)` int32 with the bytes of RGBA, or uint8 of L.
+def _brush(pixels: np.ndarray, mode: str) -> tuple[Any, Any]:
+    """Draws polygons, and ellipses, into an array itself: `(H, W)` int32 with the bytes of RGBA, or uint8 of L.
 
     This is the core under `ImageDraw`, whose checks of every colour take a third of the time of a small polygon.
     """
     height, width = pixels.shape
     image = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
     image.readonly = 0  # or drawing would begin with a copy
-    return ImageDraw.Draw(image).draw
+    core = ImageDraw.Draw(image).draw
+    return core.draw_polygon, core.draw_ellipse
 
 
 def rectangle(x: float, y: float, length: float, width: float, angle: float) -> list[Point]:

@@ -154,7 +154,8 @@ def expose(canvas: Canvas, light: Light, ground: Ground, rng: Random) -> tuple[n
     """
     size, tiles = canvas.size, sheets()
     colour, material, shadow = canvas.pixels()
-    codes, present = material.tobytes(), bytes(CODE[name] for name in canvas.used)
+    # A bytearray, whose `translate` takes 0.6 of the time of that of bytes, which looks whether anything changes.
+    codes, present = bytearray(material), bytes(CODE[name] for name in canvas.used)
     texture, tint, less_blue, dark, bright, plane, spare = _buffers(size)
 
     def strength(of: bytes) -> np.ndarray | None:

@@ -54,10 +54,12 @@ def dashes(
         # Straight to the first dash that can be seen: the picture's middle is at (0, 0).
         middle, period, reach = -(x0 * c + y0 * s), dash + gap, 0.72 * canvas.size * canvas.gsd + dash + abs(offset)
         first = start + max(0, int((middle - reach - start) / period)) * period
+        middles = []
         while first + dash / 2 <= min(length, middle + reach):
             along = first + dash / 2
-            canvas.quad(x0 + c * along - s * offset, y0 + s * along + c * offset, dash, width, angle, colour, material)
+            middles.append((x0 + c * along - s * offset, y0 + s * along + c * offset))
             first += period
+        canvas.quads(middles, dash, width, angle, colour, material)
         start += max(0, ceil((length - dash / 2 - start) / period)) * period
         start -= length
 
@@ -74,17 +76,15 @@ def line(
 def crossing(canvas: Canvas, x: float, y: float, span: float, angle: float) -> None:
     """A zebra crossing over a road `span` metres wide that runs along `angle`."""
     stripes = int(span / 1.1)
-    for k in range(stripes):
-        ((cx, cy),) = placed([(0, (k + 0.5) * span / stripes - span / 2)], x, y, angle)
-        canvas.quad(cx, cy, 3.0, 0.5, angle, WHITE, "marking")
+    across = placed([(0, (k + 0.5) * span / stripes - span / 2) for k in range(stripes)], x, y, angle)
+    canvas.quads(across, 3.0, 0.5, angle, WHITE, "marking")
 
 
 def bays(canvas: Canvas, x: float, y: float, count: int, pitch: float, depth: float, angle: float) -> None:
     """Lines between parking bays side by side along `angle`, and the line at their head."""
     width = max(0.14, 0.45 * canvas.gsd)
-    for k in range(count + 1):
-        ((cx, cy),) = placed([((k - count / 2) * pitch, 0)], x, y, angle)
-        canvas.quad(cx, cy, width, depth, angle, WHITE, "marking")
+    heads = placed([((k - count / 2) * pitch, 0) for k in range(count + 1)], x, y, angle)
+    canvas.quads(heads, width, depth, angle, WHITE, "marking")
 
 
 def pool(canvas: Canvas, x: float, y: float, length: float, width: float, angle: float, colour: Colour) -> None:

@@ -21,7 +21,7 @@ def car(canvas: Canvas, x: float, y: float, angle: float, rng: Random) -> None:
     """A car, 4.0 to 4.9 m long."""
     length, width = rng.uniform(4.0, 4.9), rng.uniform(1.8, 2.0)
     paint = rng.choice(PAINTS)
-    canvas.cast_outline(rectangle(x, y, length, width, angle), 1.2)
+    canvas.cast_quad(x, y, length, width, angle, 1.2)
     canvas.quad(x, y, length, width, angle, paint, "car")
     ahead, aside = cos(angle) * length, sin(angle) * length
     glass = (48, 54, 62) if sum(paint) > 300 else (96, 104, 112)
