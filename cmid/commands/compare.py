@@ -18,7 +18,7 @@ from cmid.commands.compare_cell import write_result
 from cmid.commands.compare_images import Images, Learned
 from cmid.commands.compare_outsiders import check_outsiders, outside, outsiders_of
 from cmid.commands.compare_plan import Cell, Row, key_of, plan_cells, plan_rows, slug
-from cmid.commands.compare_processes import held, in_a_process, interruptible
+from cmid.commands.compare_processes import in_a_process, interruptible
 from cmid.commands.compare_runs import (
     ASIDE,
     known,
@@ -34,6 +34,7 @@ from cmid.commands.compare_scores import CellScores, score
 from cmid.commands.compare_tables import TRAINED, Line, table_of, write_tables
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
 from cmid.commands.learners import build_learner
+from cmid.commands.out_folder import held
 from cmid.commands.pretrain import settled
 from cmid.commands.sources import open_one_class_each
 from cmid.commands.terminal import terminal
@@ -171,7 +172,7 @@ def _taken(out: Path, config: CompareConfig) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(out))
+            stack.enter_context(held(out, "another comparison"))
             for folder in (out / "runs", out / "cells"):
                 folder.mkdir(exist_ok=True)
             write_settings(mark, config)

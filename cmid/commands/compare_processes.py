@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cmid.errors import CmidError, UsageError
-from cmid.folder_lock import FolderLock, FolderTakenError
+from cmid.errors import CmidError
 from cmid.train import Interrupted
 
 GOES_ON = "The comparison was interrupted; the same command goes on where it stopped."
@@ -91,23 +90,3 @@ def in_a_process(module: str, settings: Path, result: Path) -> None:
             f"A run of the comparison ended with code {ended}; what it said stands above. When that is put right, the "
             "same command goes on."
         )
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """While entered, no other process compares in `folder`; the lock ends with this process, however that ends.
-
-    Raises:
-        UsageError: another does.
-        OSError: the folder cannot be written.
-    """
-    try:
-        lock = FolderLock(folder)
-    except FolderTakenError as error:
-        raise UsageError(
-            f"another comparison is at work in {folder}, by {error}: wait for it to end, or choose another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -18,10 +18,12 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cmid.commands.out_folder import held
 from cmid.config import GenerateConfig
 from cmid.data.generated import SMALLEST_PX, make_folders, write_classes, write_index, write_scene
 from cmid.data.generated.files import ImageFormat
 from cmid.errors import CmidError, UsageError
+from cmid.folder_lock import LOCK
 
 CHUNK = 24
 """Scenes a worker draws before it reports; two rounds of the scene classes."""
@@ -72,16 +74,17 @@ def generate(config: GenerateConfig) -> GenerateResult:
         TimeRemainingColumn(),
     )  # fmt: skip
     try:
-        make_folders(out)
-        write_classes(out)
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=config.count, rate="")
-            for part in _parts(out, config, spans, workers):
-                rows += part
-                rate = f"{len(rows) / (time.monotonic() - started):.0f} images/s"
-                progress.update(task, completed=len(rows), rate=rate)
-        # Last: a folder with this file is complete.
-        write_index(out, rows)
+        with held(out, "another `cmid generate`"):
+            make_folders(out)
+            write_classes(out)
+            with Progress(*columns, console=console) as progress:
+                task = progress.add_task("", total=config.count, rate="")
+                for part in _parts(out, config, spans, workers):
+                    rows += part
+                    rate = f"{len(rows) / (time.monotonic() - started):.0f} images/s"
+                    progress.update(task, completed=len(rows), rate=rate)
+            # Last: a folder with this file is complete.
+            write_index(out, rows)
     except OSError as error:
         raise CmidError(
             f"writing the scenes under {out} failed: {error}; free the disk or choose another folder, "
@@ -134,7 +137,7 @@ def _check(config: GenerateConfig) -> Path:
         raise UsageError(f"image_format is {config.image_format!r}; expected jpg, png or tif")
     out = Path(config.out)
     try:
-        found = next((path for path in out.iterdir()), None) if out.is_dir() else None
+        found = next((path for path in out.iterdir() if path.name != LOCK), None) if out.is_dir() else None
         if found is not None:
             state = "a complete set of scenes" if (out / "scenes.csv").is_file() else f"files ({found.name} ...)"
             begun = not (out / "scenes.csv").is_file() and (out / "classes.json").is_file()

@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cmid.errors import CmidError, UsageError
+from cmid.folder_lock import FolderLock, FolderTakenError
 from cmid.train import RunDirectory
 
 
@@ -63,6 +65,26 @@ def make_folder(folder: Path, written: Sequence[str]) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise CmidError(f"{folder} cannot be written: {error.strerror}. Choose another --out.") from error
+
+
+@contextmanager
+def held(folder: Path, another: str) -> Iterator[None]:
+    """While entered, no other process works in `folder`; the lock ends with this process, however that ends.
+
+    Raises:
+        UsageError: `another`, such as "another comparison", is at work in it.
+        OSError: the folder cannot be written.
+    """
+    try:
+        lock = FolderLock(folder)
+    except FolderTakenError as error:
+        raise UsageError(
+            f"{another} is at work in {folder}, by {error}: wait for it to end, or choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def trained_on(model: Path) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cmid.commands.out_folder import held
 from cmid.commands.sources import open_source, progress, reads_files
 from cmid.commands.terminal import terminal
 from cmid.config import PackConfig, PretrainConfig
@@ -18,6 +19,7 @@ from cmid.data.shard_manifest import INDEX, MANIFEST, NAMES, Manifest
 from cmid.data.shards import is_sharded, refuse_oversized, verify, write_shards
 from cmid.data.sources import ImageSource
 from cmid.errors import CmidError, UsageError
+from cmid.folder_lock import LOCK
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _pack(config: PackConfig, console: Console) -> PackResult:
         names = ("mean", "std", "low", "high", "bands", "colours")
         numbers = {name: getattr(views, name) for name in names}
     try:
-        with progress(console, "packing") as tick:
+        with held(out, "another `cmid pack`"), progress(console, "packing") as tick:
             manifest, bad = write_shards(
                 opened.source,
                 out,
@@ -173,7 +175,7 @@ def _decodable(path: Path) -> bytes:
 
 
 def _make(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
         raise UsageError(f"expected a new or empty folder for the shards, but {out} holds something; choose another")
     try:
         out.mkdir(parents=True, exist_ok=True)

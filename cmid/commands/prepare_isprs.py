@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cmid.commands.out_folder import held
 from cmid.commands.sources import progress
 from cmid.commands.terminal import terminal
 from cmid.commands.tile_files import read_image, read_labels, write_tile
@@ -71,7 +72,7 @@ def prepare(kind: str, config: PrepareConfig) -> PrepareResult:
     part = out.with_name(f".{out.name}.part")
     settings = {"kind": kind, "bands": bands, "window_px": config.window_px, "step_px": config.step_px}
     _begin(part, settings)
-    with _scratch(part) as scratch:
+    with held(part, "another `cmid prepare`"), _scratch(part) as scratch:
         console.print(f"looking for tiles in {config.source}")
         members = find_members(Path(config.source), scratch, lambda name: benchmark.opens(name, bands))
         found = find_tiles(members, benchmark, bands)

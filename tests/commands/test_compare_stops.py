@@ -17,9 +17,10 @@ from cmid.cli import main
 from cmid.commands import compare_outsiders, compare_processes, compare_runs, prepare
 from cmid.commands.compare_outsiders import check_outsiders
 from cmid.commands.compare_plan import plan_cells, plan_rows
-from cmid.commands.compare_processes import held, in_a_process
+from cmid.commands.compare_processes import in_a_process
 from cmid.commands.compare_runs import known, result_of, scored_by, scores_of, trained, why
 from cmid.commands.compare_scores import CellScores, _rules, _write
+from cmid.commands.out_folder import held
 from cmid.errors import UsageError
 from cmid.train import Interrupted
 from cmid.zoo.backbone_files import BackboneMetadata, save_backbone
@@ -135,7 +136,7 @@ def test_two_comparisons_do_not_write_into_one_folder(data, tmp_path, capsys):
         other.communicate(b"\n")
     assert main(given) == 0, "what a killed one leaves is no lock"
     assert not (out / ".lock").exists()
-    with held(out):
+    with held(out, "another comparison"):
         assert (out / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
