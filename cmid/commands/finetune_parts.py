@@ -10,7 +10,15 @@ from torch import Tensor
 
 from cmid.backbones import create_backbone
 from cmid.commands.fingerprint import fingerprint, label_fingerprint
-from cmid.commands.image_scale import check_size, labelled_notes, measured_on, other_bands, put_on_scale, told_names
+from cmid.commands.image_scale import (
+    check_readable,
+    check_size,
+    labelled_notes,
+    measured_on,
+    other_bands,
+    put_on_scale,
+    told_names,
+)
 from cmid.commands.sources import open_labelled
 from cmid.commands.twins import Twins, without_twins
 from cmid.commands.weights import resolve_weights
@@ -65,6 +73,7 @@ def open_parts(config: FinetuneConfig) -> Parts:
     if config.batch_size < 2:
         raise UsageError(f"batch_size must be at least 2 (batch-norm needs two images), found {config.batch_size}")
     train, test = open_labelled(config.data, config.train_list, config.test_list, config.seed)
+    check_readable((train, test), config.max_bad_share, config.data)
     absent = missing_classes(train.labels, train.classes)
     unknown = [name for name in absent if name not in missing_classes(test.labels, test.classes)]
     if unknown:

@@ -10,8 +10,9 @@ from cmid.contracts import Backbone
 from cmid.data.image_notes import LABELLED, image_notes
 from cmid.data.sources import ImageSource, LabelledSource
 from cmid.data.statistics import Stretch, measure
+from cmid.data.torchgeo_classes import NO_CLASS
 from cmid.data.torchgeo_datasets import TorchgeoSide, is_named
-from cmid.errors import UsageError, multiples
+from cmid.errors import CmidError, UsageError, multiples
 from cmid.zoo.backbone_files import BackboneMetadata
 
 MEASURED = 256
@@ -105,6 +106,34 @@ def labelled_notes(source: ImageSource, data: str) -> tuple[str, ...]:
     """What reading labelled image files as 8-bit RGB will do to them; of torchgeo's data sets, what is left out."""
     if not is_named(data):
         return image_notes(source, LABELLED)
-    while not isinstance(source, TorchgeoSide) and hasattr(source, "source"):  # some of its images, or matched classes
+    side = _torchgeo_side(source)
+    return side.notes if side is not None else ()
+
+
+def check_readable(labelled: Sequence[ImageSource], max_bad_share: float, data: str) -> None:
+    """That no more of torchgeo's images than that were left out because they cannot be read; files are read later.
+
+    Args:
+        labelled: all that were opened of `data`.
+        max_bad_share: of all its images.
+        data: what the user named.
+
+    Raises:
+        CmidError: more.
+    """
+    side = _torchgeo_side(labelled[0])
+    bad = [each for each in side.left_out if each[1] != NO_CLASS] if side is not None else []
+    images = sum(map(len, labelled)) + len(bad)
+    if len(bad) > max_bad_share * images:
+        first = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
+        raise CmidError(
+            f"too many unreadable images: {len(bad)} of {images} of {data}, where at most {max_bad_share:.0%} are "
+            f"allowed. First: {first}. Fetch them again, or raise max_bad_share"
+        )
+
+
+def _torchgeo_side(source: ImageSource) -> TorchgeoSide | None:
+    """What the images are some of, or have the classes of."""
+    while not isinstance(source, TorchgeoSide) and hasattr(source, "source"):
         source = source.source
-    return source.notes if isinstance(source, TorchgeoSide) else ()
+    return source if isinstance(source, TorchgeoSide) else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cmid.commands.image_scale import labelled_notes, put_on_scale
+from cmid.commands.image_scale import check_readable, labelled_notes, put_on_scale
 from cmid.commands.sources import Opened, open_labelled
 from cmid.config import PretrainConfig
 from cmid.data.few_labels import LabelledSubset
@@ -47,6 +47,7 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
     """The labelled images, and what is to be said of them."""
     if config.knn.data and _same_place(config.knn.data, config.data):
         train, test = open_labelled(config.data, config.knn.train_list, config.knn.test_list)
+        check_readable((train, test), config.max_bad_share, config.data)
         put_on_scale((train, test), config.views, config.data)
         own = f"{len(test)} images that the run's kNN classifies are not learned from (knn.data)"
         labelled, notes = train, [*labelled_notes(train, config.data), own]
@@ -59,6 +60,7 @@ def _labelled(source: ImageSource, config: PretrainConfig) -> tuple[LabelledSour
         labelled, notes = LabelledFolder(config.data).all(), []
     elif isinstance(source, TorchgeoSource):
         whole = labelled_whole(source)
+        check_readable((whole,), config.max_bad_share, config.data)
         labelled, notes = whole, list(whole.notes)
     else:
         what = "windows of scenes" if config.source == "scenes" else "shards"

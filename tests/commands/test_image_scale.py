@@ -14,7 +14,7 @@ from cmid.zoo import BackboneMetadata, save_backbone
 from tests.commands.test_evaluate_classifier import CLASSES, WORDS, model
 from tests.commands.test_finetune import one_line, run
 from tests.data.rasters_on_disk import write_raster
-from tests.data.test_torchgeo_datasets import draw_eurosat
+from tests.data.test_torchgeo_datasets import draw_eurosat, draw_millionaid
 
 BANDS = "images looked at have more than 3 bands, of which only the first three are used"
 DEPTH = "images looked at have more than 8 bits"
@@ -103,3 +103,22 @@ def test_a_classifier_from_random_weights_remembers_its_bands(tmp_path, capsys):
     words = ["evaluate", "classification", str(out), "--workers", "0", "--no-report"]
     assert main([*words[:3], named + "B04,B03,B02", *words[3:]]) == 0
     assert main([*words[:3], named + "B03,B04,B02", *words[3:]]) == 2
+
+
+@pytest.mark.parametrize("verb", ["finetune", "pretrain"])
+def test_more_unreadable_images_of_torchgeo_than_allowed_end_it(tmp_path, capsys, verb):
+    root = draw_millionaid(tmp_path / "data", {"train": ("beach", "dam"), "test": ("beach", "dam")})
+    gone = root / "train" / "land" / "dam" / "dam1.jpg"
+    gone.write_bytes(b"gone")
+    named, out = f"torchgeo:MillionAID?root={root}", ["--out", str(tmp_path / "run"), "--epochs", "1", "--no-report"]
+    words = {
+        "finetune": ["finetune", "classification", "random", named, *out, "--backbone", "test_resnet", "--size", "32"],
+        "pretrain": ["pretrain", named, *out, "--method", "supervised", "--backbone", "test_resnet"],
+    }[verb]
+    words += ["--batch-size", "2", "--train.workers", "0", "--train.accelerator", "cpu"]
+    images = {"finetune": 12, "pretrain": 6}[verb]  # which learns from one split
+    assert main(words) == 1
+    line = one_line(capsys)
+    assert f"too many unreadable images: 1 of {images} of {named}, where at most 5% are allowed" in line
+    assert f"First: {gone} (" in line and not (tmp_path / "run").exists()
+    assert main([*words, "--max-bad-share", "0.2"]) == 0
