@@ -198,13 +198,13 @@ def _pace(row: Row, out: Path) -> float:
     """Images a second of a row's training steps, as they will be trained: by processes of their own."""
     # not among the cells, which are carried from machine to machine
     kept = out / "pace" / f"{slug(row.label)}_{key_of(row.config, '')}.json"
-    if (told := read_result(kept)) is None:
+    if (told := read_result(kept, "images_per_s")) is None:
         kept.parent.mkdir(exist_ok=True)
         settings = kept.with_suffix(".yaml")
         write_settings(settings, row.config)
         in_a_process("cmid.commands.pace", settings, kept)
         settings.unlink()
-        told = read_result(kept)
+        told = read_result(kept, "images_per_s")
     assert told is not None, "it ended well, so it has written its pace"
     return float(told["images_per_s"])
 

@@ -39,13 +39,13 @@ def scored_by(cell: Cell, config: CompareConfig) -> EvaluateConfig:
     return EvaluateConfig(weights=str(cell.folder / "backbone.safetensors"), **labelled_images(config))
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """What a process left in a file; None where there is none, or a torn one: copied by hand, it may break off."""
+def read_result(path: Path, holds: str = "status") -> dict[str, Any] | None:
+    """What a process left in a file, which `holds` this; None without one, or where it is torn, as by copying."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and holds in found else None
 
 
 def known(cell: Cell, config: CompareConfig, labelled: str) -> dict[str, Any] | None:

@@ -161,7 +161,7 @@ def _read(kept: Path, rules: str, identity: list[Any]) -> CellScores | None:
                 return None
             outcomes = {str(name): file[f"outcomes_{i}"] for i, name in enumerate(file["probes"])}
             return CellScores(outcomes, float(file["effective_rank"]), about)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # not there, or torn
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):  # not there, or torn
         return None
 
 

@@ -21,6 +21,7 @@ from cmid.commands.evaluate import EvaluateResult, evaluate
 from cmid.commands.finetune import finetune
 from cmid.commands.generate import generate
 from cmid.commands.learners import build_learner
+from cmid.commands.out_folder import held
 from cmid.commands.pace import images_per_second
 from cmid.commands.pretrain import PretrainResult, pretrain
 from cmid.commands.report import duration
@@ -28,6 +29,7 @@ from cmid.commands.settings import resolve
 from cmid.config import DemoConfig, EvaluateConfig, FinetuneConfig, GenerateConfig, KnnConfig, PretrainConfig
 from cmid.data.generated import SCENE_CLASSES
 from cmid.errors import UsageError
+from cmid.folder_lock import LOCK
 from cmid.train import Interrupted, RunDirectory, read_checkpoint
 
 RECIPE = "cmid-demo"
@@ -194,7 +196,8 @@ def _left_by_generate(scenes: Path) -> bool:
     """Whether there is nothing in the folder `scenes` but what `generate` makes before it is done."""
     if scenes.is_symlink() or not scenes.is_dir():
         return False
-    inside = [path for path in scenes.rglob("*") if path.is_symlink() or not path.is_dir()]
+    files = (path for path in scenes.rglob("*") if path.is_symlink() or not path.is_dir())
+    inside = [path for path in files if path != scenes / LOCK]  # which one that was killed leaves
     known = all(not p.is_symlink() and SCENE_FILE.fullmatch(p.relative_to(scenes).as_posix()) for p in inside)
     return known and (not inside or (scenes / "classes.json").is_file())
 
@@ -206,7 +209,8 @@ def _draw(console: Console, config: DemoConfig, scenes: Path) -> None:
         return
     _say(console, 1, f"Drawing {config.count} overhead scenes with their labels (no download).")
     if scenes.is_dir() and any(scenes.iterdir()):
-        _show(console, f"The drawing in {scenes} was interrupted; it is removed and begun anew.")
+        with held(scenes, "another `cmid generate`"):
+            _show(console, f"The drawing in {scenes} was interrupted; it is removed and begun anew.")
         shutil.rmtree(scenes)
     generate(GenerateConfig(out=str(scenes), count=config.count, seed=config.seed))
 

@@ -77,7 +77,7 @@ class MapRecord:
                 break  # killed, or no room, while it was written
             try:
                 entry = json.loads(line)
-                self._last[entry["map"]] = entry
+                self._last[_checked(entry)["map"]] = entry
             except (ValueError, KeyError, TypeError) as error:
                 raise UsageError(
                     f"{self.path} is no record of maps (line at byte {end}): remove it, or choose another --out"
@@ -154,6 +154,15 @@ class MapRecord:
         plain = json.loads(json.dumps(dict(settings)))
         changed = [key for key in {**before, **plain} if before.get(key) != plain.get(key)]
         return [f"{key} was {json.dumps(before.get(key))} and is {json.dumps(plain.get(key))}" for key in changed]
+
+
+def _checked(entry: Any) -> dict[str, Any]:
+    """A line of the record; raises `ValueError`, `KeyError` or `TypeError` where it has another form."""
+    mapped = {"begun": False, "mapped": True}[entry["state"]]
+    parts = [entry["settings"], entry["files"], entry["result"] if mapped else entry.get("former", {})]
+    if not isinstance(entry["map"], str) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("a part of the line has another type")
+    return dict(entry)
 
 
 def _seen(path: Path) -> Seen:

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from cmid.commands.out_folder import checked_file
 from cmid.commands.sources import progress
 from cmid.commands.terminal import terminal
 from cmid.config import EvaluateConfig, PredictConfig
@@ -92,8 +93,7 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
     out = Path(config.out)
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"out is {config.out}; expected a file ending in {' or '.join(FORMATS)}")
-    if out.exists() and not config.overwrite:
-        raise UsageError(f"{out} exists. Give another --out, or --overwrite to replace it.")
+    checked_file(config.out, overwrite=config.overwrite)
     path = Path(config.model)
     task, about = load_classifier(path / "model.safetensors" if path.is_dir() else path)
     if about.backbone.in_chans != Files.bands or about.backbone.low:

@@ -33,6 +33,7 @@ from cmid.zoo.segmenter_files import load_segmenter
 SKIPPED = "scenes_skipped.csv"
 HEADER = ("scene", "reason")
 """Of that file: what has another first line was written by others, and is kept."""
+LARGEST_WINDOW_PX = 16_384
 TOLD_AT_MOST = 20
 """Maps, and notes, that are told one by one on a terminal."""
 
@@ -88,6 +89,8 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
         UsageError: no model, no scenes, a map that exists, settings that do not fit the model or what is begun.
         CmidError: no scene could be mapped, or a file cannot be written.
     """
+    if not config.out:
+        raise UsageError("name the folder to write: cmid predict segmentation MODEL SCENES --out FOLDER")
     out, path = Path(config.out), Path(config.model)
     path = path / "model.safetensors" if path.is_dir() else path
     segmenter, about = load_segmenter(path)
@@ -142,6 +145,8 @@ def _check_list(path: Path) -> None:
 def window_for(asked: int, trained: int, backbone: Any) -> int:
     """The side of the windows in pixels; `UsageError` where the backbone cannot take it."""
     side, stride = asked or trained, int(backbone.strides[-1])
+    if side > LARGEST_WINDOW_PX:
+        raise UsageError(f"window is {side}: at most {LARGEST_WINDOW_PX:,} px are computed at once")
     fixed = getattr(backbone, "fixed_size", None)
     if fixed is not None and (side, side) != fixed:
         raise UsageError(f"window is {side}, and {backbone.name} takes {fixed[0]} px alone: leave --window out")
@@ -292,7 +297,7 @@ class _Work:
     def _check(self, scene: Scene, outputs: Outputs) -> None:
         self.model.trained.check(scene)
         if outputs.polygons is not None:
-            check_polygons(outputs.polygons, scene.place)
+            check_polygons(outputs.polygons, scene.place, scene.width, scene.height)
         self.model.check(scene.name, scene.dtype)
 
     def _told(self, job: _Job, entry: Mapping[str, Any], *, kept: bool) -> SceneMap:

@@ -5,6 +5,7 @@ the folder its name. So what has the name is complete, and a run that was stoppe
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -128,7 +129,8 @@ class _Work:
             for name, (size, _) in tile.files.items()
         )
         settled = not any(tile.unknown.values()) or noted.get(TREATED) == self.config.unknown
-        return tile if whole and settled and set(tile.pixels) == set(self.labels) else None
+        ours = tile.name == self.name and tile.files and set(tile.pixels) == set(tile.unknown) == set(self.labels)
+        return tile if whole and settled and ours else None
 
     def make(self, found: Found) -> Tile:
         """Reads image and labels, writes windows and, for test, the whole tile."""
@@ -203,6 +205,8 @@ def _check_out(config: PrepareConfig, kind: str) -> Path:
     if not config.out:
         raise UsageError(f"name the folder to write: cmid prepare {kind} {config.source} --out FOLDER")
     out = Path(config.out)
+    if out.name in ("", ".."):  # it is given its name when all is done
+        out = Path(os.path.abspath(out))  # noqa: PTH100 - as it is written, links not followed
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists; choose another --out, or delete it")
     return out
@@ -224,6 +228,8 @@ def _begin(part: Path, settings: dict[str, Any]) -> None:
         begun = part / BEGUN
         if begun.is_file():
             theirs = json.loads(begun.read_text(encoding="utf-8"))
+            if not isinstance(theirs, dict):
+                raise UsageError(f"{begun} was not written here: delete {part}")
             if theirs != settings:
                 told = ", ".join(
                     f"{name} {theirs.get(name)}" for name in settings if theirs.get(name) != settings[name]

@@ -107,11 +107,14 @@ def read_run(path: str | Path) -> Run:
         checkpoint = read_checkpoint(files.last)
     except CmidError as error:
         missing.append(str(error))
-    if files.settings.is_file():
-        refuse_tasks(read_yaml(files.settings), str(files.settings))
-        settings, left_out = stored(PretrainConfig, files.settings, files.settings.name)
+    written = read_yaml(files.settings) if files.settings.is_file() else {}  # a full disk leaves an empty file
+    if written:
+        refuse_tasks(written, str(files.settings))
+        settings, left_out = stored(PretrainConfig, written, files.settings.name)
     elif checkpoint is not None:
         settings, left_out = stored(PretrainConfig, checkpoint.settings, checkpoint.path.name)
+        if files.settings.is_file():
+            missing.append(f"{files.settings} is empty: the settings are those in {checkpoint.path.name}")
     else:
         raise UsageError(f"{files.path} is not the folder of a run: it has neither settings.yaml nor checkpoints")
     return Run(files, settings, read_table(files.steps), read_table(files.metrics), checkpoint, missing + left_out)

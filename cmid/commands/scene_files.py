@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from cmid.data.rasters import OpenRasters, choose_bands, opened, read_header
 from cmid.data.statistics import Stretch
 from cmid.errors import UsageError
 from cmid.predict.scene import Georeference, Scene, Window
+
+if TYPE_CHECKING:
+    from affine import Affine
 
 
 class RasterScene:
@@ -44,6 +49,7 @@ class RasterScene:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # `Georeference.notes` tells it
             header = read_header(path)
             with opened(path) as raster:
+                _check_transform(path, raster.transform)
                 self.place = Georeference.of(raster)
                 self._block = raster.block_shapes[0]
         self._bands = choose_bands([header], bands)[path]
@@ -105,6 +111,16 @@ class RasterScene:
                 f"{lost:,} of its {self.width * self.height:,} px cannot be read so far, first at column "
                 f"{self.unreadable[0][0]}, row {self.unreadable[0][1]} ({error.reason}): over max_bad_share",
             ) from error
+
+
+def _check_transform(path: str, transform: "Affine") -> None:
+    """Raises `BadImage` where a raster says of its pixels that they lie nowhere, or all on one point or line."""
+    if not all(map(isfinite, transform[:6])) or transform.determinant == 0:
+        told = ", ".join(f"{number:g}" for number in transform[:6])
+        raise BadImage(
+            path,
+            f"its geotransform ({told}) gives its pixels no place: put it right, or remove it (gdal_edit -unsetgt)",
+        )
 
 
 class ImageScene:

@@ -1,6 +1,7 @@
 """Which scenes a folder, a list or a file names, what their headers say, and what their maps are called."""
 
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from cmid.data.rasters import choose_bands, read_header
 from cmid.errors import UsageError
 
 COLOURS = ("red", "green", "blue")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SIDECAR = ".aux.xml"
 """What GDAL keeps beside a raster, after its whole name."""
 
@@ -81,7 +83,9 @@ def find_scenes(data: str, out: Path, *, remote: bool = False) -> list[tuple[str
             f"{data} names {len(addresses)} addresses, first {addresses[0]}: reading over the network is off; turn it "
             "on with --remote"
         )
-    twice = [each for each, count in Counter(paths).items() if count > 1]
+    same = [each if is_remote(each) else os.path.abspath(each) for each in paths]  # noqa: PTH100 - no links followed
+    count = Counter(same)
+    twice = [path for path, one in zip(paths, same, strict=True) if count[one] > 1]
     if twice:
         raise UsageError(f"{data} lists {twice[0]} more than once: list each scene once")
     return list(zip(paths, _stems(names), strict=True))
@@ -128,6 +132,8 @@ def _parts(address: str) -> list[str]:
 
 
 def _stems(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    # a line feed would be lost on the way to GDAL, and is no help in a file's name
+    names = [PurePosixPath(CONTROL.sub("_", str(name))) for name in names]
     short = [without_suffix(name) for name in names]
     count = Counter(_folded(stem) for stem in short)
     return [s if count[_folded(s)] == 1 else name for s, name in zip(short, names, strict=True)]

@@ -56,7 +56,7 @@ def resolve(
     known = field_types(kind)
     flat: dict[str, Any] = {}
     if recipe is not None:
-        flat |= checked(kind, read_yaml(find_recipe(recipe).path), known, f"recipe {recipe}")
+        flat |= checked(kind, read_yaml(find_recipe(str(recipe)).path), known, f"recipe {recipe}")
     if config is not None:
         content, where = config, "config"
         if isinstance(config, (str, PathLike)):
@@ -145,7 +145,24 @@ def checked(kind: type[Any], settings: Any, known: Mapping[str, Any], source: st
             raise UsageError(f"{name} ({source}) is given twice: leave one of the values out.")
         values[name] = _convert(parser, name, known[name], value, source)
         within_range(name, values[name], source)
+        _check_text(name, values[name], source)
     return values
+
+
+def _check_text(name: str, value: Any, source: str) -> None:
+    """Raises the UsageError of text, in a value or in parts of it, that no file's name and no file can hold."""
+    if isinstance(value, Mapping):
+        value = (*value, *value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            _check_text(name, part, source)
+    elif isinstance(value, str):
+        try:
+            sound = b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            sound = False
+        if not sound:
+            raise UsageError(f"{name} ({source}): {_show(value)} holds a NUL, or half of a letter: write it anew.")
 
 
 def make_parser(kind: type[Any], **more: Any) -> jsonargparse.ArgumentParser:

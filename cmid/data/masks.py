@@ -230,7 +230,8 @@ def _names(path: str, tags: Mapping[str, str], of_band: Mapping[str, str]) -> di
     except (ValueError, RecursionError):  # a tag may hold anything
         told = []
     if isinstance(told, list) and told and all(isinstance(name, str) for name in told):
-        return dict(enumerate(told))
+        # JSON can spell halves of letters, which no file can hold
+        return {i: name.encode(errors="replace").decode() for i, name in enumerate(told)}
     numbered = {int(m[1]): v for k, v in of_band.items() if (m := re.fullmatch(r"CLASS_(\d{1,5})", k))}
     if numbered:
         return numbered

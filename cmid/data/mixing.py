@@ -128,10 +128,10 @@ class TrainingBatch(nn.Module):
         return replace(batch, crops=(view.with_images(images),), labels=labels)
 
     def _mixed(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Each image with its mirror in the batch; of an odd batch the last is mixed with the first."""
+        """Each image with its mirror in the batch; of an odd batch the first, with a copy of the last."""
         assert self.mix is not None and labels is not None
         count = len(images)
         if count % 2:
-            images, labels = torch.cat((images, images[:1])), torch.cat((labels, labels[:1]))
+            images, labels = torch.cat((images, images[-1:])), torch.cat((labels, labels[-1:]))
         images, labels = self.mix(images, labels)
         return images[:count], labels[:count]

@@ -228,8 +228,11 @@ def _rows_of_csv(text: str, path: Path) -> list[Mapping[str, Any]]:
         rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise UsageError(f"the palette {path} cannot be read as CSV: {error}; close its quotes") from None
-    if not rows or "name" not in [str(key).strip().lower() for key in rows[0]]:
+    columns = [str(key).strip().lower() for key in next(csv.reader([first], delimiter=delimiter), ())]
+    if not rows or "name" not in columns:
         raise UsageError(f"{path}: expected a first line with the columns name, colour (or r, g, b), value, ignore")
+    if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
+        raise UsageError(f"{path} has the column {twice[0]} twice: leave one of them out")
     return [{str(k).strip().lower(): v for k, v in row.items() if v not in (None, "")} for row in rows]
 
 
@@ -238,6 +241,8 @@ def _entry(row: Mapping[str, Any], where: str) -> Entry:
     name = row.get("name")
     if not isinstance(name, str) or not name.strip():
         raise UsageError(f"{where}: expected a name, found {name!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # which JSON can spell, and no file can hold
+        raise UsageError(f"{where}: the name {name!r} has half of a letter in it, written as \\ud800 to \\udfff")
     colour = row.get("colour", row.get("color"))
     if colour is None and {"r", "g", "b"} <= row.keys():
         colour = [row["r"], row["g"], row["b"]]

@@ -8,7 +8,6 @@ Departure: the square is cut first and then resized, so an image of any size cos
 antialiased, as everywhere here.
 """
 
-import math
 from typing import Any, cast
 
 import numpy as np
@@ -138,5 +137,5 @@ class PixelBatches(Batches):
         image = LabelledPixels(image.pixels, self.becomes[image.labels])
         box, factor = draw_window(draws, image.labels, size, settings)
         cut_labelled(image, box, factor, outs[0], self.marks[row], flipped=flipped, turns=turns)
-        side = math.ceil(size / factor)
+        side = round(size / factor)  # what `draw_window` drew
         return [Crop((box[0], box[1], box[0] + side, box[1] + side), flipped, turns)]

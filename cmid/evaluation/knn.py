@@ -44,7 +44,8 @@ def knn_predict(
         raise UsageError(f"k must be from 1 to the {len(train)} training images, found {found}: give others by --k.")
     if temperature is not None and temperature <= 0:
         raise UsageError(f"The temperature must be positive, not {temperature:g}.")
-    train, test = functional.normalize(train, dim=1), functional.normalize(test, dim=1)
+    # in float32: the least length that it divides by is 0 in float16
+    train, test = functional.normalize(train.float(), dim=1), functional.normalize(test.float(), dim=1)
     rows = max(1, _SIMILARITIES_AT_ONCE // len(train))
     classes = int(train_labels.max()) + 1
     predicted: dict[int, list[Tensor]] = {k: [] for k in ks}

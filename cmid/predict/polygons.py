@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON"}
 STRIPE_PIXELS = 32 << 20
+FURTHEST = (360.0, 90.001)
+"""Longitude and latitude of a scene's corners that GeoJSON can still tell, in degrees."""
 AT_ONCE = 20_000
 """Polygons written at a time."""
 STRAIGHT_PX = 64
 """A side of a polygon is divided so finely before it becomes longitude and latitude, where straight lines bend."""
 
 
-def check_polygons(out: Path, place: Georeference) -> None:
+def check_polygons(out: Path, place: Georeference, width: int, height: int) -> None:
     """Raises `UsageError` where polygons could not be written to `out`, before anything is computed."""
     if out.suffix.lower() not in DRIVERS:
         raise UsageError(f"polygons go to {out}; expected a file ending in {', '.join(DRIVERS)}")
@@ -43,15 +45,20 @@ def check_polygons(out: Path, place: Georeference) -> None:
         from rasterio.crs import CRS
         from rasterio.warp import transform
 
+        a, b, c, d, e, f = place.transform
+        corners = [(a * x + b * y + c, d * x + e * y + f) for x in (0, width) for y in (0, height)]
         try:
-            x, y = transform(CRS.from_wkt(place.crs), CRS.from_epsg(4326), [place.transform[2]], [place.transform[5]])
-            known = bool(np.isfinite([*x, *y]).all())
+            system = CRS.from_wkt(place.crs)
+            x, y = transform(system, CRS.from_epsg(4326), *zip(*corners, strict=True))
+            known = (system.is_geographic or system.is_projected) and bool(np.isfinite([*x, *y]).all())
+            # GDAL turns longitudes beyond 180 degrees back, once round; latitudes may miss a pole by rounding
+            known = known and max(map(abs, x)) <= FURTHEST[0] and max(map(abs, y)) <= FURTHEST[1]
         except gdal_errors():
             known = False
         if not known:
             raise UsageError(
-                f"{out}: the scene's coordinate system cannot be turned into longitude and latitude, which GeoJSON "
-                "asks for: choose a .gpkg"
+                f"{out}: the scene's coordinates cannot be turned into longitude and latitude, which GeoJSON asks for: "
+                "choose a .gpkg"
             )
 
 

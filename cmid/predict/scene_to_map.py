@@ -142,7 +142,7 @@ def scene_to_map(
     if trained is not None:
         trained.check(scene)
     if outputs.polygons is not None:
-        check_polygons(outputs.polygons, scene.place)
+        check_polygons(outputs.polygons, scene.place, scene.width, scene.height)
     layout = Layout(scene.width, scene.height, len(classes), tiling, scores_bytes)
     journal = Journal(outputs.map)
     if restart or not journal.path.exists():
@@ -153,7 +153,14 @@ def scene_to_map(
         try:
             check_outputs(outputs.paths, allowed=outputs.overwrite or journal.finishing)
             work = _Work(scene, predict, classes, outputs, layout, device, fill, journal, tick)
-            computed = work.compute()
+            try:
+                computed = work.compute()
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                    raise
+                raise CmidError(
+                    f"{tiling.batch} windows of {tiling.window} px at once do not fit the memory: lower batch or window"
+                ) from error
             result = work.write(computed)
         finally:
             if journal.done:
@@ -256,12 +263,7 @@ class _Work:
         if self.device.type == "cuda":
             images = images.pin_memory()
         images = images.to(self.device, non_blocking=True).float()
-        try:
-            scores = predict_in_turns(self.predict, images, self.layout.tiling.turns)
-        except torch.OutOfMemoryError as error:
-            raise CmidError(
-                f"{len(images)} windows of {images.shape[-1]} px do not fit the device's memory: lower batch or window"
-            ) from error
+        scores = predict_in_turns(self.predict, images, self.layout.tiling.turns)
         expected = (len(images), len(self.classes), *images.shape[-2:])
         if tuple(scores.shape) != expected:
             raise CmidError(

@@ -193,7 +193,8 @@ def load_backbone(
             near = name_of(state) or "resnet50"
             raise UsageError(
                 f"{path} does not say which backbone it holds (no metadata). Name it, such as --backbone {near} of "
-                f"cmid extract, evaluate and finetune, or name={near!r} of load_backbone."
+                f"cmid extract, evaluate and finetune, FILE?backbone={near} of cmid compare, or name={near!r} of "
+                "load_backbone."
             )
         metadata = BackboneMetadata(named, 3 if in_chans is None else in_chans, which="unknown", cmid_version="")
     if name is not None and name != metadata.backbone:

@@ -96,6 +96,7 @@ def test_scenes_interrupted_on_the_way_are_drawn_again(tmp_path, capfd):
     config, scenes = DemoConfig(out=str(tmp_path), count=COUNT), tmp_path / "scenes"
     generate(GenerateConfig(out=str(scenes), count=COUNT + 4, workers=1, size=64))
     (scenes / "scenes.csv").unlink()
+    (scenes / ".lock").touch()  # which one that was killed leaves
     room._check(config, room._settings(config, tmp_path), tmp_path)
     room._draw(Console(), config, scenes)
     assert "was interrupted" in capfd.readouterr().out

@@ -84,6 +84,9 @@ def test_a_model_names_new_images_as_it_named_them_in_the_test(images, tmp_path,
     assert first["class"] == max(first["probabilities"], key=first["probabilities"].get)
     capsys.readouterr()
     assert main([*command, str(tmp_path / "p.csv")]) == 2 and "exists" in one_line(capsys)
+    (tmp_path / "folder.csv").mkdir()
+    for out, says in (("folder.csv", "is a folder"), ("p.csv/x.csv", "is no folder")):
+        assert main([*command, str(tmp_path / out), "--overwrite"]) == 2 and says in one_line(capsys)
     assert main([*command, str(tmp_path / "p.txt")]) == 2 and ".csv or .json" in one_line(capsys)
     assert main(["predict", "classification", str(tmp_path / "run"), str(tmp_path / "nowhere")]) == 2
     assert "no such image" in one_line(capsys)

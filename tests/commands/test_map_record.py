@@ -84,10 +84,14 @@ def test_one_process_at_a_time_and_no_other_kind_of_file(tmp_path):
         record.begin("a.tif", "a", SETTINGS, [])
         assert (tmp_path / "m" / NAME).stat().st_size > 0
     (tmp_path / "n").mkdir()
-    (tmp_path / "n" / NAME).write_text("thesis\n")
-    with pytest.raises(UsageError, match="is no record of maps"), MapRecord(tmp_path / "n"):
-        pass
-    assert (tmp_path / "n" / NAME).read_text() == "thesis\n"
+    for text in (
+        "thesis\n", '{"map": "a.tif"}\n', '{"map": "a.tif", "state": "mapped", "settings": {}, "files": {}}\n',
+        '{"map": "a.tif", "state": "begun", "settings": [], "files": {}}\n', "[1]\n",
+    ):  # fmt: skip
+        (tmp_path / "n" / NAME).write_text(text)
+        with pytest.raises(UsageError, match="is no record of maps"), MapRecord(tmp_path / "n"):
+            pass
+        assert (tmp_path / "n" / NAME).read_text() == text
     with MapRecord(tmp_path / "empty"):
         pass
     assert list((tmp_path / "empty").iterdir()) == []

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -383,6 +384,7 @@ def test_requests_that_cannot_be_carried_out(tmp_path, model):
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.txt").write_text("https://example.org/a.tif\n")
     (tmp_path / "twice.txt").write_text("scenes/a.tif\nscenes/a.tif\n")
+    (tmp_path / "other.txt").write_text("scenes/a.tif\nscenes/../scenes/a.tif\n")
     for data, settings, match in (
         (folder, {"out": folder / "maps"}, "lies among the scenes"),
         (folder, {"window": 100}, "multiples of 32 px: 96 would fit"),
@@ -392,9 +394,45 @@ def test_requests_that_cannot_be_carried_out(tmp_path, model):
         (tmp_path / "list.txt", {}, "reading over the network is off"),
         (tmp_path / "twice.txt", {}, "more than once"),
         (folder, {"bands": ("9",)}, "bands asks for band 9, but"),
+        (folder, {"window": 100_000}, "at most 16,384 px are computed at once"),
+        (folder, {"out": ""}, "name the folder to write"),
+        (tmp_path / "other.txt", {}, "scenes/a.tif more than once"),
     ):
         with pytest.raises(UsageError, match=match):
             cmid.predict("segmentation", model, data, **{"out": tmp_path / "maps"} | settings)
     with pytest.raises(UsageError, match="No such file"):
         cmid.predict("segmentation", tmp_path / "empty", folder, out=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.parametrize("pixel", [float("nan"), 0.0])
+def test_a_scene_that_lies_nowhere_is_skipped(tmp_path, model, pixel):
+    write_raster(tmp_path / "scenes" / "good.tif", patchy(3, 64, 64))
+    write_raster(tmp_path / "scenes" / "nowhere.tif", patchy(3, 64, 64), pixel=pixel)
+    made = cmid.predict("segmentation", model, tmp_path / "scenes", out=tmp_path / "maps", polygons="gpkg")
+    assert [m.map.name for m in made.maps] == ["good.tif"]
+    [reason] = made.skipped.values()
+    assert "gives its pixels no place: put it right, or remove it (gdal_edit -unsetgt)" in reason
+
+
+def test_a_line_feed_in_a_name_is_none_in_the_names_of_maps(tmp_path, model):
+    for name in ("a\nb.png", "c.png"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.moveaxis(patchy(3, 64, 64), 0, -1).astype(np.uint8)).save(tmp_path / "images" / name)
+    made = cmid.predict("segmentation", model, tmp_path / "images", out=tmp_path / "maps", polygons="gpkg")
+    assert [m.map.name for m in made.maps] == ["a_b.tif", "c.tif"]
+    assert (tmp_path / "maps" / "a_b.gpkg").is_file()
+
+
+def test_windows_that_do_not_fit_the_memory_are_told(tmp_path, model, monkeypatch, capsys):
+    write_raster(tmp_path / "a.tif", patchy(3, 64, 64))
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    words = ["--out", str(tmp_path / "maps"), "--window", "16384", "--accelerator", "cpu"]
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), limits[1]))
+    try:
+        code = main(["predict", "segmentation", str(model), str(tmp_path / "a.tif"), *words])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert code == 1
+    assert "windows of 16384 px at once do not fit the memory: lower batch or window" in capsys.readouterr().err

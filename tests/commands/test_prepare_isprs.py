@@ -227,8 +227,16 @@ def test_a_stopped_run_goes_on(few, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="begun with other settings"):
         cmid.prepare("potsdam", few, **(settings | {"step_px": 32}))
+    part = tmp_path / ".out.part"
+    begun = (part / "begun.json").read_text()
+    (part / "begun.json").write_text("[]")
+    with pytest.raises(UsageError, match="was not written here: delete"):
+        cmid.prepare("potsdam", few, **settings)
+    (part / "begun.json").write_text(begun)
+    note = json.loads((part / "done" / "2_10.json").read_text())
+    (part / "done" / "2_11.json").write_text(json.dumps(note | {"files": {}}))  # of another tile, and without files
     cmid.prepare("potsdam", few, **settings)
-    assert made == [*FEW, "2_13"]
+    assert made == [*FEW, "2_11", "2_13"]
     again = cmid.prepare("potsdam", few, out=tmp_path / "again", **SMALL)
     assert Manifest.read(tmp_path / "out") == Manifest.read(again.folder)
     with pytest.raises(UsageError, match="exists"):

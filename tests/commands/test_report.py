@@ -173,6 +173,17 @@ def test_a_setting_that_is_no_longer_known_is_named_and_the_page_is_whole(run):
     assert "reconstructions" in sections(html)
 
 
+def test_an_empty_settings_file_is_no_run_of_the_defaults(run):
+    whole = drawn(run)
+    (run / "settings.yaml").write_text("")
+    html = drawn(run)
+    assert "settings.yaml is empty: the settings are those in last.ckpt" in html
+    assert sections(html) == sections(whole)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UsageError, match=r"neither settings\.yaml nor checkpoints"):
+        drawn(run)
+
+
 def test_without_a_checkpoint_there_are_still_curves(run):
     shutil.rmtree(run / "checkpoints")
     html = drawn(run)

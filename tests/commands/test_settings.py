@@ -99,6 +99,8 @@ def test_values_are_converted(name, value, expected):
         ({"method": "dino"}, "method (the call): expected one of cmid, byol"),
         ({"train": {"precision": 64}}, "expected one of auto, 32, bf16, 16, found '64'."),
         ({"train": {"loggers": "wand"}}, "train.loggers (the call): expected a list, each one of tensorboard, wandb"),
+        ({"out": "a\0b"}, "out (the call): 'a\\x00b' holds a NUL, or half of a letter"),
+        ({"scenes": {"bands": ("red", "\ud800")}}, "scenes.bands (the call): '\\ud800' holds a NUL, or half"),
         ({"epoch": 3}, "Unknown setting 'epoch' (the call). Did you mean epochs"),
         ({"views": {"sise": 3}}, "Unknown setting 'views.sise' (the call). Did you mean views.size"),
         ({"lr": 3}, "Unknown setting 'lr' (the call). Did you mean optimizer.lr?"),
@@ -218,3 +220,13 @@ def test_what_is_merged_may_name_a_key_again(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("views: &v {size: 64, flip: 0.1}\npretrain: {views: {<<: *v, size: 32}}\n")
     assert read_yaml(mine)["pretrain"] == {"views": {"size": 32, "flip": 0.1}}
+
+
+def test_names_of_files_that_are_no_text_are_kept():
+    assert resolve(PretrainConfig, {"data": "caf\udce9"}).data == "caf\udce9"
+
+
+def test_a_recipe_may_be_a_path_and_is_named_if_it_is_none():
+    assert resolve(PretrainConfig, recipe=Path("cmid-tiny")).backbone == "test_resnet"
+    with pytest.raises(UsageError, match=r"Unknown recipe '3'"):
+        resolve(PretrainConfig, recipe=3)

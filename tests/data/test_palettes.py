@@ -88,6 +88,8 @@ def test_a_palette_that_is_none(tmp_path, text, says):
     [
         ("palette.json", "[" * 100_000, "expected a list of classes such as .* found lists in lists"),
         ("palette.json", '[{"name": "a", "colour": ' + "[" * 50_000 + "]" * 50_000 + "}]", "found lists in lists"),
+        ("palette.json", '[{"name": "\\ud800"}, {"name": "b"}]', "class 1: the name .* has half of a letter in it"),
+        ("classes.csv", "name,Name,value\na,b,1\nc,d,2\n", "has the column name twice"),
         ("classes.csv", 'name,value\nroad,1\n"wood,2\nlake,3\n', "cannot be read as CSV: unexpected end of data"),
         ("classes.csv", "name,value\nroad,1\n" + "x" * 200_000 + ",2\n", "cannot be read as CSV: field larger than"),
     ],

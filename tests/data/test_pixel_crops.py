@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cmid.config import PixelCropConfig, ViewConfig
+from cmid.data import pixel_crops
 from cmid.data.crops import generator_for
 from cmid.data.pixel_crops import PADDING, PixelBatches, cut_labelled, draw_window
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels
@@ -130,3 +131,10 @@ def test_an_unreadable_image_is_replaced_and_told_with_its_labels_right():
             x0, y0, x1, y1 = views[0].boxes[row].int().tolist()
             assert np.array_equal(views.labels[row].numpy(), source.read(i).labels[y0:y1, x0:x1])
     assert batches.skipped == {3: ("tile 1/3.png", "truncated")}
+
+
+def test_a_box_is_the_window_that_was_drawn_whatever_the_size(monkeypatch):
+    """32 / (32 / 49) is a little more than 49."""
+    monkeypatch.setattr(pixel_crops, "draw_window", lambda *_: ((0, 0, 49, 49), 32 / 49))
+    for views in loader(Squares(4), size=32):
+        assert views[0].boxes.tolist() == [[0, 0, 49, 49]] * 4

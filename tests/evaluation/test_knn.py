@@ -85,3 +85,9 @@ def test_temperature_must_be_positive():
     train, train_y = blobs(20)
     with pytest.raises(ValueError, match="positive"):
         knn_predict(train, train_y, train, [1], temperature=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_row_of_zeros_is_near_to_none_in_any_type(dtype):
+    train, test = torch.tensor([[0, 0], [1, 0], [0, 1]], dtype=dtype), torch.tensor([[1, 0.1], [0, 0]], dtype=dtype)
+    assert knn_predict(train, torch.tensor([2, 0, 1]), test, [1])[1].tolist() == [0, 2]

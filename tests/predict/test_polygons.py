@@ -159,8 +159,32 @@ def test_a_map_without_polygons_is_an_empty_file_of_its_kind(tmp_path):
 
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
     with pytest.raises(UsageError, match=r"expected a file ending in .gpkg, .geojson"):
-        check_polygons(tmp_path / "p.shp", Georeference())
+        check_polygons(tmp_path / "p.shp", Georeference(), 9, 9)
     site = rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]').to_wkt()
     with pytest.raises(UsageError, match=r"choose a .gpkg"):
-        check_polygons(tmp_path / "p.geojson", Georeference(site, (1, 0, 0, 0, -1, 0)))
-    check_polygons(tmp_path / "p.gpkg", Georeference(site, (1, 0, 0, 0, -1, 0)))
+        check_polygons(tmp_path / "p.geojson", Georeference(site, (1, 0, 0, 0, -1, 0)), 9, 9)
+    check_polygons(tmp_path / "p.gpkg", Georeference(site, (1, 0, 0, 0, -1, 0)), 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("epsg", "transform", "told"),
+    [
+        (4326, (0.01, 0, 179.9, 0, -0.01, 10), True),  # over the antimeridian
+        (4326, (0.01, 0, 350, 0, -0.01, 10), True),  # 0 to 360, as of models of the climate
+        (32633, (10, 0, 5e5, 0, -10, 5e6), True),
+        (4326, (1 / 60, 0, -180, 0, -1 / 60, 90), True),
+        (4326, (0.01, 0, 500, 0, -0.01, 10), False),
+        (4326, (1, 0, 100, 0, -1, 95), False),
+        (4326, (0.01, 0, 359.8, 0, -0.01, 10), False),
+        (4326, (1, 0, 1e300, 0, -1, 1e300), False),
+        (4978, (0.5, 0, 5e5, 0, -0.5, 4e6), False),  # metres from the middle of the earth
+    ],
+)
+def test_geojson_is_refused_where_a_corner_has_no_longitude_and_latitude(tmp_path, epsg, transform, told):
+    place = Georeference(rasterio.CRS.from_epsg(epsg).to_wkt(), transform)
+    if told:
+        check_polygons(tmp_path / "p.geojson", place, 40, 40)
+        return
+    with pytest.raises(UsageError, match=r"longitude and latitude, which GeoJSON asks for: choose a .gpkg"):
+        check_polygons(tmp_path / "p.geojson", place, 40, 40)
+    check_polygons(tmp_path / "p.gpkg", place, 40, 40)
