@@ -58,7 +58,14 @@ def test_what_is_no_mask(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "names"), [('["a", "b"]', {0: "a", 1: "b"}), ("[" * 100_000, {}), ("{", {}), ("[1, 2]", {})]
+    ("told", "names"),
+    [
+        ('["a", "b"]', {0: "a", 1: "b"}),
+        (r'["a\ud800", "b"]', {0: "a?", 1: "b"}),
+        ("[" * 100_000, {}),
+        ("{", {}),
+        ("[1, 2]", {}),
+    ],
 )
 def test_a_tag_that_holds_no_names_is_passed_over(tmp_path, told, names):
     path = write_raster(tmp_path / "mask.tif", np.zeros((1, 8, 8), np.uint8))
