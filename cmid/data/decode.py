@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from stat import S_ISFIFO
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -185,11 +184,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _opened(path: Path | str, data: bytes | None) -> BinaryIO:
-    if data is not None:
-        return BytesIO(data)
-    if S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - opening a named pipe would wait for whoever writes to it
-        raise BadImage(path, "it is no file")
-    return open(path, "rb")  # noqa: PTH123 - the caller closes it
+    return open(path, "rb") if data is None else BytesIO(data)  # noqa: PTH123 - the caller closes it
 
 
 def _whole(pixels: np.ndarray) -> Decoded:

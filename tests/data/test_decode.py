@@ -1,5 +1,4 @@
 import io
-import os
 import pickle
 import zlib
 
@@ -220,13 +219,6 @@ def test_jpeg_shrinks_by_what_is_allowed_and_keeps_the_source_size(tmp_path):
     assert found.pixels.shape == (51, 76, 3)
     blocks = decode(path).pixels[:200, :300].reshape(50, 4, 75, 4, 3).mean((1, 3))
     assert np.abs(found.pixels[:50, :75] - blocks).mean() < 1.5
-
-
-def test_a_named_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "a.png").symlink_to(tmp_path / "pipe")
-    with pytest.raises(BadImage, match="it is no file"):
-        decode(tmp_path / "a.png")
 
 
 def test_bad_image_survives_the_way_from_a_worker():
