@@ -54,6 +54,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short: of Python or numpy, or of torch, which says it of the CPU in words alone."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
+
+
 def multiples(size: int, stride: int) -> str:
     """The multiples of `stride` next to `size`, in words."""
     return " or ".join(dict.fromkeys((str(size // stride * stride or stride), str(-(-size // stride) * stride))))

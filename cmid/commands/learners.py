@@ -8,7 +8,7 @@ from cmid.backbones import create_backbone
 from cmid.backbones.timm_backbone import TimmBackbone
 from cmid.config import PretrainConfig, ViewConfig
 from cmid.contracts import Learner
-from cmid.errors import UsageError, did_you_mean, multiples
+from cmid.errors import UsageError, did_you_mean, is_out_of_memory, multiples
 from cmid.methods.barlow_twins import BarlowTwins
 from cmid.methods.byol import BYOL
 from cmid.methods.cmid import CMID
@@ -59,7 +59,7 @@ def build_learner(config: PretrainConfig) -> Learner:
     except ValueError as error:
         raise UsageError(str(error)) from error
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise UsageError(
             f"the memory of this machine cannot hold {config.method} on {config.backbone} as it is set: lower the "

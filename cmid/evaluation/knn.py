@@ -44,8 +44,10 @@ def knn_predict(
         raise UsageError(f"k must be from 1 to the {len(train)} training images, found {found}: give others by --k.")
     if temperature is not None and temperature <= 0:
         raise UsageError(f"The temperature must be positive, not {temperature:g}.")
-    # in float32: the least length that it divides by is 0 in float16
-    train, test = functional.normalize(train.float(), dim=1), functional.normalize(test.float(), dim=1)
+    # in float32 at least: the least length that `normalize` divides by is 0 in float16
+    train, test = (
+        functional.normalize(each.to(torch.promote_types(each.dtype, torch.float32)), dim=1) for each in (train, test)
+    )
     rows = max(1, _SIMILARITIES_AT_ONCE // len(train))
     classes = int(train_labels.max()) + 1
     predicted: dict[int, list[Tensor]] = {k: [] for k in ks}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmid.errors import CmidError, NotFinite, UsageError
+from cmid.errors import CmidError, NotFinite, UsageError, is_out_of_memory
 from cmid.predict.blend import NODATA, Scores
 from cmid.predict.journal import Journal
 from cmid.predict.polygons import check_polygons, write_polygons
@@ -156,7 +156,7 @@ def scene_to_map(
             try:
                 computed = work.compute()
             except (RuntimeError, MemoryError) as error:
-                if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                if not is_out_of_memory(error):
                     raise
                 raise CmidError(
                     f"{tiling.batch} windows of {tiling.window} px at once do not fit the memory: lower batch or window"

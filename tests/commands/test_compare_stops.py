@@ -140,7 +140,7 @@ def test_two_comparisons_do_not_write_into_one_folder(data, tmp_path, capsys):
         assert (out / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
-@pytest.mark.parametrize("gone", ["other draws", "torn", "no status"])
+@pytest.mark.parametrize("gone", ["other draws", "torn", "no status", "another note"])
 def test_a_run_whose_scores_cannot_be_used_is_trained_anew(data, tmp_path, monkeypatch, gone):
     """Cells alone, as they are carried from another machine: neither the backbone nor scores by these rules."""
     config = settings_of(data, tmp_path)
@@ -152,6 +152,9 @@ def test_a_run_whose_scores_cannot_be_used_is_trained_anew(data, tmp_path, monke
     assert known(cell, config, "labelled") == {"status": "trained"}
     if gone == "torn":
         scores_of(cell).write_bytes(scores_of(cell).read_bytes()[:200])
+    elif gone == "another note":
+        with np.load(scores_of(cell)) as file:
+            np.savez(scores_of(cell), **{**file, "about": "[1]"})
     elif gone == "no status":
         result_of(cell).write_text("{}")
     else:

@@ -307,3 +307,9 @@ def test_a_manifest_that_is_not_ours(few, tmp_path, change, says):
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match=says):
         open_pixel_labelled(str(out), PixelLabelsConfig(), 0)
+
+
+def test_the_folder_may_be_named_by_the_way_back_from_another(few, tmp_path):
+    made = cmid.prepare("potsdam", few, out=tmp_path / "new" / "a" / "..", **SMALL)
+    assert made.folder == tmp_path / "new" and (tmp_path / "new" / "train").is_dir()
+    assert not list(tmp_path.glob(".*.part"))
