@@ -31,6 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "learning.json"
 RECIPE = "cmid-small"
 BRANCHES = ("reconstruction", "global", "local")
 WEAKER = {"colour_jitter": [0.1, 0.1, 0.05, 0.025], "grey_p": 0.02}
+LESS = {"turn": 1.0, "blur_p": 0.3, "noise_p": 0.2}
 PLANS = {
     "random": [("random", 0, 0, {})],
     "short": [(f"{mode}", 10, seed, {"cmid": {"mode": mode}}) for seed in (0, 1) for mode in ("exact", "parity")],
@@ -41,7 +42,18 @@ PLANS = {
             "turned crops, mask ratio 0.3, less blur and noise",
             30,
             0,
-            {"views": {"turn": 1.0, "blur_p": 0.3, "noise_p": 0.2}, "cmid": {"mask_ratio": 0.3}},
+            {"views": LESS, "cmid": {"mask_ratio": 0.3}},
+        ),
+        (
+            "the same with batch 16, momentum 0.995, weight decay 0.05",
+            30,
+            0,
+            {
+                "batch_size": 16,
+                "views": LESS,
+                "cmid": {"mask_ratio": 0.3, "momentum": 0.995},
+                "optimizer": {"weight_decay": 0.05},
+            },
         ),
     ],
     "choose": [

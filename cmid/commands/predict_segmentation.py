@@ -105,7 +105,7 @@ def predict_segmentation(config: PredictSegmentationConfig) -> MapsResult:
     console = terminal()
     scenes = find_scenes(config.data, out, remote=config.remote)
     with progress(console, "looking at scenes") as tick:
-        found, skipped = look_at(scenes, config.bands, about.backbone.bands or (), tick)
+        found, skipped = look_at(scenes, config.bands, about.backbone.bands or (), tick, config.nodata)
     if len(scenes) == 1 and skipped:
         raise UsageError(f"{scenes[0][0]}: {skipped[scenes[0][0]]}")
     model = WindowModel(segmenter, about, device, precision)

@@ -13,6 +13,7 @@ from PIL import Image
 from cmid.commands.scene_files import identity_of
 from cmid.data.decode import FORMATS, SUFFIXES, BadImage, orientation_of
 from cmid.data.folder import find_files, is_remote, kind_of, read_list, why, without_suffix
+from cmid.data.nodata import can_hold
 from cmid.data.rasters import SUFFIXES as RASTERS
 from cmid.data.rasters import choose_bands, read_header
 from cmid.errors import UsageError
@@ -33,7 +34,7 @@ class Found:
         pixels: width times height.
         identity: what changes where the file's pixels may have.
         bands: what is read of it, by number from 1; empty for images, of which all are read.
-        note: what the user should hear of the choice of bands; empty where it is plain.
+        note: what the user should hear of the choice of bands and of nodata; empty where it is plain.
     """
 
     path: str
@@ -184,6 +185,7 @@ def look_at(
     wanted: Sequence[str],
     trained: Sequence[str],
     tick: Callable[[int, int], object] | None = None,
+    nodata: float | None = None,
 ) -> tuple[list[Found], dict[str, str]]:
     """What can be opened of `scenes`, and why each of the others cannot.
 
@@ -193,11 +195,12 @@ def look_at(
             all in their order.
         trained: names of the bands of the model; empty where they are not known.
         tick: is told of progress.
+        nodata: the value said to be none where a raster does not say.
     """
     found, skipped = list[Found](), dict[str, str]()
     for count, (path, stem) in enumerate(scenes, 1):
         try:
-            found.append(_looked_at(path, stem, wanted, trained))
+            found.append(_looked_at(path, stem, wanted, trained, nodata))
         except BadImage as error:
             skipped[path] = error.reason
         except UsageError as error:
@@ -209,7 +212,9 @@ def look_at(
     return found, skipped
 
 
-def _looked_at(path: str, stem: PurePosixPath, wanted: Sequence[str], trained: Sequence[str]) -> Found:
+def _looked_at(
+    path: str, stem: PurePosixPath, wanted: Sequence[str], trained: Sequence[str], nodata: float | None
+) -> Found:
     known = [name.casefold() for name in trained]
     try:
         identity = identity_of(path)
@@ -232,19 +237,22 @@ def _looked_at(path: str, stem: PurePosixPath, wanted: Sequence[str], trained: S
         return Found(path, stem, pixels, identity, (), "; ".join(notes))
     header = read_header(path)
     pixels, named = header.width * header.height, [name.casefold() for name in header.names]
+    idle = ""
+    if nodata is not None and not can_hold(header.dtype, nodata):
+        idle = f"its values are {header.dtype}, which is never {nodata:.15g}: --nodata hides nothing"
     if wanted:
-        return Found(path, stem, pixels, identity, tuple(map(str, choose_bands([header], wanted)[path])))
+        return Found(path, stem, pixels, identity, tuple(map(str, choose_bands([header], wanted)[path])), idle)
     if known and set(known) <= set(named):
-        return Found(path, stem, pixels, identity, tuple(str(named.index(name) + 1) for name in known))
+        return Found(path, stem, pixels, identity, tuple(str(named.index(name) + 1) for name in known), idle)
     bands = choose_bands([header], ())[path]
     used = [header.names[band - 1] for band in bands]
-    note = ""
+    notes = [idle] if idle else []
     if known and any(used) and len(used) == len(known) and not all(name.isdigit() for name in known):
-        note = (
+        notes.append(
             f"its bands are named {', '.join(name or '(no name)' for name in used)}, and are taken in this order for "
             f"the model's {', '.join(trained)}: choose others with --bands"
         )
-    return Found(path, stem, pixels, identity, tuple(map(str, bands)), note)
+    return Found(path, stem, pixels, identity, tuple(map(str, bands)), "; ".join(notes))
 
 
 def _are_colours(names: Sequence[str]) -> bool:

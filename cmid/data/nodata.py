@@ -86,17 +86,22 @@ def hide_undeclared(
         declared: of each band of the file, whether it names a value.
         nodata: the value; what the file's type cannot hold hides nothing.
     """
-    if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            value = values.dtype.type(nodata)
-    else:  # compared with a real number all values would be made real first
-        limits = np.iinfo(values.dtype)
-        if int(nodata) != nodata or not limits.min <= int(nodata) <= limits.max:
-            return
-        value = values.dtype.type(int(nodata))
+    if not can_hold(values.dtype, nodata):
+        return
+    with np.errstate(over="ignore"):
+        # compared with a real number, integers would all be made real first
+        value = values.dtype.type(nodata if values.dtype.kind == "f" else int(nodata))
     for band, plane in zip(bands, values, strict=True):
         if not declared[band - 1]:
             valid &= plane != value
+
+
+def can_hold(dtype: np.dtype | str, nodata: float) -> bool:
+    """Whether a pixel of this type can have the value `nodata`; real numbers are rounded to theirs."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return True
+    return float(nodata).is_integer() and np.iinfo(dtype).min <= int(nodata) <= np.iinfo(dtype).max
 
 
 def _in_type(nodata: float, dtype: np.dtype) -> Any:

@@ -275,6 +275,8 @@ def test_nodata_that_nothing_declares_is_pointed_out(tmp_path, capsys):
     assert "looks like nodata" not in capsys.readouterr().err
     bands = json.loads((tmp_path / "b" / "data.json").read_text())["bands"]
     assert bands["minimum"][1] > 0 and bands["nodata"] > 0
+    assert run(tmp_path / "scenes", tmp_path / "c", *ONE_STEP, "--scenes.nodata", "-1") == 0
+    assert "the scenes hold uint16, which is never -1: that value hides nothing" in capsys.readouterr().err
 
 
 def test_shards_are_not_scenes(images, tmp_path, capsys):  # noqa: F811

@@ -71,6 +71,20 @@ def test_a_named_pipe_is_skipped_and_does_not_hang(tmp_path):
     assert said.stdout.splitlines() == ["1", f"b.png: {told}", f"c.tif: {told}"]
 
 
+def test_a_nodata_value_that_a_raster_cannot_hold_is_told(tmp_path):
+    write_raster(tmp_path / "scenes" / "a.tif", numbered(1, 32, 32).astype(np.uint8))
+    write_raster(tmp_path / "scenes" / "b.tif", numbered(1, 32, 32).astype(np.uint16))
+    scenes = find_scenes(str(tmp_path / "scenes"), tmp_path / "maps")
+
+    def notes(nodata, bands=()):
+        return [each.note for each in look_at(scenes, bands, (), nodata=nodata)[0]]
+
+    assert notes(None) == notes(0) == ["", ""]
+    assert notes(300) == ["its values are uint8, which is never 300: --nodata hides nothing", ""]
+    assert notes(300, ("1",)) == notes(300)
+    assert notes(float("nan"))[1] == "its values are uint16, which is never nan: --nodata hides nothing"
+
+
 def test_a_picture_of_a_kind_that_is_not_read_is_skipped(tmp_path):
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png", "PPM")
     found, skipped = look_at(find_scenes(str(tmp_path / "a.png"), tmp_path / "maps"), (), ())

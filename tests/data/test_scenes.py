@@ -112,7 +112,7 @@ def test_nodata_that_files_do_not_declare_may_be_said(tmp_path, dtype, value, sa
     assert source_of(tmp_path, window=64)._draw(0)[3].all()
     valid = source_of(tmp_path, window=64, nodata=same)._draw(0)[3]
     assert np.array_equal(valid, values[0] != value)
-    for nothing in (0.5, -1e300, 1e300):
+    for nothing in (0.5, -1e300, 1e300, float("nan"), float("inf")):
         assert source_of(tmp_path, window=64, nodata=nothing)._draw(0)[3].all()
     write_raster(tmp_path / "a.tif", values, nodata=5)
     valid = source_of(tmp_path, window=64, nodata=same)._draw(0)[3]
