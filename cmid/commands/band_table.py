@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.table import Table
 
-from cmid.data.nodata import can_hold
 from cmid.data.scenes import Scenes
 from cmid.data.statistics import BandStatistics
 
@@ -26,8 +25,6 @@ def account_of(scenes: Scenes, statistics: BandStatistics) -> dict[str, Any]:
 def nodata_notes(scenes: Scenes, statistics: BandStatistics) -> Iterator[str]:
     """A note for each value that looks like nodata which nothing declares, with the band in which it is most frequent.
 
-    And one where the value that was said to be nodata is none that any of the scenes can hold.
-
     Args:
         scenes: what was measured.
         statistics: of it.
@@ -36,9 +33,6 @@ def nodata_notes(scenes: Scenes, statistics: BandStatistics) -> Iterator[str]:
     for name, value, share in zip(statistics.names, statistics.suspect, statistics.suspect_share, strict=True):
         if value is not None and share > found.get(value, (0.0, ""))[0]:
             found[value] = (share, name)
-    types = sorted({r.dtype for r in scenes.rasters})
-    if scenes.nodata is not None and not any(can_hold(dtype, scenes.nodata) for dtype in types):
-        yield f"the scenes hold {' and '.join(types)}, which is never {scenes.nodata:.15g}: that value hides nothing"
     silent = any(not all(r.declared[band - 1] for band in scenes.bands[r.path]) for r in scenes.rasters)
     for value, (share, name) in found.items():
         number = f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)

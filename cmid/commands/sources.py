@@ -21,6 +21,7 @@ from cmid.data.few_labels import check_tells_apart
 from cmid.data.folder import FolderSource
 from cmid.data.labelled import LabelledFolder
 from cmid.data.listed import has_lists, is_table, open_lists, open_table
+from cmid.data.nodata import can_hold
 from cmid.data.rasters import unlike_names
 from cmid.data.scenes import Scenes, SceneSource, open_scenes, windows_per_epoch
 from cmid.data.shards import ShardSource, is_sharded
@@ -313,6 +314,9 @@ def _notes(scenes: Scenes, config: PretrainConfig, statistics: BandStatistics | 
     crs = {raster.crs or "none" for raster in scenes.rasters}
     if len(crs) > 1:
         yield f"the scenes are in {len(crs)} coordinate systems; windows are cut in each scene's own pixels"
+    types = sorted({raster.dtype for raster in scenes.rasters})
+    if scenes.nodata is not None and not any(can_hold(dtype, scenes.nodata) for dtype in types):
+        yield f"the scenes hold {' and '.join(types)}, never {scenes.nodata:.15g}: --scenes.nodata hides nothing"
     if statistics and statistics.nodata > 0.5:
         yield f"{statistics.nodata:.0%} of the pixels looked at are nodata"
     if statistics:

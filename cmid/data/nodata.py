@@ -108,6 +108,5 @@ def _in_type(nodata: float, dtype: np.dtype) -> Any:
     """`nodata` as a number that an array of `dtype` is compared with soonest; None where no value can equal it."""
     if dtype.kind == "f" or dtype.itemsize > 4:  # 64 bits: GDAL's real number is not exact, so compared as reals
         return None if np.isnan(nodata) else nodata
-    limits = np.iinfo(dtype)
     # compared with a real number all values would be made real first, which takes eight times as long
-    return dtype.type(nodata) if nodata == np.floor(nodata) and limits.min <= nodata <= limits.max else None
+    return dtype.type(nodata) if can_hold(dtype, nodata) else None

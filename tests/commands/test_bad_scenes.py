@@ -275,8 +275,10 @@ def test_nodata_that_nothing_declares_is_pointed_out(tmp_path, capsys):
     assert "looks like nodata" not in capsys.readouterr().err
     bands = json.loads((tmp_path / "b" / "data.json").read_text())["bands"]
     assert bands["minimum"][1] > 0 and bands["nodata"] > 0
-    assert run(tmp_path / "scenes", tmp_path / "c", *ONE_STEP, "--scenes.nodata", "-1") == 0
-    assert "the scenes hold uint16, which is never -1: that value hides nothing" in capsys.readouterr().err
+    given = ("--views.low", "0,0", "--views.high", "9,9", "--views.mean", "0.1,0.2", "--views.std", "1,1")
+    for name, words in (("c", ()), ("d", given)):  # also where nothing is measured
+        assert run(tmp_path / "scenes", tmp_path / name, *ONE_STEP, *words, "--scenes.nodata", "-1") == 0
+        assert "the scenes hold uint16, never -1: --scenes.nodata hides nothing" in capsys.readouterr().err
 
 
 def test_shards_are_not_scenes(images, tmp_path, capsys):  # noqa: F811
