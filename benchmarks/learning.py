@@ -7,7 +7,7 @@ Plans: `short` (10 epochs: exact and parity, two seeds), `long` (30 epochs, exac
 off once), `random` (no pre-training). Interrupt it whenever you like: the next call goes on where it stopped, and
 keeps what is finished. Student and teacher are both scored. Settings are chosen without the test images: `choose`
 trains 2 epochs by each of some settings and classifies each image of the training list by the 5 nearest others, and
-`refine` goes on from the two best of those.
+`refine` goes on from the two best of those; `factors` trains 4 epochs by 8 combinations of five further ones.
 Opponents: random weights, and the default SimCLR of a one-command tool (kNN-5 34 %, linear 51 % after 10 epochs,
 measured elsewhere).
 """
@@ -32,6 +32,25 @@ RECIPE = "cmid-small"
 BRANCHES = ("reconstruction", "global", "local")
 WEAKER = {"colour_jitter": [0.1, 0.1, 0.05, 0.025], "grey_p": 0.02}
 LESS = {"turn": 1.0, "blur_p": 0.3, "noise_p": 0.2}
+# two levels of five settings in 8 of the 32 ways to combine them, each level in 4: every run tells about every setting
+FACTORS = {
+    "crops of 8 to 100 %": ("views", "scale", [0.08, 1.0], (0, 1, 0, 1, 0, 1, 0, 1)),
+    "temperature 0.3": ("cmid", "temperature", 0.3, (0, 0, 1, 1, 0, 0, 1, 1)),
+    "queue of 1,024": ("cmid", "queue_size", 1024, (0, 0, 0, 0, 1, 1, 1, 1)),
+    "local weight 2": ("cmid", "local_weight", 2.0, (0, 1, 1, 0, 1, 0, 0, 1)),  # the three above, multiplied
+    "reconstruction weight 0.3": ("cmid", "reconstruction_weight", 0.3, (1, 0, 0, 1, 1, 0, 0, 1)),  # the first two
+}
+
+
+def factors(run):
+    """Settings of one of the 8 runs."""
+    settings = {"views": dict(LESS), "cmid": {"mask_ratio": 0.3}}
+    for section, name, value, levels in FACTORS.values():
+        if levels[run]:
+            settings[section][name] = value
+    return settings
+
+
 PLANS = {
     "random": [("random", 0, 0, {})],
     "short": [(f"{mode}", 10, seed, {"cmid": {"mode": mode}}) for seed in (0, 1) for mode in ("exact", "parity")],
@@ -76,6 +95,7 @@ PLANS = {
             ("three, rate 2e-3", WEAKER, {}, {"optimizer": {"lr": 2e-3}}),
         )
     ],
+    "factors": [(f"factors {run + 1} of 8", 4, 0, factors(run)) for run in range(8)],
     "branches": [(f"without {name}", 10, 0, {"cmid": {f"{name}_weight": 0.0}}) for name in BRANCHES],
 }
 
@@ -161,7 +181,7 @@ def main():
                 file = run / f"{which}.safetensors"
                 if not file.exists():
                     cmid.extract(str(run), out=str(file), which=which)
-                score = others_nearest if arguments.plan in ("choose", "refine") else probe
+                score = others_nearest if arguments.plan in ("choose", "refine", "factors") else probe
                 scores.append(score(arguments, file, which))
         RESULTS.parent.mkdir(exist_ok=True)
         # read again: other runs of this plan may have been written beside this one

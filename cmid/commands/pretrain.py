@@ -23,7 +23,7 @@ from cmid.commands.terminal import terminal
 from cmid.config import ExtractConfig, PretrainConfig, ReportConfig, as_plain, other_methods
 from cmid.data.augment import BatchAugment
 from cmid.data.folder import FolderSource
-from cmid.data.image_notes import LABELLED, UNLABELLED, image_notes, list_notes
+from cmid.data.image_notes import LABELLED, UNLABELLED, image_notes, list_notes, mask_notes
 from cmid.data.images import ImageLoader
 from cmid.data.places import Places
 from cmid.data.sources import ImageSource, LabelledSource
@@ -236,7 +236,8 @@ def _open(config: PretrainConfig, console: Console) -> Opened:
     opened = open_source(config, known=reads_files(config) and goes_on, console=console)
     if isinstance(opened.source, FolderSource):
         looked = image_notes(opened.source, LABELLED if method_of(config).labelled else UNLABELLED)
-        return replace(opened, notes=(*opened.notes, *list_notes(opened.source), *looked))
+        named = (*list_notes(opened.source), *mask_notes(opened.source))
+        return replace(opened, notes=(*opened.notes, *named, *looked))
     return opened
 
 

@@ -14,13 +14,14 @@ class ExtractConfig:
     """A run directory, one of its checkpoints, or a file of weights from the published code, of a timm model, or of a
     torchvision ResNet."""
     out: str = ""
-    """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run."""
+    """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run, which `cmid pretrain` has already
+    written."""
     which: Literal["student", "teacher"] = "student"
     """Whose weights to write."""
     backbone: str | None = None
     """Name of the backbone in a file of weights; needed if the file does not name it."""
     checkpoint: Literal["last", "best"] = "last"
-    """Which checkpoint of the run."""
+    """Which checkpoint of the run: the newest, or that of the best epoch (by online kNN, or else by training loss)."""
     overwrite: bool = False
     """Replace the file if it exists."""
 

@@ -35,7 +35,7 @@ class CMIDConfig:
     temperature: float = 0.2
     """Temperature of InfoNCE."""
     queue_size: int = 65536
-    """Number of negatives kept; any size."""
+    """Number of negatives kept; any size (in parity mode a multiple of batch_size x processes x processes)."""
     momentum: float = 0.996
     """Teacher momentum at the start."""
     momentum_end: float = 1.0

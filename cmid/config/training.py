@@ -13,7 +13,7 @@ class OptimizerConfig:
     """Optimiser and schedule."""
 
     name: Literal["adan", "adamw", "sgd", "lars"] = "adan"
-    """Optimiser, from timm."""
+    """Optimiser; adan and lars are timm's, adamw and sgd torch's."""
     lr: float = 1e-3
     """Learning rate for `lr_reference_batch` images per step."""
     lr_reference_batch: int = 64
@@ -23,7 +23,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     """Added to the denominator."""
     weight_decay: float = 0.02
-    """Decoupled decay; none on biases and one-dimensional weights."""
+    """Decay, decoupled in Adan and AdamW, an L2 penalty in SGD and LARS; none on biases and one-dimensional weights."""
     undecayed: tuple[str, ...] = ()
     """Also exempt from decay: parameters whose names contain one of these words."""
     layer_decay: float = 1.0

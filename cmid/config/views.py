@@ -84,6 +84,6 @@ class SceneConfig:
     nodata: float | None = None
     """Value that means no data in files that do not say; unset: what each file declares."""
     statistics: int = 256
-    """Number of windows used to measure the bands before training."""
+    """Number of windows, or samples of a torchgeo set, used to measure the bands before training."""
     remote: bool = False
     """Let GDAL read addresses (https, s3 ...) from a list file."""

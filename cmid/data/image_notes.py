@@ -1,6 +1,7 @@
 """What reading image files as 8-bit RGB will do to them, told before it is done to a million."""
 
 import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from cmid.data.decode import UNKNOWN_TO_PILLOW, BadImage, look_at_header
 from cmid.data.folder import FolderSource
+from cmid.data.mask_pairs import role_by_folder
 from cmid.data.rasters import read_header
 from cmid.data.sources import ImageSource
 
@@ -99,6 +101,25 @@ def list_notes(source: FolderSource) -> tuple[str, ...]:
     if not again:
         return ()
     return (f"{again} of {len(source)} entries of {source.path} name an image once more: it counts each time",)
+
+
+def mask_notes(source: FolderSource) -> tuple[str, ...]:
+    """That some images of a folder are masks by the folders they are in, as of a labelled set that is named whole."""
+    if source.path.is_file():
+        return ()
+    whole = Counter(os.path.dirname(source.name(i)) for i in range(len(source)))  # noqa: PTH120 - of a million names
+    folders = {os.path.relpath(folder, source.path): count for folder, count in whole.items()}
+    roles: dict[str, list[str]] = {"image": [], "mask": []}
+    for folder in sorted(folders):
+        if found := role_by_folder(f"{folder}/an image"):
+            roles[found[0]].append(folder)
+    if not roles["image"] or not roles["mask"]:
+        return ()
+    count = sum(folders[folder] for folder in roles["mask"])
+    return (
+        f"{count} of {len(source)} images look like masks, as they lie in {roles['mask'][0]}/ and the like beside "
+        f"{roles['image'][0]}/, and are used as images: to leave them out, name the folder of the images, or a list",
+    )
 
 
 def _header(path: str) -> _Header | None:

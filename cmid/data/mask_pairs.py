@@ -102,7 +102,7 @@ def find_pairs(folder: Path) -> Pairs:
     images: dict[tuple[str, ...], list[str]] = defaultdict(list)
     masks: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in names:
-        if found := _role_by_folder(name):
+        if found := role_by_folder(name):
             (images if found[0] == "image" else masks)[found[1]].append(name)
     if not images or not masks:
         images, masks = _by_ends(names)
@@ -126,7 +126,7 @@ def _some(names: tuple[str, ...], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _role_by_folder(name: str) -> tuple[str, tuple[str, ...]] | None:
+def role_by_folder(name: str) -> tuple[str, tuple[str, ...]] | None:
     """Image or mask, and the path without the folder that tells; None where none does."""
     path = PurePosixPath(name)
     folders = path.parts[:-1]
@@ -172,7 +172,7 @@ def _grouped(pairs: list[Pair]) -> tuple[Pair, ...]:
     """With splits and groups, as the paths tell them."""
     keys = []
     for pair in pairs:
-        role = _role_by_folder(pair.image)
+        role = role_by_folder(pair.image)
         folders = list(role[1][:-1] if role else PurePosixPath(pair.image).parts[:-1])
         split = next((SPLITS[part.lower()] for part in folders if part.lower() in SPLITS), "")
         keys.append((split, "/".join(part for part in folders if part.lower() not in SPLITS)))

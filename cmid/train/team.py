@@ -169,8 +169,8 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
         from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
     devices, nodes = asked_processes(train)
     if device_type == "cuda" and devices > torch.cuda.device_count():
-        hint = "; let each task see all GPUs of its node (srun --gpus-per-node)" if _of_slurm() else ""
-        raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here{hint}")
+        hint = "let each task see all GPUs of its node (srun --gpus-per-node)" if _of_slurm() else "give --devices"
+        raise UsageError(f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs here; {hint}")
     if device_type == "mps" and devices * nodes > 1:
         raise UsageError(f"train.devices is {devices}, but an Apple GPU is one; use 1, or --train.accelerator cpu")
     if train.strategy == "fsdp" and precision == "16":
@@ -243,6 +243,11 @@ def asked_processes(train: TrainConfig) -> tuple[int, int]:
             f"{train.nodes} x {train.devices}: leave them out{or_else}"
         )
     return started
+
+
+def is_launched() -> bool:
+    """Whether torchrun or SLURM have started this process, so that the number of processes is theirs."""
+    return _of_torchrun() is not None or _of_slurm() is not None
 
 
 def _of_torchrun() -> tuple[int, int] | None:

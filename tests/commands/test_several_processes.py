@@ -9,12 +9,14 @@ import pytest
 import torch
 import yaml
 
+from cmid.commands import prepare
 from cmid.commands.learners import build_learner
 from cmid.commands.pretrain import check_queue
-from cmid.config import CMIDConfig, PretrainConfig, ViewConfig
+from cmid.config import CMIDConfig, PretrainConfig, TrainConfig, ViewConfig, as_plain
 from cmid.errors import UsageError
 from cmid.ops import gather
 from cmid.train import read_checkpoint
+from cmid.train.team import asked_processes
 from tests.commands.test_pretrain import draw
 
 
@@ -53,6 +55,21 @@ def test_a_run_with_divided_parameters_goes_on_in_one_process(tmp_path):
     assert alone.returncode == 0, alone.stderr
     assert "no image is seen twice" in alone.stderr and alone.stderr.count("step 2/2") == 1
     assert first <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_run_goes_on_with_as_many_processes_unless_a_launcher_or_the_caller_says_otherwise(tmp_path, monkeypatch):
+    for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    settings = as_plain(PretrainConfig(data="images", train=TrainConfig(devices=4, nodes=2, accumulate=1)))
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    asked = {"data": "images", "out": str(tmp_path), "resume": True}
+    found = prepare("pretrain", asked).train
+    assert (found.devices, found.nodes, found.accumulate) == (4, 1, 1)
+    assert prepare("pretrain", {**asked, "train.devices": 1}).train.devices == 1
+    for name, value in (("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "8"), ("TORCHELASTIC_RUN_ID", "x")):
+        monkeypatch.setenv(name, value)
+    train = prepare("pretrain", asked).train
+    assert train.devices == 1 and asked_processes(train) == (8, 1)
 
 
 def failure_of(call, *arguments):

@@ -9,7 +9,7 @@ import rasterio
 from PIL import Image
 
 from cmid.data.folder import FolderSource
-from cmid.data.image_notes import LABELLED, LOOKED_AT, NEW, image_notes, list_notes
+from cmid.data.image_notes import LABELLED, LOOKED_AT, NEW, image_notes, list_notes, mask_notes
 from cmid.data.labelled import LabelledFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -92,3 +92,14 @@ def test_images_that_a_list_names_twice_are_counted(tmp_path):
     assert said.startswith("2 of 4 entries of") and "counts each time" in said
     (tmp_path / "list.txt").write_text("p0.jpg\np1.jpg\n")
     assert list_notes(FolderSource(tmp_path / "list.txt")) == list_notes(FolderSource(tmp_path)) == ()
+
+
+def test_masks_beside_images_are_told_of_where_the_whole_tree_is_named(tmp_path):
+    for kind in ("images/town", "masks/town", "other"):
+        (tmp_path / kind).mkdir(parents=True)
+        photographs(tmp_path / kind)
+    (said,) = mask_notes(FolderSource(tmp_path))
+    assert said.startswith("3 of 9 images look like masks, as they lie in masks/town/ and the like beside images/town/")
+    assert mask_notes(FolderSource(tmp_path / "images")) == mask_notes(FolderSource(tmp_path / "masks")) == ()
+    (tmp_path / "list.txt").write_text("images/town/p0.jpg\nmasks/town/p1.jpg\n")
+    assert mask_notes(FolderSource(tmp_path / "list.txt")) == (), "a list says what is meant"
