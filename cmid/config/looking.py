@@ -14,8 +14,8 @@ class ExtractConfig:
     """A run directory, one of its checkpoints, or a file of weights from the published code, of a timm model, or of a
     torchvision ResNet."""
     out: str = ""
-    """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run, which `cmid pretrain` has already
-    written."""
+    """The file to write, .safetensors or .pth; unset: backbone.safetensors in the run, which `cmid pretrain` has
+    already written."""
     which: Literal["student", "teacher"] = "student"
     """Whose weights to write."""
     backbone: str | None = None
