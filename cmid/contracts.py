@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cmid.ops.matching import Matches, cell_centres
+from cmid.ops.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class View:
     flipped: Tensor
     turns: Tensor | None = None
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "View":
-        """The same view on `device`."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device | str) -> "View":
+        """The same view on `device`; a CUDA device is not waited for."""
+        return self._each(lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> "View":
         """Page-locked copies."""
@@ -90,12 +91,11 @@ class Views:
         """Number of source images B."""
         return self.indices.shape[0]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Views":
-        """The same views on `device`."""
-        moved = tuple(v.to(device, non_blocking=non_blocking) for v in self.crops)
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=non_blocking)
-        indices = self.indices.to(device, non_blocking=non_blocking)
-        return replace(self, crops=moved, indices=indices, labels=labels)
+    def to(self, device: torch.device | str) -> "Views":
+        """The same views on `device`; a CUDA device is not waited for."""
+        moved = tuple(v.to(device) for v in self.crops)
+        labels = None if self.labels is None else to_device(self.labels, device)
+        return replace(self, crops=moved, indices=to_device(self.indices, device), labels=labels)
 
     def pin_memory(self) -> "Views":
         """Page-locked copies; `DataLoader(pin_memory=True)` calls this."""

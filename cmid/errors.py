@@ -55,8 +55,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short: of Python or numpy, or of torch, which says it of the CPU in words alone."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
+    """Whether memory was short: of Python or numpy, or of torch, which says it of the CPU and of libraries in words."""
+    if isinstance(error, RuntimeError):
+        return any(word in str(error) for word in ("allocate", "ALLOC_FAILED"))
+    return isinstance(error, MemoryError)
 
 
 def multiples(size: int, stride: int) -> str:

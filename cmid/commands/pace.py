@@ -59,6 +59,8 @@ def images_per_second(settings: PretrainConfig, learner: Learner, team: Team | N
     built = build_optimiser(learner, settings.optimizer, lr, scaled=machine.precision == "16")
     optimiser: Any = machine.fabric.setup_optimizers(built)
     prepare, views = BatchAugment(views_of(settings)), _noise(settings)
+    if machine.device.type == "cuda":
+        views = views.pin_memory()  # as loaders do
     learner.train()
     batches = max(batches, accumulate)
     begin = 0.0

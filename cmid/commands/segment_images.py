@@ -19,6 +19,7 @@ from cmid.errors import CmidError, NotFinite
 from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
 from cmid.evaluation.segmentation import ConfusionMatrix
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 from cmid.predict.image_to_map import image_to_map
 from cmid.predict.turns import predict_in_turns
 from cmid.predict.windows import Tiling
@@ -195,5 +196,4 @@ def _read_all(
 
 
 def _prepared(image: LabelledPixels, look: HowToLook, device: torch.device) -> Tensor:
-    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1).to(device, non_blocking=True)
-    return normalise(pixels, look.mean, look.std)
+    return normalise(to_device(torch.from_numpy(image.pixels).permute(2, 0, 1), device), look.mean, look.std)

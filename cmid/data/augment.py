@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from cmid.config import ViewConfig
 from cmid.contracts import View, Views
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 BLUR_KERNELS = (3, 5, 7)
@@ -82,13 +83,13 @@ class BatchAugment(nn.Module):
         for every in (1, bands):  # all bands together, then each by itself
             gain = uniform(1 - views.band_gain, 1 + views.band_gain, every)
             x.mul_(gain.where(changed.view(-1, 1), 1).view(samples, every, 1, 1))
-        spread = torch.tensor(views.std, dtype=torch.float32).to(x.device, non_blocking=True)
+        spread = to_device(torch.tensor(views.std, dtype=torch.float32), x.device)
         offset = uniform(-views.band_offset, views.band_offset, bands) * spread
         x.add_(offset.where(changed.view(-1, 1), 0).view(samples, bands, 1, 1))
         x = self._blurred(x, second)
         add_noise_(x, self._noise(x))
         if bands > 1:
-            centre = torch.tensor(views.mean, dtype=torch.float32).to(x.device, non_blocking=True)
+            centre = to_device(torch.tensor(views.mean, dtype=torch.float32), x.device)
             which = torch.randint(bands, (samples, 1), device=x.device) == torch.arange(bands, device=x.device)
             dropped = (which & happens(views.band_drop_p).view(-1, 1)).view(samples, bands, 1, 1)
             x = torch.where(dropped, centre.view(1, bands, 1, 1), x)

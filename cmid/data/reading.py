@@ -135,6 +135,12 @@ def patiently(
                     raise
                 late = True
             if late:  # acted on out here, as the error's traceback would keep the processes alive
+                pinning = getattr(items, "_pin_memory_thread", None)
+                if pinning is not None and not pinning.is_alive():  # torch looks only where it has no timeout
+                    raise CmidError(
+                        "the thread that moves batches to page-locked memory has died, mostly as too many files are "
+                        f"open: raise the limit (ulimit -n), or take fewer workers (now {workers})"
+                    )
                 looked, stuck = stuck, reading.longest()
                 # seen twice: a process that was itself suspended finds a long time gone by, and no read to blame
                 if stuck and looked and stuck.same_as(looked) and stuck.seconds >= timeout_s:

@@ -72,7 +72,8 @@ def choose_workers(workers: int, world_size: int = 1) -> int:
     """Loader processes of one training process: `workers`, or for -1 its share of the cores less one, 1 to 8.
 
     The cores are those of its node, divided by the training processes there; of `world_size` in all, unless torchrun,
-    SLURM or Lightning say how many of them are here. Cores that SLURM has bound to the process are its own already.
+    SLURM or Lightning say how many of them are here. Cores that SLURM has bound to a process it has started are its own
+    already; those of a shell, or of torchrun, are for all that are started there.
     """
     if workers >= 0:
         return workers
@@ -80,9 +81,10 @@ def choose_workers(workers: int, world_size: int = 1) -> int:
         raise UsageError(f"workers must be -1 (choose from the cores) or above, found {workers}")
     everywhere = os.cpu_count() or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else everywhere
-    here = "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE" if "SLURM_PROCID" in os.environ else "", "WORLD_SIZE"
+    of_slurm = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in {"bash", "interactive"}
+    here = "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE" if of_slurm else "", "WORLD_SIZE"
     processes = next((int(os.environ[name]) for name in here if os.environ.get(name, "").isdigit()), world_size)
-    if "SLURM_PROCID" in os.environ and cores < everywhere:
+    if of_slurm and "LOCAL_WORLD_SIZE" not in os.environ and cores < everywhere:
         processes = 1
     return min(8, max(1, cores // max(1, processes) - 1))
 

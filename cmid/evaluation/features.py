@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cmid.contracts import Backbone
 from cmid.errors import CmidError, NotFinite
+from cmid.ops.transfer import to_device
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Normalised images `(B, C, H, W)` float and their class numbers `(B,)` int64."""
@@ -44,7 +45,7 @@ def extract_features(
     features, labels = [], []
     with evaluation_mode(backbone):
         for images, numbers in batches:
-            images = images.to(device, non_blocking=True).contiguous(memory_format=memory_format)
+            images = to_device(images, device).contiguous(memory_format=memory_format)
             with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
                 pyramid = backbone(images)
             pooled = [pyramid[stage].float().mean(dim=(2, 3)) for stage in stages]

@@ -9,6 +9,7 @@ from torch import Tensor
 from cmid.contracts import Backbone
 from cmid.errors import CmidError, NotFinite
 from cmid.evaluation.features import AUTOCAST, Batch, evaluation_mode, memory_format_of
+from cmid.ops.transfer import to_device
 
 
 class NamesClasses(Protocol):
@@ -45,7 +46,7 @@ def predict_probabilities(
     layout = memory_format_of(task.backbone)
     with evaluation_mode(task):  # type: ignore[arg-type]
         for images, numbers in batches:
-            images = images.to(device, non_blocking=True).contiguous(memory_format=layout)
+            images = to_device(images, device).contiguous(memory_format=layout)
             with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
                 rows.append(task.probabilities(images).float().cpu())
             labels.append(numbers.cpu())

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cmid.ops.transfer import to_device
+
 
 def band_values(values: Sequence[float], images: Tensor) -> Tensor:
     """`values` as `(C, 1, 1)` float32 beside `images` `(..., C, H, W)`; ValueError where C differs."""
@@ -12,7 +14,7 @@ def band_values(values: Sequence[float], images: Tensor) -> Tensor:
         raise ValueError(
             f"{len(values)} values of mean or std for images of {images.shape[-3]} bands: give one for each band"
         )
-    return torch.tensor(tuple(values), dtype=torch.float32).to(images.device, non_blocking=True).view(-1, 1, 1)
+    return to_device(torch.tensor(tuple(values), dtype=torch.float32), images.device).view(-1, 1, 1)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cmid.errors import CmidError, NotFinite, UsageError, is_out_of_memory
+from cmid.ops.transfer import to_device
 from cmid.predict.blend import NODATA, Scores
 from cmid.predict.journal import Journal
 from cmid.predict.polygons import check_polygons, write_polygons
@@ -262,7 +263,7 @@ class _Work:
         images = torch.from_numpy(batch.images)
         if self.device.type == "cuda":
             images = images.pin_memory()
-        images = images.to(self.device, non_blocking=True).float()
+        images = to_device(images, self.device).float()
         scores = predict_in_turns(self.predict, images, self.layout.tiling.turns)
         expected = (len(images), len(self.classes), *images.shape[-2:])
         if tuple(scores.shape) != expected:

@@ -33,10 +33,14 @@ LEAST_SCALE = 1e-3
 def resolve_device(accelerator: str) -> torch.device:
     """The device for `accelerator` (auto, cpu, gpu, mps); auto takes a GPU where there is one.
 
+    From then on a CUDA device's precision 32 is float32 in convolutions, too, which torch by default rounds to the 10
+    bits of TF32 there, but not in matrix products: figures of one machine would not be those of another.
+
     Raises:
         UsageError: that device is not here.
     """
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    torch.backends.cudnn.allow_tf32 = False
     if accelerator == "auto":
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
     if accelerator == "gpu" and not has_cuda:

@@ -10,6 +10,7 @@ Every batch seeds torch from (seed, its number in the run, rank), so no state of
 """
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +26,7 @@ from cmid.contracts import Learner, Progress, Views
 from cmid.errors import CmidError, NotFinite, UsageError
 from cmid.train.checkpoints import FORMAT
 from cmid.train.collapse import collapse_warning, warn_of_collapse
+from cmid.train.failures import in_words
 from cmid.train.hardware import choose_machine
 from cmid.train.interrupts import Interrupted, Interrupts, undisturbed
 from cmid.train.journal import Journal
@@ -40,7 +42,7 @@ from cmid.train.saving import BY_PROBE, Saver
 from cmid.train.schedules import CosineWithWarmup
 from cmid.train.sharding import WholeLearner
 from cmid.train.step import Stepper
-from cmid.train.team import Team, is_loss, told_of_loss
+from cmid.train.team import Team
 from cmid.train.watch import FiniteWatch
 
 
@@ -191,17 +193,12 @@ class _Run:
         except (Interrupted, KeyboardInterrupt):
             status = "aborted"
             raise
-        except RuntimeError as error:
-            if is_loss(error):  # where the gradients should have met, or divided parameters
-                raise told_of_loss(error) from error
-            if not str(error).startswith("DataLoader worker (pid"):
+        except (RuntimeError, MemoryError) as error:
+            if (told := in_words(error)) is None:
                 raise
-            # torch's signal handler says so wherever we happen to be, in the middle of a step too
-            raise CmidError(
-                f"A loader process died, which is mostly for want of memory: {error}. Go on with --resume, and fewer "
-                "train.workers."
-            ) from error
+            raise told from error
         finally:
+            self.team.note_failure(sys.exc_info()[1])
             self._write_skipped()
             self.journal.close(status)
         return self._result()

@@ -35,8 +35,8 @@ def keep_freed_memory() -> bool:
 
 def peak_memory_gb() -> float:
     """The most that this process held of the GPU, or, without one, of the machine's memory, in GiB; NaN if untold."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+    if torch.cuda.is_available() and (held := torch.cuda.max_memory_allocated()):  # 0 where a CPU trained beside a GPU
+        return held / 2**30
     try:  # what getrusage tells on Linux begins with the greatest that the parent held before this process was made
         said = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:

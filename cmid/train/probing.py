@@ -67,7 +67,8 @@ class Probing:
         measured, team = Measured(), self._machine.team
         modes = [(module, module.training) for module in learner.modules()]
         with self._journal.paused(), torch.no_grad():
-            whole = self._whole.on(self._machine.device)
+            # One that is divided may not fit whole on the device beside its parts: then it is the probe that fails.
+            whole = self._whole.on("cpu" if self._machine.sharded else self._machine.device)
             with team.as_one():
                 if team.leads:
                     measured = self._measure(whole, epoch)
@@ -84,7 +85,7 @@ class Probing:
         for probe in self._due(epoch):
             self._machine.seed(draw_seed(self._seed, "probe", probe.name, epoch))
             try:
-                measured.values |= probe(learner, self._machine.device)
+                measured.values |= probe(learner.to(self._machine.device), self._machine.device)
             except NotFinite:
                 raise
             except (CmidError, RuntimeError, OSError, EOFError) as error:

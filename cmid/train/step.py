@@ -130,9 +130,9 @@ class Stepper:
         number = epoch * self.plan.batches_per_epoch + batch
         self.machine.seed(draw_seed(self.seed, number, self.machine.fabric.global_rank))
         self.learner.before_step(before)
-        indices, device = views.indices, self.machine.device
+        indices = views.indices
         with torch.no_grad():
-            views = self.machine.format(self.prepare(views.to(device, non_blocking=True)))
+            views = self.machine.format(self.prepare(views.to(self.machine.device)))
         more_to_come = (batch + 1) % self.plan.accumulate != 0 and batch + 1 < self.plan.batches_per_epoch
         summed = add_gradients(
             self.module, self.learner.parts, views, self.machine, window=window, last=not more_to_come

@@ -6,6 +6,7 @@ What is agreed on here is small and travels between the CPUs, so that no GPU is 
 
 import atexit
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cmid.config import TrainConfig
-from cmid.errors import LEADER, CmidError, UsageError
+from cmid.errors import LEADER, CmidError, UsageError, exit_code
+from cmid.train.failures import told_of_loss
 from cmid.train.sharding import shard
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)
 """How long the others wait for one that measures or saves; one that has died is noticed at once."""
+STEP_PATIENCE = {"cuda": timedelta(minutes=10)}
+"""How long they wait for one amid a step; half an hour elsewhere, where one that has failed is noticed at once."""
+GRACE_S = 20.0
+"""What processes that this one has started have for their last words."""
 
 
 class Elsewhere(CmidError):
@@ -45,7 +51,10 @@ class Team:
         rank: from 0.
         size: how many processes there are.
         nodes: on how many nodes.
+        failed_with: the exit code, where this process ends by a failure.
     """
+
+    failed_with: int | None = None
 
     def __init__(self, fabric: "Fabric | None" = None, nodes: int = 1) -> None:
         self.fabric = fabric
@@ -59,6 +68,13 @@ class Team:
     def leads(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
+
+    def note_failure(self, error: BaseException | None) -> None:
+        """Takes down what ends this process's run, where something does."""
+        if isinstance(error, CmidError):
+            self.failed_with = exit_code(error)
+        elif error is not None:
+            self.failed_with = 130 if isinstance(error, KeyboardInterrupt) else 1
 
     def any(self, *facts: bool) -> tuple[bool, ...]:
         """Which of `facts` are true in at least one process."""
@@ -143,20 +159,6 @@ def _lost() -> Iterator[None]:
         raise told_of_loss(error) from error
 
 
-def is_loss(error: RuntimeError) -> bool:
-    """Whether an error amid a step says that another process no longer answers: gloo's and nccl's do."""
-    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
-
-
-def told_of_loss(error: RuntimeError) -> CmidError:
-    """The same for the user."""
-    return CmidError(
-        "Another process of the run is gone, so this one stops, too. What it wrote before it died says why (the "
-        "kernel's log, where memory ran out); the last good checkpoint is kept: go on with --resume. "
-        f"({str(error).splitlines()[0][:120]})"
-    )
-
-
 def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
     """The processes that `train` asks for, started unless torchrun or SLURM have done so.
 
@@ -187,7 +189,7 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
         # Said of 1 x 1 convolutions in channels-last, whose two layouts are the same bytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Queue, centre and batch-norm are the same in all processes by themselves; sending them would cost a step more.
-        patience = timedelta(minutes=30)
+        patience = STEP_PATIENCE.get(device_type, timedelta(minutes=30))
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=patience)
         if train.strategy == "fsdp":
             strategy = ModelParallelStrategy(shard, devices * nodes, tensor_parallel_size=1, timeout=patience)
@@ -199,20 +201,45 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
                 accelerator=device_type, devices=devices, num_nodes=nodes, strategy=strategy, precision=names[precision]
             )
             fabric.launch()
+            team = Team(fabric, nodes)
         except ValueError as error:
             raise UsageError(f"the launcher and the settings disagree on the processes: {error}") from error
         except RuntimeError as error:
-            raise CmidError(f"The processes of the run could not be brought together: {error}") from error
+            advice = (
+                ". Where the nodes have several networks, or names that lead to 127.0.0.1, set GLOO_SOCKET_IFNAME (and "
+                "NCCL_SOCKET_IFNAME) on all of them to the interface that they share, such as eth0"
+            )
+            raise CmidError(
+                f"The processes of the run could not be brought together: {error}{advice if nodes > 1 else ''}"
+            ) from error
     if devices * nodes > 1:
-        atexit.register(_part)
-    return Team(fabric, nodes)
+        atexit.register(_part, team)
+    return team
 
 
-def _part() -> None:
-    """Ends gloo's threads in an orderly way, as Lightning does for nccl: one that is left may abort the process."""
-    if dist.is_initialized() and dist.get_backend() == "gloo":
+def _part(team: Team) -> None:
+    """Takes leave of the other processes, at the end of this one.
+
+    Ends gloo's threads in an orderly way: one that is left may abort the process. Of nccl Lightning does so, which
+    waits for all processes of a node; where this one has failed they may never come, and it leaves without: whatever
+    started it then sees that it has ended, and ends the others.
+    """
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "gloo":
         with suppress(RuntimeError):  # the others may be gone
             dist.destroy_process_group()
+    elif team.failed_with is not None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        strategy: Any = team.fabric and team.fabric.strategy
+        for process in getattr(getattr(strategy, "launcher", None), "procs", None) or ():
+            try:
+                process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        os._exit(team.failed_with)
 
 
 def _may_start() -> bool:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -245,3 +246,22 @@ def test_a_mistake_in_a_loader_process_is_not_told_as_its_death(error):
     with pytest.raises(type(error), match=r"(?s)Caught .* in DataLoader worker process 0.*Traceback.*cause") as caught:
         list(in_order(Raises(error), str, 1, 60.0))
     assert type(caught.value) is type(error) and str(error) in str(caught.value)
+
+
+def test_the_death_of_the_thread_that_pins_memory_is_told():
+    """Torch looks after it only where a loader has no time-out; with one, each turn ends as if a worker were slow."""
+    ended = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+
+    class Loading:
+        _pin_memory_thread = ended
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise RuntimeError("DataLoader timed out after 5 seconds")
+
+    with pytest.raises(CmidError, match=r"page-locked memory has died.*ulimit -n.*now 2"):
+        next(reading.patiently(Loading, reading.Reading(2), 300, pytest.fail, 2))

@@ -13,6 +13,18 @@ CASES = {  # environment, cores the process may use of 64, processes in all: loa
     "torchrun, 2 nodes of 8": ({"LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "16"}, 64, 16, 7),
     "SLURM, 2 nodes of 8, not bound": ({"SLURM_PROCID": "3", "SLURM_NTASKS_PER_NODE": "8"}, 64, 16, 7),
     "SLURM, bound to 8 cores each": ({"SLURM_PROCID": "3", "SLURM_NTASKS_PER_NODE": "8"}, 8, 16, 7),
+    "torchrun in a task of SLURM's, bound to 16 cores": (
+        {"SLURM_PROCID": "0", "SLURM_NTASKS_PER_NODE": "1", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "8"},
+        16,
+        8,
+        1,
+    ),
+    "in a shell of SLURM's, started by Lightning": (
+        {"SLURM_PROCID": "0", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NAME": "interactive", "WORLD_SIZE": "4"},
+        16,
+        4,
+        3,
+    ),
     "a shell of SLURM's": ({"SLURM_NTASKS_PER_NODE": "8"}, 4, 1, 3),
     "started by Lightning, while it measures": ({"WORLD_SIZE": "4"}, 16, 1, 3),
     "more processes than cores": ({"LOCAL_WORLD_SIZE": "8"}, 4, 8, 1),

@@ -51,6 +51,12 @@ def machine_of(kind):
     return Machine(Fabric(accelerator="cpu", plugins=plugin), CPU, "16" if scaler else "32", channels_last=False)
 
 
+def test_float32_is_float32_in_convolutions_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    resolve_device("auto")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_a_scaler_goes_on_or_starts_afresh_where_the_run_had_none():
     saved = machine_of("16-mixed").precision_state()
     assert saved["scale"] == 8

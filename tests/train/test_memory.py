@@ -3,8 +3,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from cmid.train.memory import keep_freed_memory
+from cmid.train.memory import keep_freed_memory, peak_memory_gb
 
 FAULTS = """
 import resource, sys, torch
@@ -61,3 +62,11 @@ def test_the_peak_of_a_process_is_its_own():
     parent = "import subprocess, sys; b = bytearray(2**31); subprocess.run([sys.executable, '-c', sys.argv[1]])"
     result = subprocess.run([sys.executable, "-c", parent, said], capture_output=True, text=True, check=True)
     assert 0.1 < float(result.stdout) < 1.9
+
+
+def test_a_cpu_that_trained_beside_an_idle_gpu_has_its_own_peak(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    assert peak_memory_gb() > 0.05
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
+    assert peak_memory_gb() == 3

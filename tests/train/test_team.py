@@ -131,3 +131,54 @@ def test_alone_everything_is_ones_own():
     assert team.mean(values) is values
     with pytest.raises(CmidError, match="mine"), team.as_one():
         raise CmidError("mine")
+
+
+LEAVES = """
+import os, subprocess, sys, time
+import torch.distributed as dist
+from cmid.errors import CmidError
+from cmid.train import team as rooms
+
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # waits in a collective, as it were
+class Launcher: procs = [child]
+class Strategy: launcher = Launcher()
+class Fabric: global_rank, world_size, strategy = 0, 1, Strategy()
+
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[2]}
+dist.init_process_group("gloo", rank=0, world_size=1)
+dist.get_backend = lambda: "nccl"
+dist.destroy_process_group = lambda: time.sleep(600)  # as nccl waits for the others
+rooms.GRACE_S = 0.5
+import atexit
+team = rooms.Team(Fabric())
+atexit.register(lambda: dist.destroy_process_group() if sys.argv[1] == "fails" else None)  # Lightning's comes first
+atexit.register(rooms._part, team)
+print(child.pid, flush=True)
+if sys.argv[1] == "fails":
+    team.note_failure(CmidError("memory was short"))
+    sys.exit(1)
+child.kill()
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("fails", 1), ("ends", 0)])
+def test_with_nccl_who_fails_does_not_wait_for_the_others(how, code):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES, how, port], capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    left = Path(f"/proc/{int(done.stdout)}/stat")
+    assert not left.exists() or " Z " in left.read_text(), "whom it has started must not go on without it"
+
+
+def test_the_exit_code_of_a_failure_is_kept():
+    codes = []
+    for error in (None, CmidError("x"), UsageError("x"), KeyboardInterrupt(), ZeroDivisionError()):
+        team = Team()
+        team.note_failure(error)
+        codes.append(team.failed_with)
+    assert codes == [None, 1, 2, 130, 1]
