@@ -29,6 +29,7 @@ from cmid.errors import CmidError, UsageError, did_you_mean
 from cmid.evaluation.activation import class_activation
 from cmid.evaluation.features import AUTOCAST, evaluation_mode, memory_format_of
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 from cmid.report.heat import MOST, Panel, heat_over, panel_sized, side_by_side
 from cmid.tasks.classification import Classifier
 from cmid.whole_files import replace_whole, write_whole
@@ -120,7 +121,7 @@ class ClassMaps:
         layout = memory_format_of(self.task.backbone)
         with evaluation_mode(self.task):
             for batch in loader:
-                images = normalise(batch.images, b.mean, b.std).to(device).contiguous(memory_format=layout)
+                images = normalise(to_device(batch.images, device), b.mean, b.std).contiguous(memory_format=layout)
                 with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
                     cam = self.kind == "cam"
                     found = class_activation(self.task, images) if cam else attention_map(self.task.backbone, images)

@@ -31,10 +31,11 @@ from cmid.data.torchgeo_datasets import is_named
 from cmid.errors import UsageError
 from cmid.evaluation.accuracy import average_accuracy, overall_accuracy
 from cmid.evaluation.bootstrap import accuracy_interval
-from cmid.evaluation.features import Batch, extract_features
+from cmid.evaluation.features import Batch, extract_features, placed
 from cmid.evaluation.knn import knn_predict
 from cmid.evaluation.linear import linear_probe
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 from cmid.train import resolve_device, resolve_precision
 from cmid.whole_files import write_whole
 from cmid.zoo.backbone_files import BackboneMetadata
@@ -177,7 +178,7 @@ def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
     skipped: dict[str, str] = {}
     train, test = (
         extract_features(
-            backbone.to(device), _batches(side, name, protocol, config, skipped, console), device, precision
+            placed(backbone, device), _batches(side, name, protocol, config, skipped, console), device, precision
         )
         for side, name in zip(sides, ("train", "test"), strict=True)
     )
@@ -219,7 +220,7 @@ def _batches(
     told = track(loader, f"Features of {name}", console=console, transient=True, disable=not console.is_terminal)
     for batch in told:
         assert batch.labels is not None
-        yield normalise(batch.images.to(device), protocol["mean"], protocol["std"]), batch.labels
+        yield normalise(to_device(batch.images, device), protocol["mean"], protocol["std"]), batch.labels
     skipped.update({side.name(i): reason for i, reason in loader.skipped.items()})
 
 

@@ -26,6 +26,7 @@ from cmid.data.matched_classes import MatchedClasses
 from cmid.data.sources import LabelledSource, is_multi_label
 from cmid.data.torchgeo_datasets import is_named, labelled_to_score, parse_name
 from cmid.errors import UsageError, did_you_mean
+from cmid.evaluation.features import placed
 from cmid.evaluation.probabilities import predict_probabilities
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.classifier_files import ClassifierMetadata, load_classifier
@@ -67,7 +68,7 @@ def evaluate_classifier(config: EvaluateConfig) -> ClassifierResult:
     device, skipped = resolve_device(config.accelerator), dict[str, str]()
     precision = resolve_precision(config.precision, device)
     batches = prepared_batches(test, about, config, skipped, terminal(), "scoring")
-    rows, places = predict_probabilities(task.to(device), batches, device, precision)
+    rows, places = predict_probabilities(placed(task, device), batches, device, precision)
     names = [test.name(i) for i in places.tolist()]
     labels = torch.as_tensor(test.labels)[places]
     learned = trained_on(model)

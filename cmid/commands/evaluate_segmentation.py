@@ -21,6 +21,7 @@ from cmid.config import EvaluateSegmentationConfig, as_plain
 from cmid.data.pixel_labels import UNLABELLED, LabelledPixels, PixelSource
 from cmid.data.pixel_subsets import PixelSubset
 from cmid.errors import UsageError, did_you_mean
+from cmid.evaluation.features import placed
 from cmid.train import resolve_device, resolve_precision
 from cmid.zoo.segmenter_files import SegmenterMetadata, load_segmenter
 
@@ -116,8 +117,9 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> SegmentationRes
         make_folder(out, WRITTEN)
     facts = [("data", config.data), ("model", str(model)), ("backbone", b.backbone)]
     told = {"model": str(model), "data": config.data, "trained_on": seen, "classes_without_labels": absent}
+    placed(segmenter, device)
     result = score(
-        segmenter.to(device), test, look, protocols_of(account, about.classes, (), source.classes), console, folder=out,
+        segmenter, test, look, protocols_of(account, about.classes, (), source.classes), console, folder=out,
         seed=config.seed, about=told, facts=facts, settings=as_plain(config), report=config.report and out is not None,
         resamples=config.bootstrap,
     )  # fmt: skip

@@ -32,6 +32,7 @@ from cmid.data.torchgeo_datasets import is_named
 from cmid.data.views import ViewLoader
 from cmid.errors import UsageError
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 from cmid.tasks.classification import Classifier
 from cmid.train import Team, resolve_device
 from cmid.zoo.backbone_files import BackboneMetadata
@@ -221,9 +222,10 @@ def whole_loader(parts: Parts, source: LabelledSource) -> ImageLoader:
 def whole_images(parts: Parts, loader: ImageLoader, skipped: dict[str, str]) -> Iterator[tuple[Tensor, Tensor]]:
     """What `loader` gives, normalised; unreadable images go to `skipped`."""
     assert parts.metadata.mean is not None and parts.metadata.std is not None
+    device = resolve_device(parts.config.train.accelerator)
     for batch in loader:
         assert batch.labels is not None
-        yield normalise(batch.images, parts.metadata.mean, parts.metadata.std), batch.labels
+        yield normalise(to_device(batch.images, device), parts.metadata.mean, parts.metadata.std), batch.labels
     skipped.update({loader.source.name(i): reason for i, reason in loader.skipped.items()})
 
 

@@ -21,8 +21,10 @@ from cmid.data.image_notes import NEW, image_notes
 from cmid.data.images import ImageLoader
 from cmid.data.sources import ImageSource
 from cmid.errors import UsageError
+from cmid.evaluation.features import placed
 from cmid.evaluation.probabilities import likely_classes, predict_probabilities
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 from cmid.tasks.classification import Classifier
 from cmid.train import resolve_device, resolve_precision
 from cmid.whole_files import write_whole
@@ -108,7 +110,7 @@ def predict(kind: Literal["classification"], config: PredictConfig) -> PredictRe
         console.print(f"note: {note}")
     maps = _planned(config, task, about)
     batches = prepared_batches(files, about, config, skipped, console)
-    rows, places = predict_probabilities(task.to(device), batches, device, precision)
+    rows, places = predict_probabilities(placed(task, device), batches, device, precision)
     names = [files.name(i) for i in places.tolist()]
     _write(out, names, rows, about)
     for name, reason in list(skipped.items())[:5]:
@@ -141,9 +143,10 @@ def prepared_batches(
     b = about.backbone
     assert b.size is not None and b.mean is not None and b.std is not None
     loader = ImageLoader(files, b.size, batch_size=config.batch_size, workers=config.workers, crop=about.test_crop)
+    device = resolve_device(config.accelerator)
     with progress(console, words) as tick:
         for done, batch in enumerate(loader, 1):
-            yield normalise(batch.images, b.mean, b.std), batch.indices
+            yield normalise(to_device(batch.images, device), b.mean, b.std), batch.indices
             if tick is not None:
                 tick(min(done * config.batch_size, len(files)), len(files))
     skipped.update({files.name(i): reason for i, reason in loader.skipped.items()})

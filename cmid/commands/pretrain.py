@@ -31,6 +31,7 @@ from cmid.data.views import ViewLoader
 from cmid.errors import CmidError, UsageError
 from cmid.evaluation.online import FeatureSpread, OnlineKnn
 from cmid.ops.normalise import normalise
+from cmid.ops.transfer import to_device
 from cmid.train import FitResult, Probe, RunDirectory, Team, fit, gather_team, resolve_device, resolve_precision
 
 SPREAD_IMAGES = 256
@@ -323,12 +324,14 @@ def batches_of(
         source, config.views.size, batch_size=64, workers=config.train.workers, read_timeout_s=config.read_timeout_s
     )
 
+    device = resolve_device(config.train.accelerator)  # bytes travel there, a quarter of what they become
+
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         loader.leave_out(dict.fromkeys(skipped(), "unreadable while training"))
         read = 0
         for batch in loader:
             labels = torch.zeros_like(batch.indices) if batch.labels is None else batch.labels
-            yield normalise(batch.images, config.views.mean, config.views.std), labels
+            yield normalise(to_device(batch.images, device), config.views.mean, config.views.std), labels
             read += len(labels)
         if not read:
             raise CmidError(_none_read(loader, data))

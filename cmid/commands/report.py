@@ -237,7 +237,9 @@ def looker_of(run: Run) -> Looker | None:
     except CmidError as error:
         run.missing.append(str(error))
         return None
-    return Looker(learner, run.settings, resolve_device("auto"), shown_bands(run.settings.views.bands))
+    # a GPU that the run was told to leave alone may be full; one that it had may not be here
+    device = resolve_device("cpu" if run.settings.train.accelerator == "cpu" else "auto")
+    return Looker(learner, run.settings, device, shown_bands(run.settings.views.bands))
 
 
 def _header(run: Run) -> Header:

@@ -150,6 +150,12 @@ def classes_of(
         with torch.autocast(device.type, AUTOCAST.get(look.precision), enabled=look.precision in AUTOCAST):
             return segmenter.probabilities(images)
 
+    def of_any_size(images: Tensor) -> Tensor:
+        """Without cuDNN's trials of its algorithms, which each new size would have anew."""
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32):
+            return of_windows(images)
+
     def of_windows(images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % stride, 0, -height % stride))
@@ -160,7 +166,7 @@ def classes_of(
     def whole() -> Iterator[tuple[int, LabelledPixels, np.ndarray]]:
         """What waits, which is all of one size, at once."""
         images = torch.stack([_prepared(image, look, device) for _, image in waiting])
-        shares = predict_in_turns(of_windows, images, look.turns)
+        shares = predict_in_turns(of_any_size, images, look.turns)
         if not bool(torch.isfinite(shares.sum())):
             names = ", ".join(source.name(i) for i, _ in waiting[:3])
             raise NotFinite(f"the segmenter gives scores that are not finite for {names}: try precision 32")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from cmid.ops.transfer import to_device
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Normalised images `(B, C, H, W)` float and their class numbers `(B,)` int64."""
 
+Module = TypeVar("Module", bound=nn.Module)
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
@@ -61,6 +62,12 @@ def extract_features(
             "may have diverged: take an earlier checkpoint, or try --precision 32."
         )
     return stacked, torch.cat(labels).long()
+
+
+def placed(module: Module, device: torch.device) -> Module:
+    """`module` on `device`, on a GPU with convolutions in the memory format that its tensor cores compute in."""
+    module.to(device)
+    return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
 
 
 def memory_format_of(backbone: nn.Module) -> torch.memory_format:

@@ -94,6 +94,16 @@ class Team:
             dist.all_gather_object(values, value, group=self._group)
         return values
 
+    def require_alike(self, setting: str, value: str) -> None:
+        """Refuses processes that `auto` has led to different values, as GPUs of two kinds may."""
+        found = sorted(set(self.gather(value)))
+        if len(found) > 1:
+            error = UsageError(
+                f"{setting} auto means {' and '.join(found)} on the devices of this run: name one of them"
+            )
+            error.quiet = not self.leads
+            raise error
+
     def of_leader(self, value: T) -> T:
         """What the leading process has; plain values."""
         if self.size == 1:
@@ -214,6 +224,7 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
             ) from error
     if devices * nodes > 1:
         atexit.register(_part, team)
+    team.require_alike("train.precision", precision)
     return team
 
 

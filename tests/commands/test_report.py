@@ -1,5 +1,6 @@
 import re
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -378,3 +379,11 @@ def test_a_runs_page_opens_in_a_browser_without_complaint_or_request(run):
         assert tab.value("document.documentElement.scrollWidth") == 390
         assert tab.value("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
         assert tab.value("document.querySelector('.classes button:nth-child(1)').textContent").strip() == "<road>"
+
+
+def test_a_device_that_the_run_was_to_leave_alone_is_left_alone(run, monkeypatch):
+    asked = []
+    room = sys.modules["cmid.commands.report"]
+    monkeypatch.setattr(room, "resolve_device", lambda name: asked.append(name) or torch.device("cpu"))
+    drawn(run)
+    assert asked == ["cpu"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cmid.errors import CmidError
-from cmid.evaluation.features import extract_features
+from cmid.evaluation.features import extract_features, memory_format_of, placed
 from tests.evaluation.toy import ToyBackbone, coloured_batches
 
 
@@ -82,3 +82,8 @@ def test_diverged_weights_are_named(backbone):
 def test_no_images_is_an_error(backbone):
     with pytest.raises(CmidError, match="no image"):
         extract_features(backbone, [], "cpu")
+
+
+def test_what_is_placed_is_the_module_itself_and_on_a_cpu_keeps_its_format(backbone):
+    assert placed(backbone, torch.device("cpu")) is backbone
+    assert memory_format_of(backbone) is torch.contiguous_format

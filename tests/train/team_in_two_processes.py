@@ -36,6 +36,13 @@ def main():
             assert caught.exit_code == getattr(error, "exit_code", 1) and caught.quiet == (rank == 1)
         else:
             raise AssertionError("nobody heard of it")
+    team.require_alike("train.precision", "bf16")
+    try:
+        team.require_alike("train.precision", ("bf16", "32")[rank])
+    except UsageError as error:
+        assert "train.precision auto means 32 and bf16 on the devices" in str(error) and error.quiet == (rank == 1)
+    else:
+        raise AssertionError("two precisions")
     try:
         gather_team(TrainConfig(accelerator="cpu", devices=3))
     except UsageError as error:
