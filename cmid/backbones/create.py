@@ -7,6 +7,7 @@ import timm
 from torch import nn
 
 from cmid.backbones.plain_vit import PlainViT, is_plain_vit
+from cmid.backbones.shift_masks import remember_shift_masks
 from cmid.backbones.swin_padding import pad_before_shift
 from cmid.backbones.timm_backbone import TimmBackbone
 from cmid.errors import CmidError, UsageError, did_you_mean
@@ -61,6 +62,7 @@ def create_backbone(
     model, fixed_size = _build(name, in_chans, drop_path, pretrained, img_size, timm_kwargs)
     if window_padding == "published":
         pad_before_shift(model)
+    remember_shift_masks(model)
     kind = PlainViT if is_plain_vit(model) else TimmBackbone
     return kind(name, model, in_chans, fixed_size=fixed_size, mask_stage=mask_stage, replace=mask_token == "replace")
 
