@@ -25,7 +25,7 @@ def raised(call):
 )
 def test_want_of_memory_is_told_with_what_to_do(error):
     told = str(in_words(error))
-    assert told.startswith("Memory was short amid a step: ") and "lower --batch_size" in told and "\n" not in told
+    assert told.startswith("Memory was short amid a step: ") and "a lower --batch_size" in told and "\n" not in told
 
 
 def test_a_process_that_is_gone_is_told():
