@@ -17,9 +17,9 @@ def in_words(error: Exception) -> CmidError | None:
     if is_out_of_memory(error):
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         return CmidError(
-            f"Memory was short amid a step: {said} Go on with --resume once other programs have left the device's memory, "
-            "or with --train.precision bf16, or with more --devices and fewer images each (--batch_size); or begin another "
-            "run with a lower --batch_size, and train.accumulate for as many images per step."
+            f"Memory was short amid a step: {said} Go on with --resume once other programs have left the device's "
+            "memory, or with --train.precision bf16, or with more --devices and fewer images each (--batch_size); or "
+            "begin another run with a lower --batch_size, and train.accumulate for as many images per step."
         )
     return None
 
