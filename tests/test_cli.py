@@ -10,6 +10,7 @@ import time
 from itertools import permutations
 
 import pytest
+import torch
 
 from cmid.cli import SOURCE, main, read_words
 from cmid.commands import VERBS, prepare, settings_class
@@ -235,6 +236,16 @@ def test_interrupted(tmp_path):
 def test_an_error_keeps_its_code(capsys, tmp_path):
     assert main(["extract", str(tmp_path / "no-such-run")]) == 2
     assert "no-such-run" in capsys.readouterr().err
+
+
+def test_want_of_memory_is_one_line_and_other_mistakes_of_ours_keep_their_traceback(capsys, monkeypatch):
+    monkeypatch.setattr("cmid.cli.carry_out", lambda *_, **__: torch.empty(1 << 60))
+    assert main(["recipes"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("cmid: error: memory was short: ") and "--batch-size" in told and told.count("\n") == 1
+    monkeypatch.setattr("cmid.cli.carry_out", lambda *_, **__: torch.zeros(2, 3) @ torch.zeros(2, 3))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        main(["recipes"])
 
 
 def test_read_words_does_not_guess():
