@@ -7,7 +7,8 @@ Plans: `short` (10 epochs: exact and parity, two seeds), `long` (30 epochs, exac
 off once), `random` (no pre-training). Interrupt it whenever you like: the next call goes on where it stopped, and
 keeps what is finished. Student and teacher are both scored. Settings are chosen without the test images: `choose`
 trains 2 epochs by each of some settings and classifies each image of the training list by the 5 nearest others, and
-`refine` goes on from the two best of those; `factors` trains 4 epochs by 8 combinations of five further ones.
+`refine` goes on from the two best of those; `factors` trains 4 epochs by 8 combinations of five further ones,
+and `colder` by lower temperatures.
 Opponents: random weights, and the default SimCLR of a one-command tool (kNN-5 34 %, linear 51 % after 10 epochs,
 measured elsewhere).
 """
@@ -29,6 +30,8 @@ from cmid.train import read_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 RECIPE = "cmid-small"
+CHOICES = ("choose", "refine", "factors", "colder")
+"""Plans that the test images are kept from."""
 BRANCHES = ("reconstruction", "global", "local")
 WEAKER = {"colour_jitter": [0.1, 0.1, 0.05, 0.025], "grey_p": 0.02}
 LESS = {"turn": 1.0, "blur_p": 0.3, "noise_p": 0.2}
@@ -96,6 +99,15 @@ PLANS = {
         )
     ],
     "factors": [(f"factors {run + 1} of 8", 4, 0, factors(run)) for run in range(8)],
+    "colder": [
+        (
+            f"temperature {temperature}, queue of 1,024",
+            4,
+            0,
+            {"views": LESS, "cmid": {"mask_ratio": 0.3, "temperature": temperature, "queue_size": 1024}},
+        )
+        for temperature in (0.1, 0.15)
+    ],
     "branches": [(f"without {name}", 10, 0, {"cmid": {f"{name}_weight": 0.0}}) for name in BRANCHES],
 }
 
@@ -181,8 +193,9 @@ def main():
                 file = run / f"{which}.safetensors"
                 if not file.exists():
                     cmid.extract(str(run), out=str(file), which=which)
-                score = others_nearest if arguments.plan in ("choose", "refine", "factors") else probe
-                scores.append(score(arguments, file, which))
+                whole = {} if arguments.plan in CHOICES else probe(arguments, file, which)
+                chosen = others_nearest(arguments, file, which) if arguments.plan in (*CHOICES, "long") else {}
+                scores.append(whole | chosen)
         RESULTS.parent.mkdir(exist_ok=True)
         # read again: other runs of this plan may have been written beside this one
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
