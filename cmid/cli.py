@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
 from cmid.commands import VERBS, carry_out, positional, settings_class
-from cmid.errors import CmidError, UsageError, did_you_mean, exit_code, is_out_of_memory
+from cmid.errors import CmidError, UsageError, cause_of, did_you_mean, exit_code, is_out_of_memory
 
 SOURCE = "command line"
 FILES = {"recipe": "NAME", "config": "FILE.yaml"}
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        print(f"cmid: error: memory was short: {said} (a lower --batch-size takes less)", file=sys.stderr)
+        advice = "smaller batches, images or windows, or fewer workers, take less"
+        print(f"cmid: error: memory was short: {cause_of(error)} ({advice})", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:

@@ -54,11 +54,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
+SHORT_OF_MEMORY = ("tried to allocate", "allocate memory", "unable to allocate", "ALLOC_FAILED", "out of memory")
+"""What torch and its libraries say, which has no kind of its own."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was short: of Python or numpy, or of torch, which says it of the CPU and of libraries in words."""
-    if isinstance(error, RuntimeError):
-        return any(word in str(error) for word in ("allocate", "ALLOC_FAILED"))
-    return isinstance(error, MemoryError)
+    said = str(error).casefold()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words.casefold() in said for words in SHORT_OF_MEMORY)
+    )
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error says, in a line: its first, or the last of one from a loader process, which brings a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (lines[-1] if lines[0].startswith("Caught ") else lines[0])[:200]
 
 
 def multiples(size: int, stride: int) -> str:

@@ -161,20 +161,20 @@ def prepare(
 def _of_run(settings: Any) -> Any:
     """The settings of the run that `settings.out` names, so that a run goes on by its own; None where it has none.
 
-    With as many processes on this machine as on each of the run's, unless torchrun or SLURM have started others;
-    whether other machines take part is for the launcher to say, or for who calls.
+    With as many processes on this machine as on each of the run's, where they can be had; whether other machines take
+    part is for the launcher to say, or for who calls.
     """
     from dataclasses import replace
     from pathlib import Path
 
     from cmid.commands.settings import stored
-    from cmid.train.team import is_launched
+    from cmid.train.team import devices_again
 
     begun = Path(settings.out) / "settings.yaml"
     if not begun.is_file():
         return None
     found = stored(type(settings), begun, str(begun))[0]
-    return replace(found, train=replace(found.train, devices=1 if is_launched() else found.train.devices, nodes=1))
+    return replace(found, train=replace(found.train, devices=devices_again(found.train), nodes=1))
 
 
 def carry_out(verb: str, given: Mapping[str, Any], *, kind: str | None = None, **where: Any) -> Any:

@@ -153,7 +153,7 @@ def classes_of(
     def of_any_size(images: Tensor) -> Tensor:
         """Without cuDNN's trials of its algorithms, which each new size would have anew."""
         cudnn = torch.backends.cudnn
-        with cudnn.flags(enabled=cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32):
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False):
             return of_windows(images)
 
     def of_windows(images: Tensor) -> Tensor:

@@ -117,8 +117,8 @@ def mask_notes(source: FolderSource) -> tuple[str, ...]:
         return ()
     count = sum(folders[folder] for folder in roles["mask"])
     return (
-        f"{count} of {len(source)} images look like masks, as they lie in {roles['mask'][0]}/ and the like beside "
-        f"{roles['image'][0]}/, and are used as images: to leave them out, name the folder of the images, or a list",
+        f"at least {count} of {len(source)} images look like masks, as they lie in {roles['mask'][0]}/ and the like "
+        f"beside {roles['image'][0]}/, and are used as images: else name the folder of the images, or a list",
     )
 
 

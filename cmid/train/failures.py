@@ -2,7 +2,7 @@
 
 import torch.distributed as dist
 
-from cmid.errors import CmidError, is_out_of_memory
+from cmid.errors import CmidError, cause_of, is_out_of_memory
 
 
 def in_words(error: Exception) -> CmidError | None:
@@ -14,14 +14,18 @@ def in_words(error: Exception) -> CmidError | None:
             f"A loader process died, which is mostly for want of memory: {error}. Go on with --resume, and fewer "
             "train.workers."
         )
-    if is_out_of_memory(error):
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if not is_out_of_memory(error):
+        return None
+    if str(error).startswith("Caught "):
         return CmidError(
-            f"Memory was short amid a step: {said} Go on with --resume once other programs have left the device's "
-            "memory, or with --train.precision bf16, or with more --devices and fewer images each (--batch_size); or "
-            "begin another run with a lower --batch_size, and train.accumulate for as many images per step."
+            f"Memory was short in a loader process: {cause_of(error)}. Go on with --resume and fewer train.workers; in "
+            "a container it may be its shared memory that is short (--shm-size)."
         )
-    return None
+    return CmidError(
+        f"Memory was short amid a step: {cause_of(error)} Go on with --resume once other programs have left the "
+        "device's memory, or with --train.precision bf16, or with more --devices and fewer images each (--batch_size); "
+        "or begin another run with a lower --batch_size, and train.accumulate for as many images per step."
+    )
 
 
 def is_loss(error: RuntimeError) -> bool:

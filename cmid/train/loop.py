@@ -10,7 +10,6 @@ Every batch seeds torch from (seed, its number in the run, rank), so no state of
 """
 
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -95,6 +94,7 @@ def fit(
     require_loggers(train.loggers)
     machine = choose_machine(train, learner, team)
     team = machine.team
+    team.note_failure(None)
     was_open = run.is_open
     with team.as_one():
         if team.leads:
@@ -137,6 +137,9 @@ def fit(
             loggers = Loggers(train.loggers if team.leads else (), books, settings, doing.progress.step, line.say)
         journal.attach(loggers)
         return doing.to_the_end()
+    except BaseException as error:
+        team.note_failure(error)
+        raise
     finally:
         if aside is not None:
             aside.cleanup()
@@ -198,9 +201,9 @@ class _Run:
                 raise
             raise told from error
         finally:
-            self.team.note_failure(sys.exc_info()[1])
             self._write_skipped()
             self.journal.close(status)
+        self.team.any(False)  # loggers may take long to close, longer than nccl would wait for what follows
         return self._result()
 
     def _epoch(self) -> None:
@@ -211,7 +214,7 @@ class _Run:
         while self.batch < self.plan.batches_per_epoch and self.progress.step < self.plan.last_step:
             try:
                 self.stepper(batches, self.epoch, self.batch)
-            except (CmidError, RuntimeError, OSError, EOFError) as error:  # the latter two where a worker is no more
+            except (CmidError, RuntimeError, MemoryError, OSError, EOFError) as error:  # the latter where a worker died
                 if not self.stepper.can_undo:
                     raise
                 # Only where a batch failed to come are all processes here together, and can be asked.

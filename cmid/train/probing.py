@@ -88,7 +88,7 @@ class Probing:
                 measured.values |= probe(learner.to(self._machine.device), self._machine.device)
             except NotFinite:
                 raise
-            except (CmidError, RuntimeError, OSError, EOFError) as error:
+            except (CmidError, RuntimeError, MemoryError, OSError, EOFError) as error:
                 if not self._interrupts.requested:  # a signal to the process group ends a probe's loader processes, too
                     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
                     self._journal.line.say(

@@ -8,12 +8,13 @@ import atexit
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -51,10 +52,10 @@ class Team:
         rank: from 0.
         size: how many processes there are.
         nodes: on how many nodes.
-        failed_with: the exit code, where this process ends by a failure.
+        failed_with: of this process, whichever its team, the exit code where its newest run has failed.
     """
 
-    failed_with: int | None = None
+    failed_with: ClassVar[int | None] = None
 
     def __init__(self, fabric: "Fabric | None" = None, nodes: int = 1) -> None:
         self.fabric = fabric
@@ -70,11 +71,9 @@ class Team:
         return self.rank == 0
 
     def note_failure(self, error: BaseException | None) -> None:
-        """Takes down what ends this process's run, where something does."""
-        if isinstance(error, CmidError):
-            self.failed_with = exit_code(error)
-        elif error is not None:
-            self.failed_with = 130 if isinstance(error, KeyboardInterrupt) else 1
+        """Takes down what has ended this process's newest run; None where nothing has."""
+        code = None if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1
+        Team.failed_with = exit_code(error) if isinstance(error, CmidError) else code
 
     def any(self, *facts: bool) -> tuple[bool, ...]:
         """Which of `facts` are true in at least one process."""
@@ -245,11 +244,13 @@ def _part(team: Team) -> None:
             with suppress(OSError, ValueError):
                 stream.flush()
         strategy: Any = team.fabric and team.fabric.strategy
-        for process in getattr(getattr(strategy, "launcher", None), "procs", None) or ():
-            try:
-                process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        started = getattr(getattr(strategy, "launcher", None), "procs", None) or ()
+        until = time.monotonic() + GRACE_S
+        for process in started:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+        for process in started:  # all at once: Lightning kills this process, too, where it sees one of them killed
+            process.kill()
         os._exit(team.failed_with)
 
 
@@ -283,9 +284,14 @@ def asked_processes(train: TrainConfig) -> tuple[int, int]:
     return started
 
 
-def is_launched() -> bool:
-    """Whether torchrun or SLURM have started this process, so that the number of processes is theirs."""
-    return _of_torchrun() is not None or _of_slurm() is not None
+def devices_again(train: TrainConfig) -> int:
+    """With how many processes on this machine a run with these settings goes on, where nobody says.
+
+    With as many as it had, or with one: where torchrun or SLURM have started them, a Python program could not start
+    them, or GPUs had trained and none is here.
+    """
+    may = _may_start() and _of_torchrun() is None and _of_slurm() is None
+    return train.devices if may and (train.accelerator == "cpu" or torch.cuda.is_available()) else 1
 
 
 def _of_torchrun() -> tuple[int, int] | None:

@@ -57,13 +57,24 @@ def test_a_run_with_divided_parameters_goes_on_in_one_process(tmp_path):
     assert first <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
-def test_a_run_goes_on_with_as_many_processes_unless_a_launcher_or_the_caller_says_otherwise(tmp_path, monkeypatch):
+def test_a_run_goes_on_with_as_many_processes_where_they_can_be_had(tmp_path, monkeypatch):
     for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
-    settings = as_plain(PretrainConfig(data="images", train=TrainConfig(devices=4, nodes=2, accumulate=1)))
-    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     asked = {"data": "images", "out": str(tmp_path), "resume": True}
-    found = prepare("pretrain", asked).train
+
+    def goes_on(accelerator):
+        train = TrainConfig(devices=4, nodes=2, accumulate=1, accelerator=accelerator)
+        settings = yaml.safe_dump(as_plain(PretrainConfig(data="images", train=train)))
+        (tmp_path / "settings.yaml").write_text(settings)
+        return prepare("pretrain", asked).train
+
+    assert goes_on("cpu").devices == 1, "a Python program could not start them"
+    monkeypatch.setattr(sys, "argv", ["cmid"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert goes_on("auto").devices == 1, "on GPUs, and none is here"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert goes_on("auto").devices == 4
+    found = goes_on("cpu")
     assert (found.devices, found.nodes, found.accumulate) == (4, 1, 1)
     assert prepare("pretrain", {**asked, "train.devices": 1}).train.devices == 1
     for name, value in (("LOCAL_WORLD_SIZE", "8"), ("WORLD_SIZE", "8"), ("TORCHELASTIC_RUN_ID", "x")):
