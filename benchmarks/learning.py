@@ -77,6 +77,12 @@ PLANS = {
                 "optimizer": {"weight_decay": 0.05},
             },
         ),
+        (
+            "the third with temperature 0.1, queue of 1,024",
+            30,
+            0,
+            {"views": LESS, "cmid": {"mask_ratio": 0.3, "temperature": 0.1, "queue_size": 1024}},
+        ),
     ],
     "choose": [
         ("recipe", 2, 0, {}),
