@@ -176,10 +176,9 @@ def frozen_features(config: EvaluateConfig, console: Console) -> Frozen:
     protocol = _protocol(config, metadata, weights) | {"device": device.type, "precision": precision}
     check_size(protocol["size"], backbone)
     skipped: dict[str, str] = {}
+    placed(backbone, device)
     train, test = (
-        extract_features(
-            placed(backbone, device), _batches(side, name, protocol, config, skipped, console), device, precision
-        )
+        extract_features(backbone, _batches(side, name, protocol, config, skipped, console), device, precision)
         for side, name in zip(sides, ("train", "test"), strict=True)
     )
     return Frozen(train, test, sides, metadata, protocol, skipped)

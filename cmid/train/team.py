@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)
 """How long the others wait for one that measures or saves; one that has died is noticed at once."""
-STEP_PATIENCE = {"cuda": timedelta(minutes=10)}
-"""How long they wait for one amid a step; half an hour elsewhere, where one that has failed is noticed at once."""
 GRACE_S = 20.0
 """What processes that this one has started have for their last words."""
 
@@ -198,7 +196,8 @@ def start_team(train: TrainConfig, device_type: str, precision: str) -> Team:
         # Said of 1 x 1 convolutions in channels-last, whose two layouts are the same bytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Queue, centre and batch-norm are the same in all processes by themselves; sending them would cost a step more.
-        patience = STEP_PATIENCE.get(device_type, timedelta(minutes=30))
+        # Amid a step; on a CPU one that has failed is noticed at once, on GPUs when this has passed.
+        patience = timedelta(minutes=10 if device_type == "cuda" else 30)
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, timeout=patience)
         if train.strategy == "fsdp":
             strategy = ModelParallelStrategy(shard, devices * nodes, tensor_parallel_size=1, timeout=patience)
