@@ -1,7 +1,7 @@
 """Swin's attention masks of shifted windows, made once for a size of map.
 
-timm makes them anew in each forward where images may have any size: 539 of the 2,232 operations of a Swin-B's forward at
-224 px, which a GPU with few images would wait for. A mask depends on nothing but the map's size.
+timm makes them anew in each forward where images may have any size: 539 of the 2,232 operations of a Swin-B's forward
+at 224 px, which a GPU with few images would wait for. A mask depends on nothing but the map's size.
 """
 
 from typing import Any
