@@ -3,12 +3,12 @@ r"""What CMID learns on real images, on two cores: pre-train on AID (no labels),
     python benchmarks/learning.py --images AID_150px --labelled UCMerced_LandUse \
         --train-list split_80_20_train.txt --test-list split_80_20_test.txt --runs runs/learning --plan short
 
-Plans: `short` (10 epochs: exact and parity, two seeds), `long` (30 epochs, exact), `branches` (10 epochs, each branch
-off once), `random` (no pre-training). Interrupt it whenever you like: the next call goes on where it stopped, and
-keeps what is finished. Student and teacher are both scored. Settings are chosen without the test images: `choose`
-trains 2 epochs by each of some settings and classifies each image of the training list by the 5 nearest others, and
-`refine` goes on from the two best of those; `factors` trains 4 epochs by 8 combinations of five further ones,
-and `colder` by lower temperatures.
+Plans: `short` (10 epochs: exact and parity, two seeds, then the settings of recipe cmid-small-30), `long` (30 epochs,
+exact; the last are cmid-small-30), `branches` (10 epochs, each branch off once), `random` (no pre-training). Stop it
+whenever you like: the next call goes on where it stopped, and keeps what is finished. Student and teacher are both
+scored. Settings are chosen without the test images: `choose` trains 2 epochs by each of some settings and classifies
+each image of the training list by the 5 nearest others, and `refine` goes on from the two best of those; `factors`
+trains 4 epochs by 8 combinations of five further ones, and `colder` by lower temperatures.
 Opponents: random weights, and the default SimCLR of a one-command tool (kNN-5 34 %, linear 51 % after 10 epochs,
 measured elsewhere).
 """
@@ -35,6 +35,7 @@ CHOICES = ("choose", "refine", "factors", "colder")
 BRANCHES = ("reconstruction", "global", "local")
 WEAKER = {"colour_jitter": [0.1, 0.1, 0.05, 0.025], "grey_p": 0.02}
 LESS = {"turn": 1.0, "blur_p": 0.3, "noise_p": 0.2}
+COLD = {"views": LESS, "cmid": {"mask_ratio": 0.3, "temperature": 0.1, "queue_size": 1024}}
 # two levels of five settings in 8 of the 32 ways to combine them, each level in 4: every run tells about every setting
 FACTORS = {
     "crops of 8 to 100 %": ("views", "scale", [0.08, 1.0], (0, 1, 0, 1, 0, 1, 0, 1)),
@@ -56,7 +57,10 @@ def factors(run):
 
 PLANS = {
     "random": [("random", 0, 0, {})],
-    "short": [(f"{mode}", 10, seed, {"cmid": {"mode": mode}}) for seed in (0, 1) for mode in ("exact", "parity")],
+    "short": [
+        *[(f"{mode}", 10, seed, {"cmid": {"mode": mode}}) for seed in (0, 1) for mode in ("exact", "parity")],
+        *[("the third with temperature 0.1, queue of 1,024", 10, seed, COLD) for seed in (0, 1)],
+    ],
     "long": [
         ("exact", 30, 0, {"cmid": {"mode": "exact"}}),
         ("turned crops and mask ratio 0.3", 30, 0, {"views": {"turn": 1.0}, "cmid": {"mask_ratio": 0.3}}),
@@ -77,12 +81,7 @@ PLANS = {
                 "optimizer": {"weight_decay": 0.05},
             },
         ),
-        (
-            "the third with temperature 0.1, queue of 1,024",
-            30,
-            0,
-            {"views": LESS, "cmid": {"mask_ratio": 0.3, "temperature": 0.1, "queue_size": 1024}},
-        ),
+        *[("the third with temperature 0.1, queue of 1,024", 30, seed, COLD) for seed in (0, 1)],
     ],
     "choose": [
         ("recipe", 2, 0, {}),
