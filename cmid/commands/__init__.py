@@ -146,9 +146,8 @@ def prepare(
 
         found = find_recipe(recipe)
         asked = f"{verb} {kind}" if kind else verb
-        if found.words[: 1 + bool(kind)] != tuple(asked.split()):
-            theirs = " ".join(found.words[: 1 + bool(VERBS[found.words[0]].kinds)])
-            raise UsageError(f"The recipe {recipe!r} is for `cmid {theirs}`, not for `cmid {asked}`.")
+        if found.verb != asked:
+            raise UsageError(f"The recipe {recipe!r} is for `cmid {found.verb}`, not for `cmid {asked}`.")
     settings = resolve(settings_class(verb, kind), given, recipe=recipe, config=config, source=source)
     if getattr(settings, "resume", False) and recipe is None and config is None:
         settings = resolve(type(settings), given, config=_of_run(settings), source=source)

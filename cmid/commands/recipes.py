@@ -7,6 +7,7 @@ entries: What, Command, Time and hardware, Paper, Ours. An entry that goes on is
 import re
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from cmid.config import RecipesConfig
@@ -39,9 +40,9 @@ class Recipe:
     ours: str
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """Those of its command after `cmid`: the verb whose settings it holds, and its kind where it has any."""
-        return tuple(self.command.split()[1:])
+    def verb(self) -> str:
+        """The verb whose settings it holds, with its kind where it has any: `finetune segmentation`."""
+        return " ".join(takewhile(str.islower, self.command.split()[1:]))  # what it takes is in capitals
 
     @property
     def text(self) -> str:
@@ -78,21 +79,26 @@ def all_recipes() -> dict[str, Recipe]:
 
 
 def recipes(config: RecipesConfig) -> None:
-    """Print a table of the recipes, or the file of `config.name` whole, to standard output."""
+    """Print what each recipe is for, by verb, or the file of `config.name` whole, to standard output."""
     if config.name is not None:
         sys.stdout.write(find_recipe(config.name).text)
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_lines=True)
-    for column in ("recipe", "what", "time and hardware", "result"):
-        table.add_column(column, no_wrap=column == "recipe", overflow="fold")
-    for recipe in all_recipes().values():
-        table.add_row(recipe.name, recipe.what, recipe.hardware, f"paper: {recipe.paper}\nours: {recipe.ours}")
-    console = Console(markup=False)
-    console.print(table)
-    console.print("Show one whole: cmid recipes NAME. Use one: its command begins it.", highlight=False)
+    console, found = Console(markup=False, highlight=False), all_recipes()
+    longest = max(map(len, found))
+    for verb in dict.fromkeys(recipe.verb for recipe in found.values()):
+        console.print(f"cmid {verb} --recipe ...", style="bold")
+        table = Table.grid(padding=(0, 0, 0, 2))
+        table.add_column(no_wrap=True, min_width=longest)
+        table.add_column()
+        for recipe in found.values():
+            if recipe.verb == verb:
+                table.add_row(recipe.name, recipe.what)
+        console.print(table)
+        console.print()
+    console.print("One whole, with its command, time, hardware, the paper's result and ours: cmid recipes NAME")
 
 
 def _header(path: Path) -> dict[str, str]:

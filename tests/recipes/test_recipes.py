@@ -175,14 +175,17 @@ def test_a_recipe_name_is_not_a_path():
         find_recipe("../recipes/cmid-tiny")
 
 
-def test_listed(capsys, monkeypatch):
+def test_listed_by_verb(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["recipes"]) == 0
-    shown = capsys.readouterr().out
-    for name in recipe_names():
-        assert name in shown
-    assert "UCM OA 99.48" in shown
-    assert "not measured" in shown
+    groups = capsys.readouterr().out.split("\n\n")
+    assert len(groups) == 5 and "cmid recipes NAME" in groups.pop()
+    listed = {}
+    for title, *rows in (group.splitlines() for group in groups):
+        verb = title.removeprefix("cmid ").removesuffix(" --recipe ...")
+        listed |= {row.split()[0]: (verb, " ".join(row.split()[1:])) for row in rows}
+    assert listed == {name: (find_recipe(name).verb, find_recipe(name).what) for name in recipe_names()}
+    assert listed["segment-small"][0] == "finetune segmentation" and listed["compare-small"][0] == "compare"
 
 
 def test_shown_whole(capsys):
