@@ -3,12 +3,13 @@ r"""What CMID learns on real images, on two cores: pre-train on AID (no labels),
     python benchmarks/learning.py --images AID_150px --labelled UCMerced_LandUse \
         --train-list split_80_20_train.txt --test-list split_80_20_test.txt --runs runs/learning --plan short
 
-Plans: `short` (10 epochs: exact and parity, two seeds, then the settings of recipe cmid-small-30), `long` (30 epochs,
-exact; the last are cmid-small-30), `branches` (10 epochs, each branch off once), `random` (no pre-training). Stop it
-whenever you like: the next call goes on where it stopped, and keeps what is finished. Student and teacher are both
-scored. Settings are chosen without the test images: `choose` trains 2 epochs by each of some settings and classifies
-each image of the training list by the 5 nearest others, and `refine` goes on from the two best of those; `factors`
-trains 4 epochs by 8 combinations of five further ones, and `colder` by lower temperatures.
+Plans: `short` (10 epochs: exact and parity, two seeds, by the settings that recipe cmid-small had then, and by those it
+has now), `long` (30 epochs, exact; the last by those of now), `branches` (10 epochs, each branch off once, by those of
+then), `random` (no pre-training). Stop it whenever you like: the next call goes on where it stopped, and keeps what is
+finished. Student and teacher are both scored. Settings are chosen without the test images: `choose` trains 2 epochs by
+each of some settings and classifies each image of the training list by the 5 nearest others, and `refine` goes on from
+the two best of those; `factors` trains 4 epochs by 8 combinations of five further ones, and `colder` by lower
+temperatures.
 Opponents: random weights, and the default SimCLR of a one-command tool (kNN-5 34 %, linear 51 % after 10 epochs,
 measured elsewhere).
 """
@@ -33,9 +34,15 @@ RECIPE = "cmid-small"
 CHOICES = ("choose", "refine", "factors", "colder")
 """Plans that the test images are kept from."""
 BRANCHES = ("reconstruction", "global", "local")
+THEN = {
+    "views": {"turn": 0.0, "blur_p": 1.0, "noise_p": 0.6},
+    "cmid": {"mask_ratio": 0.6, "temperature": 0.2, "queue_size": 4096},
+}
+"""What the recipe had before these runs changed it; every run departs from it."""
 WEAKER = {"colour_jitter": [0.1, 0.1, 0.05, 0.025], "grey_p": 0.02}
 LESS = {"turn": 1.0, "blur_p": 0.3, "noise_p": 0.2}
-COLD = {"views": LESS, "cmid": {"mask_ratio": 0.3, "temperature": 0.1, "queue_size": 1024}}
+NOW = {"views": LESS, "cmid": {"mask_ratio": 0.3, "temperature": 0.1, "queue_size": 1024}}
+"""What the recipe has."""
 # two levels of five settings in 8 of the 32 ways to combine them, each level in 4: every run tells about every setting
 FACTORS = {
     "crops of 8 to 100 %": ("views", "scale", [0.08, 1.0], (0, 1, 0, 1, 0, 1, 0, 1)),
@@ -59,7 +66,7 @@ PLANS = {
     "random": [("random", 0, 0, {})],
     "short": [
         *[(f"{mode}", 10, seed, {"cmid": {"mode": mode}}) for seed in (0, 1) for mode in ("exact", "parity")],
-        *[("the third with temperature 0.1, queue of 1,024", 10, seed, COLD) for seed in (0, 1)],
+        *[("the third with temperature 0.1, queue of 1,024", 10, seed, NOW) for seed in (0, 1)],
     ],
     "long": [
         ("exact", 30, 0, {"cmid": {"mode": "exact"}}),
@@ -81,7 +88,7 @@ PLANS = {
                 "optimizer": {"weight_decay": 0.05},
             },
         ),
-        *[("the third with temperature 0.1, queue of 1,024", 30, seed, COLD) for seed in (0, 1)],
+        *[("the third with temperature 0.1, queue of 1,024", 30, seed, NOW) for seed in (0, 1)],
     ],
     "choose": [
         ("recipe", 2, 0, {}),
@@ -124,7 +131,8 @@ def train(arguments, name, epochs, seed, settings):
     """
     out = Path(arguments.runs) / f"{name.replace(' ', '_')}_{epochs}ep_s{seed}"
     wanted = {"epochs": epochs, "seed": seed, **settings}
-    wanted["cmid"] = {**settings.get("cmid", {}), "local_temperature_epochs": epochs}
+    wanted["views"] = {**THEN["views"], **settings.get("views", {})}
+    wanted["cmid"] = {**THEN["cmid"], **settings.get("cmid", {}), "local_temperature_epochs": epochs}
     try:
         found = read_checkpoint(out)
     except CmidError:

@@ -23,7 +23,7 @@ from cmid.train.optimisers import scaled_lr
 from tests.commands.test_finetune_segmentation import draw
 
 PUBLISHED = [f"cmid-{data}-{net}" for data in ("millionaid", "potsdam") for net in ("resnet50", "swin-b")]
-SMALL = ["cmid-demo", "cmid-small", "cmid-small-30", "cmid-tiny"]
+SMALL = ["cmid-demo", "cmid-small", "cmid-tiny"]
 RIVALS = {
     "byol-resnet50": ["--backbone=resnet18", "--views.size=64", "--byol.hidden=64"],
     "moco_v2-resnet50": ["--backbone=resnet18", "--views.size=64", "--moco_v2.queue_size=32"],
